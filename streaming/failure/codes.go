@@ -1,0 +1,73 @@
+package failure
+
+import "slices"
+
+var catalogue []*Code
+
+func define(id string, class Class, meaning, fix string) *Code {
+	c := &Code{ID: id, Class: class, Meaning: meaning, Fix: fix}
+	catalogue = append(catalogue, c)
+	return c
+}
+
+// Codes returns the whole catalogue in order of definition.
+func Codes() []*Code { return slices.Clone(catalogue) }
+
+// General codes.
+var (
+	Unclassified  = define("Unclassified", Transient, "An error nobody classified; treated as transient.", "Read the cause chain; if it persists, report it.")
+	Cancelled     = define("Cancelled", Transient, "The operation was cancelled.", "Nothing: it runs again when wanted.")
+	Timeout       = define("Timeout", Transient, "An operation took longer than its bound.", "Check that the other side is reachable and not overloaded; raise the bound in the spec if the work is really that long.")
+	Stalled       = define("Stalled", Transient, "A stage made no progress though work was pending.", "Nothing: the stage is restarted. If it recurs, look at the stage named in the status.")
+	ConfigInvalid = define("ConfigInvalid", Configuration, "The component's spec is not valid.", "Correct the fields named in the message and send the spec again with the signal reconfigure.")
+	QueryInvalid  = define("QueryInvalid", Configuration, "The query does not compile.", "Correct the query at the position shown and send it again with the signal reconfigure.")
+	SecretMissing = define("SecretMissing", Configuration, "A secret that the spec refers to cannot be read.", "Set the environment variable or create the file that the reference names, then signal resume.")
+	PortInUse     = define("PortInUse", Configuration, "A listener's port is taken.", "Free the port or choose another one in the spec.")
+	FencedOff     = define("Fenced", Fenced, "A newer attempt owns this component.", "Nothing: the newer attempt goes on.")
+	Panic         = define("Panic", Internal, "Code of Perdure panicked.", "Report the stack in the details; signal resume to try again.")
+	StateCorrupt  = define("StateCorrupt", Invalidated, "Stored state cannot be read.", "Signal rebootstrap to build the state anew.")
+)
+
+// Codes of the change and result streams.
+var (
+	StreamUnavailable = define("StreamUnavailable", Transient, "The stream server does not answer.", "Check NATS_URL and that the JetStream server is up.")
+	StreamFull        = define("StreamFull", Transient, "The stream server has no room for another message.", "Free disk space or raise the stream's byte limit.")
+	StreamTrimmed     = define("StreamTrimmed", Invalidated, "The stream no longer holds the next message to read.", "The query is built anew from a snapshot; raise the stream's bounds if this recurs.")
+)
+
+// Codes of sources and of the databases behind them.
+var (
+	Unreachable            = define("Unreachable", Transient, "The other side cannot be reached.", "Check host, port, network and that the server is up.")
+	ConnectionLost         = define("ConnectionLost", Transient, "An established connection broke.", "Nothing: it is opened again.")
+	ServerBusy             = define("ServerBusy", Transient, "The server refuses work for now: starting, stopping or out of connections or slots in use.", "Nothing: it is tried again. If it persists, look at the server's load.")
+	AuthFailed             = define("AuthFailed", Authorisation, "The server does not accept the credentials.", "Correct user or password, then signal resume.")
+	PermissionDenied       = define("PermissionDenied", Authorisation, "The role lacks a privilege.", "Run the GRANT or ALTER ROLE statement shown, then signal resume.")
+	DatabaseMissing        = define("DatabaseMissing", Configuration, "The database does not exist.", "Correct the database's name or create it, then signal resume.")
+	TableMissing           = define("TableMissing", Configuration, "A table that the spec names does not exist.", "Correct the table's name or create the table, then signal resume.")
+	ColumnMissing          = define("ColumnMissing", Configuration, "A column that the spec names does not exist.", "Correct the column's name, then signal resume.")
+	KeyMissing             = define("KeyMissing", Configuration, "A table has no primary key and the spec names none.", "Add a primary key to the table or name unique columns under key in the spec, then signal resume.")
+	ReplicaIdentityMissing = define("ReplicaIdentityMissing", Configuration, "A table's replica identity does not identify its rows.", "Run the ALTER TABLE ... REPLICA IDENTITY statement shown, then signal resume.")
+	WalLevelNotLogical     = define("WalLevelNotLogical", Configuration, "The server does not write the WAL that logical replication needs.", "Run ALTER SYSTEM SET wal_level = 'logical', restart the server, then signal resume.")
+	SlotCapacity           = define("SlotCapacity", Configuration, "The server has no free replication slot or WAL sender.", "Raise max_replication_slots and max_wal_senders or drop unused slots, then signal resume.")
+	SlotTaken              = define("SlotTaken", Configuration, "The replication slot exists and belongs to something else.", "Choose another slot name in the spec or drop the slot shown, then signal resume.")
+	PublicationConflict    = define("PublicationConflict", Configuration, "The publication exists with another content than the spec asks for.", "Choose another publication name in the spec or alter the publication as shown, then signal resume.")
+	SlotMissing            = define("SlotMissing", Invalidated, "The replication slot is gone; changes since the last position may be lost.", "Signal rebootstrap to read the tables anew.")
+	SlotInvalidated        = define("SlotInvalidated", Invalidated, "The server removed WAL that the replication slot needs.", "Raise max_slot_wal_keep_size, then signal rebootstrap to read the tables anew.")
+	WrongSystem            = define("WrongSystem", Invalidated, "The server is another one than before: its system identifier differs.", "Correct the host, or signal rebootstrap if the change is meant.")
+	SchemaMismatch         = define("SchemaMismatch", Configuration, "A table's columns do not fit what the query or the snapshot read.", "Adapt the query or the table, then signal resume.")
+	Unsupported            = define("Unsupported", Configuration, "The server or the spec asks for something Perdure does not do.", "See the message for what is supported.")
+	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken and the chunks that are done are kept.")
+	BadRecord              = define("BadRecord", Data, "A record cannot be decoded.", "Look at the record in the dead letters.")
+)
+
+// Codes of queries, their state and of reactions.
+var (
+	IndexLocked      = define("IndexLocked", Transient, "The query's index is opened by another process.", "Nothing: it is tried again.")
+	DiskFull         = define("DiskFull", Transient, "A disk is full.", "Free space; work goes on by itself.")
+	SourceMissing    = define("SourceMissing", Transient, "A source that the query names has no change stream yet.", "Start the source; the query goes on by itself.")
+	QueryMissing     = define("QueryMissing", Transient, "A query that is asked for has no result stream yet.", "Start the query; the reaction goes on by itself.")
+	RowFailed        = define("RowFailed", Data, "An expression failed for a row.", "See the row's element ids in the query's errors.")
+	DeliveryFailed   = define("DeliveryFailed", Transient, "A reaction's target did not take a result.", "Check the target; delivery goes on by itself.")
+	DeliveryRejected = define("DeliveryRejected", Data, "A reaction's target refuses a result for good.", "Look at the result in the dead letters.")
+	TemplateInvalid  = define("TemplateInvalid", Configuration, "A reaction's template does not compile.", "Correct the template at the position shown, then signal reconfigure.")
+)

@@ -1,0 +1,61 @@
+// Package index is where a query keeps its state: one ordered key-value store per query with atomic batches.
+//
+// Invariants that every back end keeps and the suite in indextest checks:
+//
+//  1. A batch is applied whole or not at all, also when the process is killed at any instant.
+//  2. After a crash the store holds a prefix of the committed batches, in order; after Sync all of them.
+//  3. A snapshot shows the store as it was when it was taken, whatever is committed later.
+//  4. Reads through a batch see the batch's own writes over the store.
+//
+// A store is used by one goroutine, except snapshots, which may be read and closed by others.
+package index
+
+import "io"
+
+// Reader reads ordered keys.
+type Reader interface {
+	// Get returns the value of a key and whether it is there. The slice is valid until the next call on the reader.
+	Get(key []byte) (value []byte, found bool, err error)
+	// Scan calls visit for each key in [from, to) in ascending order until it returns false or an error. A nil to means
+	// the end of the store. The slices are valid during the call only.
+	Scan(from, to []byte, visit func(key, value []byte) (more bool, err error)) error
+}
+
+// Batch collects writes and reads its own writes. Keys and values are copied.
+type Batch interface {
+	Reader
+	Set(key, value []byte) error
+	Delete(key []byte) error
+	DeleteRange(from, to []byte) error
+	// Commit applies the batch; the batch must not be used afterwards. It is durable once Sync returned; until then a
+	// crash may undo it together with all that were committed after it.
+	Commit() error
+	// Discard forgets the batch. It may follow Commit and then does nothing.
+	Discard()
+}
+
+// Snapshot is a fixed view of a store, to be closed.
+type Snapshot interface {
+	Reader
+	io.Closer
+}
+
+// Store is one query's state.
+type Store interface {
+	Reader
+	NewBatch() Batch
+	NewSnapshot() (Snapshot, error)
+	// Sync makes all committed batches durable against a crash of the machine.
+	Sync() error
+	// Bytes returns the approximate size of the stored data.
+	Bytes() uint64
+	io.Closer
+}
+
+// Backend opens stores by name.
+type Backend interface {
+	// Open opens or creates the store. A store that another process holds open gives an IndexLocked failure.
+	Open(name string) (Store, error)
+	// Remove deletes the store. One that is not there is no error.
+	Remove(name string) error
+}

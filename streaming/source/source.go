@@ -1,0 +1,101 @@
+// Package source is the contract of anything that produces changes.
+//
+// A source is a folder below this one; copy postgres to add another. It exports only a Factory and imports no other
+// stage: changes leave through the Sink that its Run is given, and nothing is confirmed to the system behind the source
+// before the sink says that it is durable.
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/graph"
+)
+
+// Settings is what the host gives a source beside its config.
+type Settings struct {
+	Instance   string
+	Name       string
+	Generation uint64      // grows each time the component is started anew
+	Log        *zap.Logger // carries the component's name; silent when healthy
+	// Secret resolves a reference such as "env:ORDERS_PW".
+	Secret func(ref string) (string, error)
+}
+
+// Factory makes sources of one kind. It is safe for concurrent use.
+type Factory interface {
+	// Kind returns the name used in specs.
+	Kind() string
+	// New decodes and checks config, without I/O. All problems are reported at once, as one ConfigInvalid failure.
+	New(config json.RawMessage, settings Settings) (Source, error)
+}
+
+// Source is one configured source. Its methods may be called concurrently, except that Run is called once at a time.
+type Source interface {
+	// Provision checks the system behind the source and creates what Run needs there (publication, slot). It is
+	// idempotent, and it leaves nothing half-made: what a failing call created, it removes.
+	Provision(ctx context.Context) error
+	// Run streams changes to sink from the position after from (empty: from where Provision began) until ctx ends,
+	// then stops cleanly: what the sink made durable is confirmed, connections are closed, and ctx's error or nil is
+	// returned. It owns every goroutine it starts. Other errors are classified; transient ones it has already retried
+	// for as long as settings allow.
+	Run(ctx context.Context, from graph.Position, sink Sink) error
+	// Teardown removes what Provision created. What is gone already is no error.
+	Teardown(ctx context.Context) error
+	// Describe returns facts for an operator, such as the names of slot and publication; no secrets, no I/O.
+	Describe() map[string]string
+}
+
+// Sink takes a source's transactions in commit order. Only the goroutine of Run that reads the wire uses it.
+type Sink interface {
+	// Append takes one transaction, complete. It may block (back-pressure); the context bounds that. The transaction
+	// and all it refers to belong to the sink from then on.
+	Append(ctx context.Context, tx *graph.Transaction) error
+	// Idle says that the source stands at position with nothing to send, so that it may be confirmed once everything
+	// appended before is durable. It never blocks.
+	Idle(position graph.Position)
+	// Durable returns the position up to which everything is durable; it may be confirmed to the system behind the
+	// source. It never blocks and is safe for concurrent use.
+	Durable() graph.Position
+	// DurableChanged returns a channel that receives (capacity one, coalesced) when Durable moved.
+	DurableChanged() <-chan struct{}
+	// Tick tells the watchdog that the reading loop is alive; called at least every five seconds, also while idle.
+	Tick()
+}
+
+// Snapshotter is a source that can be read as it stands at one position.
+type Snapshotter interface {
+	// HoldSnapshot opens a consistent snapshot, calls ready once with what others need to read it, keeps it open and
+	// checks that it still is, until ctx ends (nil) or the snapshot is lost (SnapshotLost).
+	HoldSnapshot(ctx context.Context, ready func(Snapshot) error, alive func()) error
+	// PlanSnapshot divides what labels (all, when nil) consist of into chunks.
+	PlanSnapshot(ctx context.Context, snapshot Snapshot, labels []string) ([]Chunk, error)
+	// ReadChunk reads one chunk of the snapshot and hands its elements over in batches of inserts. It calls emit from one
+	// goroutine; the slice belongs to the callee.
+	ReadChunk(ctx context.Context, snapshot Snapshot, chunk Chunk, emit func([]graph.Change) error) error
+	// VerifySnapshot checks, after all chunks are read, that the changes from snapshot.Position on are reachable:
+	// the slot is healthy, the server is the same one.
+	VerifySnapshot(ctx context.Context, snapshot Snapshot) error
+}
+
+// Snapshot identifies an open snapshot. Transactions whose Position is at or below the snapshot's are in it, later ones
+// are not.
+type Snapshot struct {
+	Name     string         `json:"name"` // for the source's own use; never shown
+	Position graph.Position `json:"position"`
+	System   string         `json:"system"` // identity of the server and its timeline
+	TakenAt  time.Time      `json:"takenAt"`
+}
+
+// Chunk is a part of a snapshot that is read, and retried, alone. Scope and the range are the source's own notation.
+type Chunk struct {
+	Number int      `json:"number"`
+	Labels []string `json:"labels"`         // labels and types of the elements it yields
+	Scope  string   `json:"scope"`          // such as the table's quoted name
+	From   string   `json:"from,omitempty"` // inclusive
+	To     string   `json:"to,omitempty"`   // exclusive; empty: to the end
+	Rows   int64    `json:"rows,omitempty"` // estimate
+}
