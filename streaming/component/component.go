@@ -8,6 +8,7 @@ package component
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 )
@@ -57,39 +58,49 @@ func ParseID(s string) (ID, error) {
 
 // SourceSpec declares a source.
 type SourceSpec struct {
-	Name     string          `json:"name" doc:"Name of the source, unique in its instance."`
+	Name     string          `json:"name" doc:"Name of the source, unique in its instance." required:"true"`
 	Instance string          `json:"instance,omitempty" doc:"Isolated set of components it belongs to." default:"default"`
-	Kind     string          `json:"kind" doc:"Type of the source, such as postgres."`
+	Kind     string          `json:"kind" doc:"Type of the source, such as postgres." required:"true"`
 	Config   json.RawMessage `json:"config,omitempty" doc:"Settings of that type."`
 	Policy   Policy          `json:"policy,omitzero" doc:"Time limits and retention."`
 }
 
 // QuerySpec declares a continuous query.
 type QuerySpec struct {
-	Name       string                     `json:"name" doc:"Name of the query, unique in its instance."`
+	Name       string                     `json:"name" doc:"Name of the query, unique in its instance." required:"true"`
 	Instance   string                     `json:"instance,omitempty" doc:"Isolated set of components it belongs to." default:"default"`
-	Kind       string                     `json:"kind,omitempty" doc:"Query language." default:"cypher"`
-	Query      string                     `json:"query" doc:"Text of the query."`
+	Kind       string                     `json:"kind,omitempty" doc:"Query language." default:"cypher" enum:"cypher"`
+	Query      string                     `json:"query" doc:"Text of the query." required:"true"`
 	Parameters map[string]json.RawMessage `json:"parameters,omitempty" doc:"Values of $parameters."`
-	Sources    []string                   `json:"sources" doc:"Names of the sources it reads, in the same instance."`
-	Bootstrap  string                     `json:"bootstrap,omitempty" doc:"auto reads a snapshot of each source first; none starts with the changes from now on." default:"auto"`
+	Sources    []string                   `json:"sources" doc:"Names of the sources it reads, in the same instance." required:"true"`
+	Bootstrap  string                     `json:"bootstrap,omitempty" doc:"auto reads a snapshot of each source first; none starts with the changes from now on." default:"auto" enum:"auto,none"`
 	Policy     Policy                     `json:"policy,omitzero" doc:"Time limits and retention."`
 }
 
 // ReactionSpec declares a reaction.
 type ReactionSpec struct {
-	Name     string          `json:"name" doc:"Name of the reaction, unique in its instance."`
+	Name     string          `json:"name" doc:"Name of the reaction, unique in its instance." required:"true"`
 	Instance string          `json:"instance,omitempty" doc:"Isolated set of components it belongs to." default:"default"`
-	Kind     string          `json:"kind" doc:"Type of the reaction, such as log."`
-	Queries  []string        `json:"queries" doc:"Names of the queries whose results it gets, in the same instance."`
+	Kind     string          `json:"kind" doc:"Type of the reaction, such as log." required:"true"`
+	Queries  []string        `json:"queries" doc:"Names of the queries whose results it gets, in the same instance." required:"true"`
 	Config   json.RawMessage `json:"config,omitempty" doc:"Settings of that type."`
 	Policy   Policy          `json:"policy,omitzero" doc:"Time limits and retention."`
 }
 
 // Policy holds what every component lets users bound. Zero means the default.
 type Policy struct {
-	DrainSeconds    int   `json:"drainSeconds,omitempty" doc:"How long a stop waits for work in flight." default:"60"`
-	RetainBytes     int64 `json:"retainBytes,omitempty" doc:"Most bytes kept in the component's stream." default:"4294967296"`
-	RetainSeconds   int64 `json:"retainSeconds,omitempty" doc:"Longest time a message is kept in the component's stream." default:"604800"`
-	HeartbeatMillis int   `json:"heartbeatMillis,omitempty" doc:"How often a running loop reports its position." default:"5000"`
+	DrainSeconds    int   `json:"drainSeconds,omitempty" doc:"How long a stop waits for work in flight." default:"60" minimum:"1" maximum:"86400"`
+	RetainBytes     int64 `json:"retainBytes,omitempty" doc:"Most bytes kept in the component's stream." default:"4294967296" minimum:"16777216"`
+	RetainSeconds   int64 `json:"retainSeconds,omitempty" doc:"Longest time a message is kept in the component's stream." default:"604800" minimum:"60"`
+	HeartbeatMillis int   `json:"heartbeatMillis,omitempty" doc:"How often a running loop reports its position." default:"5000" minimum:"100" maximum:"25000"`
+}
+
+// WithDefaults returns p with its zero fields set to their defaults.
+func (p Policy) WithDefaults() Policy {
+	for _, f := range fieldsOf(reflect.ValueOf(&p).Elem()) {
+		if f.value.IsZero() {
+			setDefault(f, &Problems{})
+		}
+	}
+	return p
 }

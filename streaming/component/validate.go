@@ -1,0 +1,100 @@
+package component
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+)
+
+// ID returns the component's identity.
+func (s SourceSpec) ID() ID { return ID{Source, instanceOr(s.Instance), s.Name} }
+
+// ID returns the component's identity.
+func (s QuerySpec) ID() ID { return ID{Query, instanceOr(s.Instance), s.Name} }
+
+// ID returns the component's identity.
+func (s ReactionSpec) ID() ID { return ID{Reaction, instanceOr(s.Instance), s.Name} }
+
+func instanceOr(name string) string {
+	if name == "" {
+		return DefaultInstance
+	}
+	return name
+}
+
+// ValidateSource checks what can be checked without knowing the source's kind.
+func ValidateSource(s SourceSpec) error {
+	p := &Problems{}
+	s.Policy = s.Policy.WithDefaults()
+	checkFields(&s, p)
+	return p.Err()
+}
+
+// ValidateQuery checks everything but the text of the query.
+func ValidateQuery(s QuerySpec) error {
+	p := &Problems{}
+	s.Policy = s.Policy.WithDefaults()
+	checkFields(&s, p)
+	return p.Err()
+}
+
+// ValidateReaction checks what can be checked without knowing the reaction's kind.
+func ValidateReaction(s ReactionSpec) error {
+	p := &Problems{}
+	s.Policy = s.Policy.WithDefaults()
+	checkFields(&s, p)
+	return p.Err()
+}
+
+func checkFields(spec any, p *Problems) {
+	v := reflect.ValueOf(spec).Elem()
+	for _, f := range fieldsOf(v) {
+		checkTags(f, p)
+		if f.value.Kind() == reflect.Struct {
+			checkFields(f.value.Addr().Interface(), p.At(f.name))
+		}
+	}
+	validate(v, p)
+}
+
+// Validate implements Validator.
+func (s *SourceSpec) Validate(p *Problems) { checkIdentity(s.Name, s.Instance, p) }
+
+// Validate implements Validator.
+func (s *QuerySpec) Validate(p *Problems) {
+	checkIdentity(s.Name, s.Instance, p)
+	checkNames("sources", s.Sources, p)
+	for name := range s.Parameters {
+		if name == "" {
+			p.Addf("parameters", "a parameter has no name")
+		}
+	}
+}
+
+// Validate implements Validator.
+func (s *ReactionSpec) Validate(p *Problems) {
+	checkIdentity(s.Name, s.Instance, p)
+	checkNames("queries", s.Queries, p)
+}
+
+const nameRule = "must be lower-case letters, digits and dashes, begin with a letter and be at most 63 long, is %q"
+
+func checkIdentity(name, instance string, p *Problems) {
+	if !ValidName(name) {
+		p.Addf("name", nameRule, name)
+	}
+	if instance != "" && !ValidName(instance) {
+		p.Addf("instance", nameRule, instance)
+	}
+}
+
+func checkNames(path string, names []string, p *Problems) {
+	for i, name := range names {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if !ValidName(name) {
+			p.Addf(at, nameRule, name)
+		} else if slices.Contains(names[:i], name) {
+			p.Addf(at, "%s is named twice", name)
+		}
+	}
+}
