@@ -9,6 +9,7 @@ import (
 const (
 	nanosPerSecond = int64(time.Second)
 	secondsPerDay  = 24 * 60 * 60
+	daysPerMonth   = 2629746.0 / secondsPerDay // of 365.2425 days a year
 )
 
 // AppendTemporal appends a date, time or duration in ISO 8601 form, as openCypher prints it: seconds and fractions are

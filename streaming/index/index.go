@@ -7,7 +7,8 @@
 //  3. A snapshot shows the store as it was when it was taken, whatever is committed later.
 //  4. Reads through a batch see the batch's own writes over the store.
 //
-// A store is used by one goroutine, except snapshots, which may be read and closed by others.
+// A store is used by one goroutine, which has at most one batch open at a time. Snapshots may be taken, read and closed
+// by other goroutines meanwhile.
 package index
 
 import "io"
@@ -17,7 +18,7 @@ type Reader interface {
 	// Get returns the value of a key and whether it is there. The slice is valid until the next call on the reader.
 	Get(key []byte) (value []byte, found bool, err error)
 	// Scan calls visit for each key in [from, to) in ascending order until it returns false or an error. A nil to means
-	// the end of the store. The slices are valid during the call only.
+	// the end of the store. The slices are valid during the call only. visit may read, but not write.
 	Scan(from, to []byte, visit func(key, value []byte) (more bool, err error)) error
 }
 

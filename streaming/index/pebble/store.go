@@ -1,0 +1,166 @@
+package pebble
+
+import (
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
+)
+
+// roomCheckBytes is how much is committed between two looks at the free room of the disk.
+const roomCheckBytes = 4 << 20
+
+type store struct {
+	db      *pebble.DB
+	lock    *pebble.Lock
+	path    string
+	reserve uint64
+	// unchecked counts bytes committed since the disk's room was last looked at; start and shortage make it look at once.
+	unchecked uint64
+	checked   bool
+	broken    error // set when Pebble gave up
+}
+
+func (s *store) Get(key []byte) ([]byte, bool, error) { return get(s.db, key) }
+
+func (s *store) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	return scan(s.db, from, to, visit)
+}
+
+func (s *store) NewBatch() index.Batch { return &batch{store: s, batch: s.db.NewIndexedBatch()} }
+
+func (s *store) NewSnapshot() (index.Snapshot, error) { return snapshot{s.db.NewSnapshot()}, nil }
+
+func (s *store) Sync() error {
+	return s.guarded(func() error { return classify("syncing the index", s.db.LogData(nil, pebble.Sync)) })
+}
+
+func (s *store) Bytes() uint64 { return s.db.Metrics().DiskSpaceUsage() }
+
+func (s *store) Close() error {
+	if s.broken != nil {
+		return s.lock.Close() // Pebble holds its own locks for ever once it gave up
+	}
+	return errors.Join(classify("closing the index", s.db.Close()), s.lock.Close())
+}
+
+// guarded runs a write; what Pebble calls fatal becomes an error of this and all later writes.
+func (s *store) guarded(write func() error) (err error) {
+	if s.broken != nil {
+		return s.broken
+	}
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case fatal:
+			s.broken = classify("writing the index", r.err)
+			err = s.broken
+		default:
+			panic(r)
+		}
+	}()
+	return write()
+}
+
+// checkRoom refuses a write that might fill the disk, as a database that hits the end of it cannot go on.
+func (s *store) checkRoom(size int) error {
+	s.unchecked += uint64(size)
+	if s.checked && s.unchecked < roomCheckBytes {
+		return nil
+	}
+	usage, err := vfs.Default.GetDiskUsage(s.path)
+	if err != nil {
+		return classify("looking at the disk's free room", err)
+	}
+	if s.checked = usage.AvailBytes >= s.reserve; !s.checked {
+		return failure.DiskFull.Errorf("committing to the index: %d MiB are free, %d MiB must be",
+			usage.AvailBytes>>20, s.reserve>>20).WithDetail("path", s.path)
+	}
+	s.unchecked = 0
+	return nil
+}
+
+type snapshot struct{ s *pebble.Snapshot }
+
+func (s snapshot) Get(key []byte) ([]byte, bool, error) { return get(s.s, key) }
+
+func (s snapshot) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	return scan(s.s, from, to, visit)
+}
+
+func (s snapshot) Close() error { return s.s.Close() }
+
+type batch struct {
+	store *store
+	batch *pebble.Batch // nil when over
+}
+
+func (b *batch) Get(key []byte) ([]byte, bool, error) { return get(b.batch, key) }
+
+func (b *batch) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	return scan(b.batch, from, to, visit)
+}
+
+func (b *batch) Set(key, value []byte) error { return b.batch.Set(key, value, nil) }
+
+func (b *batch) Delete(key []byte) error { return b.batch.Delete(key, nil) }
+
+func (b *batch) DeleteRange(from, to []byte) error { return b.batch.DeleteRange(from, to, nil) }
+
+func (b *batch) Commit() error {
+	if b.batch == nil {
+		return errors.New("committing a batch that is over")
+	}
+	if err := b.store.checkRoom(b.batch.Len()); err != nil {
+		return err
+	}
+	err := b.store.guarded(func() error { return classify("committing to the index", b.batch.Commit(pebble.NoSync)) })
+	if b.store.broken == nil {
+		err = errors.Join(err, b.batch.Close())
+	}
+	b.batch = nil
+	return err
+}
+
+func (b *batch) Discard() {
+	if b.batch != nil && b.store.broken == nil {
+		_ = b.batch.Close() // releases memory; there is nothing to lose
+	}
+	b.batch = nil
+}
+
+// get returns a copy, so that no block of the cache stays pinned.
+func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
+	value, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, classify("reading the index", err)
+	}
+	value = append([]byte(nil), value...)
+	return value, true, closer.Close()
+}
+
+func scan(r pebble.Reader, from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return classify("reading the index", err)
+	}
+	for more := it.First(); more; more = it.Next() {
+		value, err := it.ValueAndErr()
+		if err == nil {
+			more, err = visit(it.Key(), value)
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !more {
+			break
+		}
+	}
+	return classify("reading the index", it.Close())
+}
