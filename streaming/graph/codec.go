@@ -1,5 +1,40 @@
 package graph
 
+// The wire format of batches, elements and values.
+//
+//	message     = version transactions:u32 changes:u32 values:u32 { transaction } end position
+//	transaction = tag position seconds nanoseconds [ fragment ] count { change }
+//	change      = flags [ labels ] [ shape ] id [ start end ] [ count { value } ]
+//	labels      = 0 count { string } | reference
+//	shape       = 0 count { string } | reference
+//	element     = flags id [ start end ] count { label } [ count { name } ] [ count { value } ]
+//	value       = kind and three bits, content by kind
+//
+// Numbers are varints, signed ones zigzag; strings are a length and bytes. The three totals in front are little-endian
+// and let a decoder allocate once. A label set or shape is written out where a message first uses it, by reference
+// (counted from 1) after that, and not at all where it is the one of the change before.
+const codecVersion = 1
+
+// headerSize is what version and totals take.
+const headerSize = 1 + 3*4
+
+// What starts a transaction of a message.
+const (
+	tagEnd byte = iota
+	tagWhole
+	tagFragment
+	tagLastFragment
+)
+
+// Flags of changes and elements. The operation of a change is in the lowest three bits.
+const (
+	flagOp           byte = 7
+	flagRelationship byte = 1 << 3
+	flagShape        byte = 1 << 4
+	flagRepeat       byte = 1 << 5 // labels and shape are those of the change before
+	flagValues       byte = 1 << 6
+)
+
 // Message is a decoded batch of transactions.
 type Message struct {
 	// Position is how far the source is after this message: at or beyond the last transaction's.
@@ -14,41 +49,3 @@ type FragmentedTransaction struct {
 	Fragment int
 	Last     bool
 }
-
-// Encoder writes messages. It is reusable and not safe for concurrent use.
-type Encoder struct{ buf []byte }
-
-// Begin starts a message.
-func (e *Encoder) Begin() { panic("being built") }
-
-// Add appends a whole transaction.
-func (e *Encoder) Add(tx *Transaction) { panic("being built") }
-
-// AddFragment appends one part of a large transaction.
-func (e *Encoder) AddFragment(tx *Transaction, changes []Change, number int, last bool) {
-	panic("being built")
-}
-
-// Size returns how many bytes the message has so far, about.
-func (e *Encoder) Size() int { return len(e.buf) }
-
-// Finish ends the message; the bytes are valid until the next Begin.
-func (e *Encoder) Finish(position Position) []byte { panic("being built") }
-
-// Decoder reads messages.
-type Decoder struct{}
-
-// Decode decodes one message.
-func (d *Decoder) Decode(data []byte) (Message, error) { panic("being built") }
-
-// AppendValue appends the encoding of v.
-func AppendValue(dst []byte, v Value) []byte { panic("being built") }
-
-// DecodeValue decodes what AppendValue wrote.
-func DecodeValue(src []byte) (Value, []byte, error) { panic("being built") }
-
-// AppendElement appends the self-contained encoding of e.
-func AppendElement(dst []byte, e *Element) []byte { panic("being built") }
-
-// DecodeElement decodes what AppendElement wrote.
-func DecodeElement(src []byte) (*Element, []byte, error) { panic("being built") }

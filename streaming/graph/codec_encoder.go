@@ -1,0 +1,195 @@
+package graph
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// Encoder writes messages. It is reusable and not safe for concurrent use.
+//
+// A message is made by Begin, any number of Add and AddFragment, and Finish.
+type Encoder struct {
+	buf                           []byte
+	transactions, changes, values uint32
+
+	shapes     map[*Shape]uint64 // by pointer, to be quick
+	shapeNames map[string]uint64 // by content, so that equal shapes of different makers are written once
+	labels     map[string]uint64
+	key        []byte
+
+	lastShape  *Shape
+	lastLabels []string
+	repeatable bool // there is a change before in this message
+}
+
+// Begin starts a message.
+func (e *Encoder) Begin() {
+	if e.shapes == nil {
+		e.shapes, e.shapeNames, e.labels = make(map[*Shape]uint64), make(map[string]uint64), make(map[string]uint64)
+	}
+	clear(e.shapes)
+	clear(e.shapeNames)
+	clear(e.labels)
+	e.lastShape, e.lastLabels, e.repeatable = nil, nil, false
+	e.transactions, e.changes, e.values = 0, 0, 0
+	e.buf = append(e.buf[:0], codecVersion)
+	e.buf = append(e.buf, make([]byte, headerSize-1)...)
+}
+
+// Add appends a whole transaction.
+func (e *Encoder) Add(tx *Transaction) { e.add(tx, tx.Changes, tagWhole, 0) }
+
+// AddFragment appends one part of a large transaction: these of its changes. Parts are numbered from 0.
+func (e *Encoder) AddFragment(tx *Transaction, changes []Change, number int, last bool) {
+	tag := tagFragment
+	if last {
+		tag = tagLastFragment
+	}
+	e.add(tx, changes, tag, number)
+}
+
+// Size returns how many bytes the message has so far, without its end.
+func (e *Encoder) Size() int { return len(e.buf) }
+
+// Finish ends the message. The position says how far the source is after it, at or beyond the last transaction's. The
+// bytes are valid until the next Begin.
+func (e *Encoder) Finish(position Position) []byte {
+	e.buf = append(e.buf, tagEnd)
+	e.buf = appendString(e.buf, string(position))
+	binary.LittleEndian.PutUint32(e.buf[1:], e.transactions)
+	binary.LittleEndian.PutUint32(e.buf[5:], e.changes)
+	binary.LittleEndian.PutUint32(e.buf[9:], e.values)
+	return e.buf
+}
+
+func (e *Encoder) add(tx *Transaction, changes []Change, tag byte, fragment int) {
+	e.transactions++
+	e.changes += uint32(len(changes))
+	e.buf = append(e.buf, tag)
+	e.buf = appendString(e.buf, string(tx.Position))
+	e.buf = appendTime(e.buf, tx.CommitTime)
+	if tag != tagWhole {
+		e.buf = binary.AppendUvarint(e.buf, uint64(fragment))
+	}
+	e.buf = binary.AppendUvarint(e.buf, uint64(len(changes)))
+	for i := range changes {
+		e.change(&changes[i])
+	}
+}
+
+func (e *Encoder) change(c *Change) {
+	el := &c.Element
+	flags := elementFlags(el) | byte(c.Op)&flagOp
+	repeat := e.repeatable && el.Shape == e.lastShape && sameLabels(el.Labels, e.lastLabels)
+	if repeat {
+		flags |= flagRepeat
+	}
+	e.buf = append(e.buf, flags)
+	if !repeat {
+		e.writeLabels(el.Labels)
+		if el.Shape != nil {
+			e.writeShape(el.Shape)
+		}
+		e.lastShape, e.lastLabels, e.repeatable = el.Shape, el.Labels, true
+	}
+	e.values += uint32(len(el.Values))
+	e.buf = appendIdentity(e.buf, el)
+	e.buf = appendValues(e.buf, el)
+}
+
+func (e *Encoder) writeLabels(labels []string) {
+	e.key = appendStrings(e.key[:0], labels)
+	if n, ok := e.labels[string(e.key)]; ok {
+		e.buf = binary.AppendUvarint(e.buf, n)
+		return
+	}
+	e.labels[string(e.key)] = uint64(len(e.labels) + 1)
+	e.buf = append(append(e.buf, 0), e.key...)
+}
+
+func (e *Encoder) writeShape(s *Shape) {
+	if n, ok := e.shapes[s]; ok {
+		e.buf = binary.AppendUvarint(e.buf, n)
+		return
+	}
+	e.key = appendStrings(e.key[:0], s.names)
+	if n, ok := e.shapeNames[string(e.key)]; ok {
+		e.shapes[s] = n
+		e.buf = binary.AppendUvarint(e.buf, n)
+		return
+	}
+	n := uint64(len(e.shapeNames) + 1)
+	e.shapes[s], e.shapeNames[string(e.key)] = n, n
+	e.buf = append(append(e.buf, 0), e.key...)
+}
+
+// AppendElement appends the self-contained encoding of el.
+func AppendElement(dst []byte, el *Element) []byte {
+	dst = append(dst, elementFlags(el))
+	dst = appendIdentity(dst, el)
+	dst = appendStrings(dst, el.Labels)
+	if el.Shape != nil {
+		dst = appendStrings(dst, el.Shape.names)
+	}
+	return appendValues(dst, el)
+}
+
+func elementFlags(el *Element) byte {
+	var flags byte
+	if el.IsRelationship() {
+		flags |= flagRelationship
+	}
+	if el.Shape != nil {
+		flags |= flagShape
+	}
+	if len(el.Values) > 0 {
+		flags |= flagValues
+	}
+	return flags
+}
+
+func appendIdentity(dst []byte, el *Element) []byte {
+	dst = appendString(dst, string(el.ID))
+	if el.IsRelationship() {
+		dst = appendString(dst, string(el.Start))
+		dst = appendString(dst, string(el.End))
+	}
+	return dst
+}
+
+func appendValues(dst []byte, el *Element) []byte {
+	if len(el.Values) == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(el.Values)))
+	for _, v := range el.Values {
+		dst = AppendValue(dst, v)
+	}
+	return dst
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+func appendStrings(dst []byte, ss []string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(ss)))
+	for _, s := range ss {
+		dst = appendString(dst, s)
+	}
+	return dst
+}
+
+func appendTime(dst []byte, t time.Time) []byte {
+	dst = binary.AppendVarint(dst, t.Unix())
+	return binary.AppendUvarint(dst, uint64(t.Nanosecond()))
+}
+
+// sameLabels is slices.Equal that is quick where both are the same slice, as with elements of one origin.
+func sameLabels(a, b []string) bool {
+	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
+		return true
+	}
+	return slices.Equal(a, b)
+}
