@@ -1,0 +1,71 @@
+// Package config says how a process of Perdure is run: where it listens, what it connects to, where it keeps its data.
+// It does not know sources, queries and reactions, which are the input of workflows.
+//
+// Each setting has one name per place, all defined on one struct field: a flag, an environment variable and a key of
+// the YAML file. A flag wins over the environment, that over the file, and that over the default. Decoding is strict,
+// and everything that is wrong is reported at once.
+package config
+
+import (
+	"time"
+
+	"github.com/perdure/perdure/streaming/component"
+)
+
+// Log says what a process writes to its standard error.
+type Log struct {
+	LogLevel  string `json:"logLevel" flag:"log-level" env:"PERDURE_LOG_LEVEL" default:"warn" enum:"debug,info,warn,error" doc:"least severe level to log: debug, info, warn or error"`
+	LogFormat string `json:"logFormat" flag:"log-format" env:"PERDURE_LOG_FORMAT" default:"console" enum:"console,json" doc:"form of log lines: console or json"`
+}
+
+// Dev is the configuration of `perdure dev`, where everything runs in one process.
+type Dev struct {
+	DataDir      string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
+	Namespace    string `json:"namespace" flag:"namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
+	TemporalPort int    `json:"temporalPort" flag:"temporal-port" env:"PERDURE_TEMPORAL_PORT" default:"7233" minimum:"0" maximum:"65535" doc:"port of the Temporal server; 0 takes a free one"`
+	UIPort       int    `json:"uiPort" flag:"ui-port" env:"PERDURE_UI_PORT" default:"8233" minimum:"0" maximum:"65535" doc:"port of the Temporal UI; 0 takes a free one"`
+	APIPort      int    `json:"apiPort" flag:"api-port" env:"PERDURE_API_PORT" default:"8080" minimum:"0" maximum:"65535" doc:"port of the API; 0 takes a free one"`
+	NATSPort     int    `json:"natsPort" flag:"nats-port" env:"PERDURE_NATS_PORT" default:"0" minimum:"0" maximum:"65535" doc:"port of the JetStream server for other processes; 0 keeps it inside this process"`
+	WithPostgres bool   `json:"withPostgres" flag:"with-postgres" env:"PERDURE_WITH_POSTGRES" doc:"also run a private Postgres server, whose URL is the secret env:PERDURE_POSTGRES_URL"`
+	NoWorker     bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
+	Log
+}
+
+// Validate implements component.Validator.
+func (d *Dev) Validate(p *component.Problems) {
+	if d.NoWorker && d.NATSPort == 0 {
+		p.Addf("natsPort", "must be set with noWorker: worker processes have to reach the JetStream server")
+	}
+	taken := make(map[int]string)
+	for _, port := range []struct {
+		name   string
+		number int
+	}{{"temporalPort", d.TemporalPort}, {"uiPort", d.UIPort}, {"apiPort", d.APIPort}, {"natsPort", d.NATSPort}} {
+		if other, twice := taken[port.number]; twice && port.number != 0 {
+			p.Addf(port.name, "is %d, as %s is", port.number, other)
+		}
+		taken[port.number] = port.name
+	}
+}
+
+// Worker is the configuration of the worker binary, which connects to servers that run elsewhere.
+type Worker struct {
+	TemporalAddress   string        `json:"temporalAddress" flag:"temporal-address" env:"TEMPORAL_ADDRESS" default:"127.0.0.1:7233" doc:"host:port of the Temporal frontend"`
+	TemporalNamespace string        `json:"temporalNamespace" flag:"temporal-namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
+	NATSURL           string        `json:"natsUrl" flag:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"URL of the NATS server with JetStream"`
+	DataDir           string        `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/worker" doc:"directory of query state and of this worker's identity"`
+	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
+	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
+	Log
+}
+
+// Demo is the configuration of `perdure demo`.
+type Demo struct {
+	DataDir      string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/demo" doc:"directory of everything that is kept; a second run goes on with it"`
+	Seconds      int    `json:"seconds" flag:"seconds" env:"DEMO_SECONDS" default:"20" minimum:"0" doc:"how long to run; 0 until Ctrl-C"`
+	Rate         int    `json:"rate" flag:"rate" env:"DEMO_RATE" default:"25" minimum:"1" maximum:"5000" doc:"transactions per second to write"`
+	TemporalPort int    `json:"temporalPort" flag:"temporal-port" env:"PERDURE_TEMPORAL_PORT" default:"7233" minimum:"0" maximum:"65535" doc:"port of the Temporal server; 0 takes a free one"`
+	UIPort       int    `json:"uiPort" flag:"ui-port" env:"PERDURE_UI_PORT" default:"8233" minimum:"0" maximum:"65535" doc:"port of the Temporal UI; 0 takes a free one"`
+	APIPort      int    `json:"apiPort" flag:"api-port" env:"PERDURE_API_PORT" default:"8080" minimum:"0" maximum:"65535" doc:"port of the API; 0 takes a free one"`
+	Log
+}
