@@ -1,0 +1,30 @@
+// Package token is what the text of a query consists of, and where in the text.
+package token
+
+// Kind says what a token is.
+type Kind uint8
+
+// The kinds of tokens. Keywords are identifiers: which ones are keywords depends on where they stand.
+const (
+	EOF Kind = iota
+	Identifier
+	QuotedIdentifier // `name`; Text is the name
+	Integer
+	Float
+	String    // Text is the content
+	Parameter // $name; Text is the name
+	Symbol    // an operator or a bracket
+)
+
+// Token is a piece of text with its meaning.
+type Token struct {
+	Kind  Kind
+	Text  string
+	Range Range
+}
+
+// Range is a part of the query's text, in bytes; To is exclusive.
+type Range struct{ From, To int }
+
+// Through returns the range from the start of r to the end of s.
+func (r Range) Through(s Range) Range { return Range{r.From, s.To} }
