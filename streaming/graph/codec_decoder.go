@@ -244,7 +244,7 @@ type reader struct {
 	// true never exceed the length of src, and false ones cannot make us allocate out of proportion, nested or not.
 	budget int
 	depth  int
-	share  bool // strings may share memory with src
+	share  bool     // strings may share memory with src
 	names  *Decoder // interns; made when an element needs it
 
 	values       []Value // arena of property values

@@ -1,0 +1,126 @@
+package stream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+// Options configure a connection. Give URL or Server.
+type Options struct {
+	URL    string  // of a server or cluster, such as "nats://127.0.0.1:4222"
+	Server *Server // embedded
+	Name   string  // shown by the server's monitoring
+	Log    *zap.Logger
+	// Replicas is how many servers keep each log and bucket; 0 means 1. A cluster of three takes 3.
+	Replicas int
+	// RequestTimeout bounds each request to the server whose context has no earlier end; 0 means 10 s.
+	RequestTimeout time.Duration
+	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
+	CloseTimeout time.Duration
+}
+
+// Conn is a connection to a stream server. It reconnects for ever; what is asked meanwhile waits.
+type Conn struct {
+	nats    *nats.Conn
+	js      jetstream.JetStream
+	log     *zap.Logger
+	options Options
+	closed  chan struct{}
+
+	mu     sync.Mutex
+	fences *Bucket // opened by the first use
+}
+
+// Connect connects to a server and checks that it keeps streams. It waits for the server as long as ctx and
+// RequestTimeout allow.
+func Connect(ctx context.Context, o Options) (*Conn, error) {
+	if o.RequestTimeout == 0 {
+		o.RequestTimeout = 10 * time.Second
+	}
+	if o.CloseTimeout == 0 {
+		o.CloseTimeout = 5 * time.Second
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if (o.URL == "") == (o.Server == nil) {
+		return nil, failure.ConfigInvalid.Errorf("connecting to the stream server: give either a URL or an embedded server")
+	}
+	c := &Conn{log: o.Log.Named("stream"), options: o, closed: make(chan struct{})}
+	options := []nats.Option{
+		nats.Name(o.Name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
+		nats.PingInterval(5 * time.Second), // a peer that vanished is noticed after two of these
+		nats.DrainTimeout(o.CloseTimeout),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				c.log.Warn("connection to the stream server lost", zap.Error(err))
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { c.log.Info("connected to the stream server again") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.log.Debug("stream client", zap.Error(err))
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
+	}
+	if o.Server != nil {
+		options = append(options, nats.InProcessServer(o.Server.nats))
+	}
+	nc, err := nats.Connect(o.URL, options...)
+	if err != nil {
+		return nil, failure.StreamUnavailable.Errorf("connecting to the stream server: %w", err)
+	}
+	c.nats = nc
+	if c.js, err = jetstream.New(nc); err == nil {
+		err = c.probe(ctx)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, classify(ctx, err, "connecting to the stream server")
+	}
+	return c, nil
+}
+
+// probe asks the server for its account until it answers.
+func (c *Conn) probe(ctx context.Context) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	for delay := firstRetry; ; delay = nextRetry(delay) {
+		_, err := c.js.AccountInfo(ctx)
+		if err == nil || !pause(ctx, delay) {
+			return err
+		}
+	}
+}
+
+// Close lets what is on its way arrive, bounded by CloseTimeout, and ends the connection.
+func (c *Conn) Close() {
+	if err := c.nats.Drain(); err == nil {
+		timer := time.NewTimer(c.options.CloseTimeout)
+		defer timer.Stop()
+		select {
+		case <-c.closed:
+			return
+		case <-timer.C:
+		}
+	}
+	c.nats.Close()
+}
+
+// NATS returns the connection below, for messages that are not kept.
+func (c *Conn) NATS() *nats.Conn { return c.nats }
+
+// bound gives ctx the end that every request has.
+func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.options.RequestTimeout)
+}
