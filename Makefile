@@ -1,0 +1,60 @@
+# Perdure. Every target does its own set-up.
+
+SHELL := bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/perdure/perdure/cmd/internal/version.version=$(VERSION)
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
+# The Temporal server is not ours to check, and whatever links it takes minutes to load.
+CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/...
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build tctl demo dev test race lint generate bench fuzz clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## get modules and Postgres server binaries
+	@go mod download
+	@deploy/scripts/postgres.sh
+
+build: ## build bin/perdure and bin/worker
+	@echo "building bin/perdure and bin/worker (the first time takes some minutes: it contains the Temporal server)"
+	@go build -ldflags '$(LDFLAGS)' -o bin/perdure ./cmd/perdure
+	@go build -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
+
+tctl: ## build bin/tctl, Temporal's classic command line
+	@cd deploy/tctl && go build -o ../../bin/tctl go.temporal.io/server/cmd/tools/cli
+
+demo: setup build ## watch orders change for 20 s (DEMO_SECONDS=0: until Ctrl-C)
+	@bin/perdure demo
+
+dev: setup build ## run everything in one process, with a Postgres to play with
+	@bin/perdure dev --with-postgres
+
+test: setup build tctl ## run all tests, with the race detector where it matters
+	@deploy/scripts/test.sh
+
+race: setup ## run the tests of the data and control planes with the race detector
+	@go test -race -shuffle=on ./streaming/... ./activities/... ./workflows/... ./workers/...
+
+lint: ## check formatting, correctness and determinism of workflows
+	@out=$$(gofmt -l activities cmd deploy streaming workers workflows); if [ -n "$$out" ]; then echo "run gofmt -w on:"; echo "$$out"; exit 1; fi
+	@go vet ./...
+	@go run $(STATICCHECK) $(CHECKED)
+	@go run $(WORKFLOWCHECK) ./workflows/...
+	@go test -count=1 -run TestLayers ./streaming
+
+generate: ## write generated files anew
+	@go generate ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/...
+
+bench: setup build ## measure source, query and delivery beside pg_recvlogical
+	@PERDURE_BIN_DIR=$(CURDIR)/bin go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/internal/e2e
+
+fuzz: ## fuzz the decoders, 30 s each
+	@for p in $$(go list ./streaming/...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
+
+clean: ## remove what was built, and the data of demo and dev
+	@rm -rf bin .perdure

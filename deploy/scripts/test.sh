@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs all tests and ends with a summary. Packages that link the Temporal server are tested without the race detector:
+# building the server with it takes many minutes and says nothing about our code.
+#
+#   test.sh [go test flags]
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+export PERDURE_BIN_DIR="$PWD/bin"
+
+# report shows one line for each package that passes and everything that one printed which did not.
+report() {
+	awk '
+		/^ *--- PASS:/ { passed++ }
+		/^ *--- SKIP:/ { skipped++ }
+		/^ *--- FAIL:/ { failed++ }
+		{ text = text $0 "\n" }
+		/^ok  \t/ { packages++; print; fflush(); text = "" }
+		/^\?   \t/ || /^\t.*coverage: / { text = "" }
+		/^FAIL\t/ { broken = broken "  " $2 "\n"; printf "%s", text; fflush(); text = "" }
+		/^(PASS|FAIL)$/ { next }
+		END {
+			if (text ~ /[^ \n]/ && text !~ /^FAIL\n$/) printf "%s", text
+			printf "\n%s: %d packages ok, %d tests passed, %d failed, %d skipped\n\n", what, packages, passed, failed, skipped
+			if (broken != "") printf "failed packages:\n%s\n", broken
+		}' what="$1"
+}
+
+status=0
+go test -v -race -shuffle=on -timeout 15m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
+	report "with the race detector" || status=1
+go test -v -shuffle=on -timeout 15m "$@" ./cmd/... 2>&1 |
+	report "the programs" || status=1
+if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi
+exit "$status"
