@@ -34,8 +34,10 @@ type Conn struct {
 	options Options
 	closed  chan struct{}
 
-	mu     sync.Mutex
-	fences *Bucket // opened by the first use
+	mu         sync.Mutex
+	fences     *Bucket            // opened by the first use
+	connection context.Context    //nolint:containedctx // ends with the connection as it is now; a new one has another
+	lost       context.CancelFunc // ends it
 }
 
 // Connect connects to a server and checks that it keeps streams. It waits for the server as long as ctx and
@@ -54,6 +56,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		return nil, failure.ConfigInvalid.Errorf("connecting to the stream server: give either a URL or an embedded server")
 	}
 	c := &Conn{log: o.Log.Named("stream"), options: o, closed: make(chan struct{})}
+	c.renew()
 	options := []nats.Option{
 		nats.Name(o.Name),
 		nats.MaxReconnects(-1),
@@ -63,6 +66,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nats.PingInterval(5 * time.Second), // a peer that vanished is noticed after two of these
 		nats.DrainTimeout(o.CloseTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.renew()
 			if err != nil {
 				c.log.Warn("connection to the stream server lost", zap.Error(err))
 			}
@@ -115,6 +119,26 @@ func (c *Conn) Close() {
 		}
 	}
 	c.nats.Close()
+}
+
+// renew ends what waits for answers that were lost with the connection.
+func (c *Conn) renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lost != nil {
+		c.lost()
+	}
+	c.connection, c.lost = context.WithCancel(context.Background())
+}
+
+// untilLost bounds ctx by a timeout and by the life of the connection as it is now.
+func (c *Conn) untilLost(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	c.mu.Lock()
+	connection := c.connection
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	stop := context.AfterFunc(connection, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // NATS returns the connection below, for messages that are not kept.

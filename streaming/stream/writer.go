@@ -87,7 +87,7 @@ func (l *Log) mark(ctx context.Context, f *Fence, marker *nats.Msg) (uint64, err
 
 // publish publishes once and waits for the acknowledgement.
 func (l *Log) publish(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	ctx, cancel := l.conn.untilLost(ctx, ackTimeout)
 	defer cancel()
 	return l.conn.js.PublishMsg(ctx, m, append(opts, jetstream.WithRetryAttempts(0))...)
 }
