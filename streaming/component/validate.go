@@ -7,15 +7,16 @@ import (
 )
 
 // ID returns the component's identity.
-func (s SourceSpec) ID() ID { return ID{Source, instanceOr(s.Instance), s.Name} }
+func (s SourceSpec) ID() ID { return ID{Source, InstanceOr(s.Instance), s.Name} }
 
 // ID returns the component's identity.
-func (s QuerySpec) ID() ID { return ID{Query, instanceOr(s.Instance), s.Name} }
+func (s QuerySpec) ID() ID { return ID{Query, InstanceOr(s.Instance), s.Name} }
 
 // ID returns the component's identity.
-func (s ReactionSpec) ID() ID { return ID{Reaction, instanceOr(s.Instance), s.Name} }
+func (s ReactionSpec) ID() ID { return ID{Reaction, InstanceOr(s.Instance), s.Name} }
 
-func instanceOr(name string) string {
+// InstanceOr returns the instance of a component: name, or the default one when it is empty.
+func InstanceOr(name string) string {
 	if name == "" {
 		return DefaultInstance
 	}

@@ -1,0 +1,409 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// verifyEvery is how often a bootstrap looks whether the source has caught up with the snapshot.
+const verifyEvery = 50 * time.Millisecond
+
+// Plan is what a snapshot consists of.
+type Plan struct {
+	Tables int   `json:"tables"`
+	Chunks int   `json:"chunks"`
+	Rows   int64 `json:"rows"` // estimate
+}
+
+// Subscribe begins a bootstrap: from now on the source's change log keeps what the query will need. It returns the
+// first message of it. What an earlier bootstrap of the same query and source left is removed.
+func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef) (uint64, error) {
+	boots, record, revision, err := h.bootstrap(ctx, ref)
+	if err == nil {
+		return record.From, nil
+	}
+	if !errors.Is(err, errNoBootstrap) {
+		return 0, err
+	}
+	log, err := h.openChangeLog(ctx, ref.Instance, ref.Source)
+	if err != nil {
+		return 0, err
+	}
+	if err := h.removeCopy(ctx, boots, ref); err != nil {
+		return 0, err
+	}
+	subscriptions, err := h.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return 0, err
+	}
+	// The source trims what it saw to be free a round ago, so a subscription that is on record within less than a round
+	// of looking at the log's end is in time.
+	bounded, cancel := context.WithTimeout(ctx, trimEvery/2)
+	defer cancel()
+	end, err := log.State(bounded)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the change log: %w", err)
+	}
+	key := subscriptionKey(ref.Instance, ref.Source, ref.Query) + bootstrapSuffix
+	if _, err := write(bounded, subscriptions, key, subscription{Offset: end.Last}); err != nil {
+		return 0, err
+	}
+	record = bootstrapRecord{ID: ref.ID, From: end.Last + 1}
+	if _, err := replace(ctx, boots, ref.key(), record, revision); err != nil {
+		return 0, err
+	}
+	return record.From, nil
+}
+
+var errNoBootstrap = errors.New("no such bootstrap")
+
+// bootstrap reads the record of a bootstrap. With errNoBootstrap, the revision is that of another one's record.
+func (h *Host) bootstrap(ctx context.Context, ref BootstrapRef) (*stream.Bucket, bootstrapRecord, uint64, error) {
+	b, err := h.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return nil, bootstrapRecord{}, 0, err
+	}
+	var record bootstrapRecord
+	revision, _, err := read(ctx, b, ref.key(), &record)
+	if err != nil {
+		return nil, bootstrapRecord{}, 0, err
+	}
+	if record.ID != ref.ID {
+		return b, bootstrapRecord{}, revision, fmt.Errorf("bootstrap %s of %s: %w", ref.ID, ref.key(), errNoBootstrap)
+	}
+	return b, record, revision, nil
+}
+
+// edit changes the record of a bootstrap, however many others do so at the same time.
+func (h *Host) edit(ctx context.Context, ref BootstrapRef, change func(*bootstrapRecord) error) (bootstrapRecord, error) {
+	for {
+		b, record, revision, err := h.bootstrap(ctx, ref)
+		if err != nil {
+			return record, err
+		}
+		if err := change(&record); err != nil {
+			return record, err
+		}
+		if _, err = replace(ctx, b, ref.key(), record, revision); !errors.Is(err, stream.ErrConflict) {
+			return record, err
+		}
+	}
+}
+
+func (h *Host) snapshotter(spec component.SourceSpec) (source.Snapshotter, error) {
+	src, err := h.newSource(spec, 0)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := src.(source.Snapshotter)
+	if !ok {
+		return nil, failure.Unsupported.Errorf("sources of kind %s have no snapshots", spec.Kind).
+			WithFix("Set bootstrap: none in the query's spec, so that it starts with the changes from now on.")
+	}
+	return s, nil
+}
+
+// HoldSnapshot opens the snapshot of the ref's generation and keeps it open until ctx ends or it is lost. It calls ready
+// once, when others may read it, and alive as long as it is.
+func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, ready func(graph.Position) error, alive func()) error {
+	s, err := h.snapshotter(spec)
+	if err != nil {
+		return err
+	}
+	return guard(func() error {
+		return s.HoldSnapshot(ctx, func(snapshot source.Snapshot) error {
+			_, err := h.edit(ctx, ref, func(r *bootstrapRecord) error {
+				if r.Generation > ref.SnapshotGeneration {
+					return failure.FencedOff.Errorf("snapshot %d came after this one, %d", r.Generation, ref.SnapshotGeneration)
+				}
+				r.Generation, r.Snapshot, r.Planned = ref.SnapshotGeneration, &snapshot, false
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("recording the snapshot: %w", err)
+			}
+			return ready(snapshot.Position)
+		}, alive)
+	})
+}
+
+// current returns the bootstrap's record if its snapshot is that of the ref.
+func (h *Host) current(ctx context.Context, ref BootstrapRef) (*stream.Bucket, bootstrapRecord, error) {
+	b, record, _, err := h.bootstrap(ctx, ref)
+	if err == nil && (record.Snapshot == nil || record.Generation != ref.SnapshotGeneration) {
+		err = failure.SnapshotLost.Errorf("snapshot %d is not there; the bootstrap is at snapshot %d", ref.SnapshotGeneration, record.Generation)
+	}
+	return b, record, err
+}
+
+// PlanChunks divides what the query reads into chunks. Labels all of whose chunks were copied from an earlier snapshot
+// keep their rows and that snapshot's position; the others start anew.
+func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, query component.QuerySpec) (Plan, error) {
+	s, err := h.snapshotter(spec)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan, err := compile(query)
+	if err != nil {
+		return Plan{}, err
+	}
+	b, record, err := h.current(ctx, ref)
+	if err != nil {
+		return Plan{}, err
+	}
+	chunks, err := h.chunks(ctx, b, ref.key())
+	if err != nil {
+		return Plan{}, err
+	}
+	if !record.Planned {
+		if chunks, err = h.plan(ctx, b, ref, s, record, chunks, plan.Labels()); err != nil {
+			return Plan{}, err
+		}
+		if _, err := h.edit(ctx, ref, func(r *bootstrapRecord) error {
+			r.Planned, r.Fingerprint, r.Labels = true, plan.Fingerprint(), keptLabels(chunks, ref.SnapshotGeneration)
+			return nil
+		}); err != nil {
+			return Plan{}, err
+		}
+	}
+	out := Plan{Chunks: len(chunks)}
+	scopes := make(map[string]bool)
+	for _, c := range chunks {
+		scopes[c.Chunk.Scope] = true
+		out.Rows += max(c.Chunk.Rows, c.Rows)
+	}
+	out.Tables = len(scopes)
+	return out, nil
+}
+
+// plan replaces the chunks that are not of use any more by those of the present snapshot.
+func (h *Host) plan(
+	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, record bootstrapRecord, chunks []storedChunk, labels []string,
+) ([]storedChunk, error) {
+	kept, dropped := divide(chunks, ref.SnapshotGeneration, labels != nil)
+	for _, c := range dropped {
+		if err := b.Delete(ctx, c.key); err != nil {
+			return nil, fmt.Errorf("deleting a chunk of an earlier snapshot: %w", err)
+		}
+	}
+	wanted := labels
+	if len(kept) > 0 {
+		done := keptLabels(kept, ref.SnapshotGeneration)
+		wanted = slices.DeleteFunc(slices.Clone(labels), func(label string) bool {
+			_, ok := done[label]
+			return ok
+		})
+		if len(wanted) == 0 {
+			return kept, nil
+		}
+	}
+	var planned []source.Chunk
+	if err := guard(func() (err error) {
+		planned, err = s.PlanSnapshot(ctx, *record.Snapshot, wanted)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, c := range planned {
+		one := storedChunk{chunkRecord: chunkRecord{Chunk: c, State: waiting}, generation: ref.SnapshotGeneration}
+		one.key = chunkKey(ref.key(), one.generation, c.Number)
+		var err error
+		if one.revision, err = write(ctx, b, one.key, one.chunkRecord); err != nil {
+			return nil, err
+		}
+		kept = append(kept, one)
+	}
+	return kept, nil
+}
+
+// divide separates the chunks of earlier snapshots whose labels are complete from all others.
+func divide(chunks []storedChunk, generation int, keep bool) (kept, dropped []storedChunk) {
+	open := make(map[string]bool) // labels that are not complete
+	usable := func(c storedChunk) bool { return keep && c.State == copied && c.generation < generation }
+	for again := true; again; {
+		again = false
+		for _, c := range chunks {
+			if usable(c) && !slices.ContainsFunc(c.Chunk.Labels, func(l string) bool { return open[l] }) {
+				continue
+			}
+			for _, l := range c.Chunk.Labels {
+				again = again || !open[l]
+				open[l] = true
+			}
+		}
+	}
+	for _, c := range chunks {
+		if usable(c) && !slices.ContainsFunc(c.Chunk.Labels, func(l string) bool { return open[l] }) {
+			kept = append(kept, c)
+		} else {
+			dropped = append(dropped, c)
+		}
+	}
+	return kept, dropped
+}
+
+// keptLabels returns the labels whose rows come from earlier snapshots, with the positions of those.
+func keptLabels(chunks []storedChunk, generation int) map[string]graph.Position {
+	labels := make(map[string]graph.Position)
+	for _, c := range chunks {
+		if c.generation == generation {
+			continue
+		}
+		for _, l := range c.Chunk.Labels {
+			labels[l] = c.Position
+		}
+	}
+	return labels
+}
+
+// VerifyBootstrap checks that all chunks are copied and that the changes from the snapshot on are reachable, and waits
+// until the source has written all that the snapshot contains to its change log.
+func (h *Host) VerifyBootstrap(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, alive func()) error {
+	s, err := h.snapshotter(spec)
+	if err != nil {
+		return err
+	}
+	b, record, err := h.current(ctx, ref)
+	if err != nil {
+		return err
+	}
+	chunks, err := h.chunks(ctx, b, ref.key())
+	if err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		if c.State != copied {
+			return failure.Unclassified.Errorf("chunk %d is not copied yet", c.Chunk.Number)
+		}
+	}
+	if err := guard(func() error { return s.VerifySnapshot(ctx, *record.Snapshot) }); err != nil {
+		return err
+	}
+	if err := h.awaitSource(ctx, ref, record.Snapshot.Position, alive); err != nil {
+		return err
+	}
+	log, err := h.openChangeLog(ctx, ref.Instance, ref.Source)
+	if err != nil {
+		return err
+	}
+	last, err := log.Last(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the end of the change log: %w", err)
+	}
+	_, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {
+		r.Verified = true
+		if last != nil {
+			r.SealOffset = last.Sequence
+		}
+		return nil
+	})
+	return err
+}
+
+// awaitSource waits until the source is durable up to a position.
+func (h *Host) awaitSource(ctx context.Context, ref BootstrapRef, position graph.Position, alive func()) error {
+	positions, err := h.bucket(ctx, positionsBucket)
+	if err != nil {
+		return err
+	}
+	for {
+		var at sourcePosition
+		if _, _, err := read(ctx, positions, ref.Instance+"."+ref.Source, &at); err != nil {
+			return err
+		}
+		if at.Position.Compare(position) >= 0 {
+			return nil
+		}
+		alive()
+		select {
+		case <-time.After(verifyEvery):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for source %s to come from %q to the snapshot's position %q: %w", ref.Source, at.Position, position, ctx.Err())
+		}
+	}
+}
+
+// SealBootstrap declares the copy complete; the query may be built from it. It returns the snapshot's position and how
+// many rows were copied.
+func (h *Host) SealBootstrap(ctx context.Context, ref BootstrapRef) (graph.Position, int64, error) {
+	b, record, err := h.current(ctx, ref)
+	if err != nil {
+		return "", 0, err
+	}
+	if !record.SealedAt.IsZero() {
+		return record.Snapshot.Position, record.Rows, nil
+	}
+	if !record.Verified {
+		return "", 0, failure.Panic.Errorf("bootstrap %s is to be sealed without having been verified", ref.ID)
+	}
+	chunks, err := h.chunks(ctx, b, ref.key())
+	if err != nil {
+		return "", 0, err
+	}
+	var rows int64
+	for _, c := range chunks {
+		rows += c.Rows
+	}
+	var lastMessage uint64
+	log, err := h.conn.OpenLog(ctx, bootstrapLog(ref.Instance, ref.Query, ref.Source))
+	if err == nil {
+		var last *stream.Message
+		if last, err = log.Last(ctx); last != nil {
+			lastMessage = last.Sequence
+		}
+	}
+	if err != nil && !errors.Is(err, stream.ErrMissing) { // without rows there is no log
+		return "", 0, fmt.Errorf("reading the end of the bootstrap log: %w", err)
+	}
+	record, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {
+		r.SealedAt, r.LastMessage, r.Rows = time.Now().UTC(), lastMessage, rows
+		return nil
+	})
+	if err != nil {
+		return "", 0, err
+	}
+	return record.Snapshot.Position, rows, nil
+}
+
+// AbandonBootstrap removes what a bootstrap that was given up left, the subscription included.
+func (h *Host) AbandonBootstrap(ctx context.Context, ref BootstrapRef) error {
+	b, _, _, err := h.bootstrap(ctx, ref)
+	if errors.Is(err, errNoBootstrap) {
+		return nil // gone, or replaced by a later one
+	}
+	if err != nil {
+		return err
+	}
+	if err := h.removeCopy(ctx, b, ref); err != nil {
+		return err
+	}
+	subscriptions, err := h.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return err
+	}
+	key := subscriptionKey(ref.Instance, ref.Source, ref.Query) + bootstrapSuffix
+	if err := subscriptions.Delete(ctx, key); err != nil {
+		return fmt.Errorf("deleting the subscription: %w", err)
+	}
+	return removeKeys(ctx, b, ref.key())
+}
+
+// removeCopy removes chunks and copied rows of whatever bootstrap there was.
+func (h *Host) removeCopy(ctx context.Context, b *stream.Bucket, ref BootstrapRef) error {
+	if err := removeKeys(ctx, b, ref.key()+".chunk"); err != nil {
+		return err
+	}
+	if err := h.conn.DeleteLog(ctx, bootstrapLog(ref.Instance, ref.Query, ref.Source)); err != nil {
+		return fmt.Errorf("deleting the bootstrap log: %w", err)
+	}
+	return nil
+}

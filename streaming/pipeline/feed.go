@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// feed reads a source's change log and puts large transactions together again. A transaction is held in memory while
+// its fragments come in, so the largest transaction of a source, decoded, must fit into memory beside everything else.
+type feed struct {
+	source  string
+	log     *stream.Log
+	decoder graph.Decoder
+
+	parts   []graph.Change // of the transaction whose fragments are coming in
+	next    int            // the fragment to come; 0 when there is no such transaction
+	barrier uint64         // offset after which reading must begin again while there is one
+}
+
+// message is a batch and how large it was in the log.
+type message struct {
+	query.Batch
+	sequence uint64
+	bytes    int
+}
+
+// run reads from an offset on and hands over what becomes complete, until ctx ends or take fails.
+func (f *feed) run(ctx context.Context, from uint64, take func(message) error) error {
+	r, err := f.log.Read(ctx, from)
+	if err != nil {
+		return fmt.Errorf("reading the change log of %s from message %d: %w", f.source, from, err)
+	}
+	defer r.Close()
+	for {
+		m, err := r.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the change log of %s: %w", f.source, err)
+		}
+		b, err := f.decode(m.Sequence, m.Data)
+		if err != nil {
+			return err
+		}
+		if err := take(message{b, m.Sequence, len(m.Data)}); err != nil {
+			return err
+		}
+	}
+}
+
+// decode turns a message into the batch of the transactions that are complete with it. While one is not, the batch's
+// offset stays before the message in which it began.
+func (f *feed) decode(sequence uint64, data []byte) (query.Batch, error) {
+	m, err := f.decoder.Decode(data)
+	if err != nil {
+		return query.Batch{}, fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
+	}
+	b := query.Batch{Source: f.source, Position: m.Position, Transactions: make([]graph.Transaction, 0, len(m.Transactions))}
+	for i := range m.Transactions {
+		part := &m.Transactions[i]
+		if part.Fragment == 0 && part.Last {
+			f.next, f.parts = 0, nil
+			b.Transactions = append(b.Transactions, part.Transaction)
+			continue
+		}
+		if part.Fragment == 0 {
+			// A new attempt of the source begins a transaction anew that an earlier one left unfinished.
+			f.next, f.parts, f.barrier = 0, nil, sequence-1
+		}
+		if part.Fragment != f.next {
+			return query.Batch{}, failure.StateCorrupt.Errorf("message %d of the change log of %s holds fragment %d of a transaction, expected %d",
+				sequence, f.source, part.Fragment, f.next)
+		}
+		f.parts = append(f.parts, part.Changes...)
+		f.next++
+		if part.Last {
+			whole := part.Transaction
+			whole.Changes = f.parts
+			b.Transactions = append(b.Transactions, whole)
+			f.next, f.parts = 0, nil
+		}
+	}
+	b.Offset = sequence
+	if f.next > 0 {
+		b.Offset = f.barrier
+	}
+	return b, nil
+}

@@ -1,0 +1,170 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/reaction"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
+)
+
+// Options is what a Host works with.
+type Options struct {
+	Stream    *stream.Conn
+	Sources   []source.Factory
+	Reactions []reaction.Factory
+	Index     index.Backend
+	// HostID names the process that runs the stages, for fences and leases.
+	HostID string
+	Log    *zap.Logger
+	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
+	Secret func(ref string) (string, error)
+}
+
+// Host runs stages. It is safe for concurrent use.
+type Host struct {
+	conn      *stream.Conn
+	sources   map[string]source.Factory
+	reactions map[string]reaction.Factory
+	index     index.Backend
+	hostID    string
+	log       *zap.Logger
+	secret    func(ref string) (string, error)
+
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	buckets map[string]*stream.Bucket
+}
+
+// NewHost returns a host. Two factories of one kind are an error.
+func NewHost(o Options) (*Host, error) {
+	h := &Host{
+		conn:      o.Stream,
+		sources:   make(map[string]source.Factory, len(o.Sources)),
+		reactions: make(map[string]reaction.Factory, len(o.Reactions)),
+		index:     o.Index,
+		hostID:    o.HostID,
+		log:       o.Log,
+		secret:    o.Secret,
+		buckets:   make(map[string]*stream.Bucket),
+	}
+	if h.log == nil {
+		h.log = zap.NewNop()
+	}
+	if h.secret == nil {
+		h.secret = component.ResolveSecret
+	}
+	for _, f := range o.Sources {
+		if _, twice := h.sources[f.Kind()]; twice {
+			return nil, fmt.Errorf("two source factories of kind %q", f.Kind())
+		}
+		h.sources[f.Kind()] = f
+	}
+	for _, f := range o.Reactions {
+		if _, twice := h.reactions[f.Kind()]; twice {
+			return nil, fmt.Errorf("two reaction factories of kind %q", f.Kind())
+		}
+		h.reactions[f.Kind()] = f
+	}
+	return h, nil
+}
+
+// Close waits until every stage that the host runs has ended, which their contexts decide, or until ctx ends. What the
+// host was given stays open.
+func (h *Host) Close(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { h.running.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for stages to end: %w", ctx.Err())
+	}
+}
+
+// Attempt is one run of a component's loop.
+type Attempt struct {
+	ID    component.ID
+	Epoch stream.Epoch
+	// Drain, when closed, asks the loop to take no more work, finish what it has and return nil. It may be nil.
+	Drain <-chan struct{}
+	// Progress is told about liveness and position. It may be nil.
+	Progress *Progress
+}
+
+// Outcome says why a query's loop returned without an error.
+type Outcome string
+
+const (
+	// Drained means that the loop was asked to stop, and everything it took is durable.
+	Drained Outcome = "drained"
+	// NeedsBootstrap means that the query has no state and no sealed bootstrap to build it from.
+	NeedsBootstrap Outcome = "needsBootstrap"
+)
+
+func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.Source, error) {
+	if err := component.ValidateSource(spec); err != nil {
+		return nil, err
+	}
+	f, ok := h.sources[spec.Kind]
+	if !ok {
+		return nil, failure.ConfigInvalid.Errorf("kind: there is no source of kind %q; known are %s", spec.Kind, kinds(h.sources))
+	}
+	id := spec.ID()
+	return f.New(spec.Config, source.Settings{
+		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret,
+	})
+}
+
+func (h *Host) newReaction(spec component.ReactionSpec, generation uint64) (reaction.Reaction, error) {
+	if err := component.ValidateReaction(spec); err != nil {
+		return nil, err
+	}
+	f, ok := h.reactions[spec.Kind]
+	if !ok {
+		return nil, failure.ConfigInvalid.Errorf("kind: there is no reaction of kind %q; known are %s", spec.Kind, kinds(h.reactions))
+	}
+	id := spec.ID()
+	return f.New(spec.Config, reaction.Settings{
+		Instance: id.Instance, Name: id.Name, Queries: slices.Clone(spec.Queries), Generation: generation,
+		Log: h.logFor(id), Secret: h.secret,
+	})
+}
+
+func (h *Host) logFor(id component.ID) *zap.Logger {
+	return h.log.With(zap.String(telemetry.KeyComponent, id.String()))
+}
+
+func kinds[F any](factories map[string]F) string {
+	return strings.Join(slices.Sorted(maps.Keys(factories)), ", ")
+}
+
+// bucket returns a key-value bucket, created when it is used for the first time.
+func (h *Host) bucket(ctx context.Context, name string) (*stream.Bucket, error) {
+	h.mu.Lock()
+	b := h.buckets[name]
+	h.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	b, err := h.conn.Bucket(ctx, stream.BucketOptions{Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("opening bucket %s: %w", name, err)
+	}
+	h.mu.Lock()
+	h.buckets[name] = b
+	h.mu.Unlock()
+	return b, nil
+}

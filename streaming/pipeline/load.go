@@ -1,0 +1,364 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// rowsPerSnapshotEvent is how many rows one event holds when a query starts with rows.
+const rowsPerSnapshotEvent = 1000
+
+// open finds or builds the query's state. It reports false when a bootstrap is needed first.
+func (r *queryRun) open(ctx context.Context) (bool, error) {
+	records, err := r.host.bucket(ctx, queriesBucket)
+	if err != nil {
+		return false, err
+	}
+	boots, err := r.sealed(ctx)
+	if err != nil {
+		return false, err
+	}
+	var current queryRecord
+	key := r.id.Instance + "." + r.id.Name
+	_, found, err := read(ctx, records, key, &current)
+	if err != nil {
+		return false, err
+	}
+
+	if boots == nil {
+		if found && current.Fingerprint == r.plan.Fingerprint() {
+			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
+				return live, err
+			}
+		}
+		if r.spec.Bootstrap != "none" {
+			return false, nil
+		}
+	}
+	wanted := r.record(boots)
+	if boots == nil {
+		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
+	}
+	if found && current.Store != wanted.Store {
+		if err := r.host.index.Remove(current.Store); err != nil {
+			return false, fmt.Errorf("removing the index of an earlier state: %w", err)
+		}
+	}
+	if _, err := write(ctx, records, key, wanted); err != nil {
+		return false, err
+	}
+	if ok, err := r.openStore(ctx, wanted.Store, query.Empty); !ok || err != nil {
+		if err == nil {
+			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
+		}
+		return false, err
+	}
+	if boots == nil {
+		return true, r.begin(ctx)
+	}
+	return true, r.load(ctx, boots)
+}
+
+// record returns what bucket queries says when the state is built from these bootstraps.
+func (r *queryRun) record(boots []*boot) queryRecord {
+	hash := sha256.New()
+	record := queryRecord{Fingerprint: r.plan.Fingerprint()}
+	hash.Write([]byte(record.Fingerprint))
+	for _, b := range boots {
+		record.Bootstraps = append(record.Bootstraps, b.record.ID)
+		hash.Write([]byte("/" + b.record.ID))
+	}
+	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])
+	return record
+}
+
+// openStore opens a store if its state belongs to the plan and is at least that far.
+func (r *queryRun) openStore(ctx context.Context, name string, least query.Phase) (bool, error) {
+	// The attempt before may be closing it still.
+	store, err := retried(ctx, func() (index.Store, error) { return r.host.index.Open(name) })
+	if err != nil {
+		return false, fmt.Errorf("opening the index: %w", err)
+	}
+	q, err := query.Open(r.plan, store)
+	if errors.Is(err, query.ErrFingerprint) {
+		return false, errors.Join(store.Close(), r.host.index.Remove(name))
+	}
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("opening the query's state: %w", err), store.Close())
+	}
+	if q.Phase() < least {
+		return false, q.Close()
+	}
+	r.query = q
+	return true, nil
+}
+
+// boot is a sealed bootstrap of one source.
+type boot struct {
+	source string
+	record bootstrapRecord
+	log    *stream.Log
+	copies map[copyOf]bool // whose rows count
+}
+
+// sealed returns the bootstraps from which the query is to be built: one per source, sealed, for this plan and not used
+// up. Without all of them there are none.
+func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
+	b, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return nil, err
+	}
+	boots := make([]*boot, 0, len(r.spec.Sources))
+	for _, name := range slices.Sorted(slices.Values(r.spec.Sources)) {
+		one := &boot{source: name}
+		key := bootstrapKey(r.id.Instance, r.id.Name, name)
+		_, found, err := read(ctx, b, key, &one.record)
+		if err != nil {
+			return nil, err
+		}
+		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Fingerprint != r.plan.Fingerprint() {
+			return nil, nil
+		}
+		boots = append(boots, one)
+	}
+	return boots, nil
+}
+
+// begin makes an empty state live: the query starts with the changes from now on.
+func (r *queryRun) begin(ctx context.Context) error {
+	state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
+	for name, log := range r.logs {
+		end, err := log.State(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the state of the change log of %s: %w", name, err)
+		}
+		state.Offsets[name] = end.Last
+	}
+	var err error
+	if state.Sequence, err = r.base(ctx); err != nil {
+		return err
+	}
+	if err := r.query.Begin(state); err != nil {
+		return fmt.Errorf("beginning with an empty state: %w", err)
+	}
+	return r.query.Sync()
+}
+
+// base returns the sequence after which a new state goes on: whoever follows the query sees no number twice.
+func (r *queryRun) base(ctx context.Context) (uint64, error) {
+	b, err := r.host.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return 0, err
+	}
+	base := r.published
+	for name := range r.logs {
+		var s subscription
+		if _, _, err := read(ctx, b, subscriptionKey(r.id.Instance, name, r.id.Name), &s); err != nil {
+			return 0, err
+		}
+		base = max(base, s.Sequence)
+	}
+	return base, nil
+}
+
+// load fills the state from the bootstraps and makes it live. It goes on where an earlier attempt was interrupted.
+func (r *queryRun) load(ctx context.Context, boots []*boot) error {
+	progress := r.attempt.Progress
+	progress.Set(func(s *Status) { s.Phase = "loading" })
+	if r.query.Phase() != query.Live {
+		state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
+		for _, b := range boots {
+			if err := r.loadSource(ctx, b, &state); err != nil {
+				return err
+			}
+		}
+		if err := r.query.Sync(); err != nil {
+			return fmt.Errorf("syncing the index: %w", err)
+		}
+		var err error
+		if state.Sequence, err = r.base(ctx); err != nil {
+			return err
+		}
+		progress.Set(func(s *Status) { s.Phase = "sealing" })
+		if err := r.query.Seal(state, rowsPerSnapshotEvent); err != nil {
+			return fmt.Errorf("sealing the loaded state: %w", err)
+		}
+		if err := r.query.Sync(); err != nil { // before anything of it is published
+			return fmt.Errorf("syncing the index: %w", err)
+		}
+	}
+	return r.consumed(ctx, boots)
+}
+
+// consumed removes what the bootstraps left, now that the query's state has it.
+func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
+	b, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return err
+	}
+	for _, one := range boots {
+		key := bootstrapKey(r.id.Instance, r.id.Name, one.source)
+		one.record.Consumed = true
+		if _, err := write(ctx, b, key, one.record); err != nil {
+			return err
+		}
+		if err := removeKeys(ctx, b, key+".chunk"); err != nil {
+			return err
+		}
+		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, one.source)); err != nil {
+			return fmt.Errorf("deleting the bootstrap log: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadSource loads one source: first the copied rows, then the changes since, except those that the copy contains.
+func (r *queryRun) loadSource(ctx context.Context, b *boot, state *result.State) error {
+	at, err := parseToken(r.query.Token(b.source))
+	if err != nil {
+		return err
+	}
+	if !at.begun {
+		if err := r.loadCopy(ctx, b, at); err != nil {
+			return err
+		}
+		at = token{copied: b.record.LastMessage, change: b.record.From - 1, begun: true}
+	}
+	position, offset, err := r.loadChanges(ctx, b, at)
+	if err != nil {
+		return err
+	}
+	state.Positions[b.source], state.Offsets[b.source] = position, offset
+	return nil
+}
+
+func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
+	if at.copied >= b.record.LastMessage {
+		return nil
+	}
+	bucket, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return err
+	}
+	chunks, err := r.host.chunks(ctx, bucket, bootstrapKey(r.id.Instance, r.id.Name, b.source))
+	if err != nil {
+		return err
+	}
+	wanted := make(map[copyOf]bool, len(chunks))
+	for _, c := range chunks {
+		wanted[copyOf{c.generation, c.Chunk.Number, c.Attempt}] = c.State == copied
+	}
+	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
+	if err != nil {
+		return fmt.Errorf("opening the bootstrap log: %w", err)
+	}
+	reader, err := log.Read(ctx, at.copied+1)
+	if err != nil {
+		return fmt.Errorf("reading the bootstrap log: %w", err)
+	}
+	defer reader.Close()
+	var decoder graph.Decoder
+	for at.copied < b.record.LastMessage {
+		m, err := reader.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the bootstrap log: %w", err)
+		}
+		at.copied = m.Sequence
+		from, ok := parseCopy(m.ID)
+		if !ok || !wanted[from] {
+			continue
+		}
+		batch, err := decoder.Decode(m.Data)
+		if err != nil {
+			return fmt.Errorf("decoding message %d of the bootstrap log: %w", m.Sequence, err)
+		}
+		for i := range batch.Transactions {
+			if err := r.query.Load(b.source, at.bytes(), batch.Transactions[i].Changes); err != nil {
+				return fmt.Errorf("loading message %d of the bootstrap log: %w", m.Sequence, err)
+			}
+		}
+		r.attempt.Progress.Tick()
+	}
+	return nil
+}
+
+// loadChanges applies the changes from the subscription to the seal. It returns where that ends.
+func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (graph.Position, uint64, error) {
+	position, offset := b.record.Snapshot.Position, at.change
+	if at.change >= b.record.SealOffset {
+		return position, offset, nil
+	}
+	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.change+1, func(m message) error {
+		r.attempt.Progress.Tick()
+		var kept []graph.Change
+		for _, tx := range m.Transactions {
+			for i := range tx.Changes {
+				if tx.Position.Compare(b.record.position(tx.Changes[i].Element.Labels)) > 0 {
+					kept = append(kept, tx.Changes[i])
+				}
+			}
+		}
+		at.change, offset = m.Offset, m.Offset
+		if m.Position.Compare(position) > 0 {
+			position = m.Position
+		}
+		if err := r.query.Load(b.source, at.bytes(), kept); err != nil {
+			return fmt.Errorf("loading changes up to message %d: %w", m.Offset, err)
+		}
+		if m.sequence >= b.record.SealOffset {
+			return errLoaded
+		}
+		return nil
+	})
+	if !errors.Is(err, errLoaded) {
+		return "", 0, err
+	}
+	return position, offset, nil
+}
+
+var errLoaded = errors.New("loaded")
+
+// token is how far loading of a source has come; it is stored with what was loaded.
+type token struct {
+	copied uint64 // last message of the bootstrap log that is loaded
+	change uint64 // last message of the change log that is loaded
+	begun  bool   // the change log is being loaded
+}
+
+func (t token) bytes() []byte {
+	b := binary.AppendUvarint(nil, t.copied)
+	if t.begun {
+		b = binary.AppendUvarint(b, t.change)
+	}
+	return b
+}
+
+func parseToken(b []byte) (token, error) {
+	var t token
+	if len(b) == 0 {
+		return t, nil
+	}
+	n, m := 0, 0
+	if t.copied, n = binary.Uvarint(b); n <= 0 {
+		return t, failure.StateCorrupt.Errorf("the loading token %x cannot be read", b)
+	}
+	if len(b) > n {
+		if t.change, m = binary.Uvarint(b[n:]); m <= 0 {
+			return t, failure.StateCorrupt.Errorf("the loading token %x cannot be read", b)
+		}
+		t.begun = true
+	}
+	return t, nil
+}

@@ -1,0 +1,390 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+const (
+	// syncEvery is how often a query's state is made durable. What lies between is done again after a crash of the
+	// machine, from the change log, with the same results.
+	syncEvery = time.Second
+	// Bounds of what is applied in one commit.
+	maxBatchBytes        = 1 << 20
+	maxBatchTransactions = 1000
+	// buffered is how many decoded messages of a source wait for the query.
+	buffered = 8
+)
+
+// RunQuery keeps a query's result set up to date and publishes every difference to its result log, until ctx ends, the
+// attempt is asked to drain, or something fails that cannot be tried again in place.
+func (h *Host) RunQuery(ctx context.Context, a Attempt, spec component.QuerySpec) (outcome Outcome, err error) {
+	h.running.Add(1)
+	defer h.running.Done()
+	err = guard(func() error {
+		outcome, err = h.runQuery(ctx, a, spec)
+		return err
+	})
+	return outcome, err
+}
+
+func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec) (Outcome, error) {
+	plan, err := compile(spec)
+	if err != nil {
+		return "", err
+	}
+	id := spec.ID()
+	fence, err := h.conn.Acquire(ctx, id.String(), a.Epoch, h.hostID)
+	if err != nil {
+		return "", fmt.Errorf("taking over the query: %w", err)
+	}
+	logs := make(map[string]*stream.Log, len(spec.Sources))
+	for _, name := range spec.Sources {
+		if logs[name], err = h.openChangeLog(ctx, id.Instance, name); err != nil {
+			return "", err
+		}
+	}
+	out, err := h.conn.EnsureLog(ctx, logOptions(resultLog(id.Instance, id.Name), spec.Policy, "results of "+id.String()))
+	if err != nil {
+		return "", fmt.Errorf("opening the result log: %w", err)
+	}
+	w, err := out.NewWriter(ctx, fence)
+	if err != nil {
+		return "", fmt.Errorf("opening the result log for writing: %w", err)
+	}
+	defer w.Close()
+	published, err := lastSequence(ctx, out)
+	if err != nil {
+		return "", err
+	}
+
+	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil { // from sources that an earlier spec named
+		return "", err
+	}
+	r := &queryRun{host: h, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
+	if found, err := r.open(ctx); err != nil || !found {
+		return NeedsBootstrap, err
+	}
+	defer func() {
+		if r.query != nil {
+			_ = r.query.Close() // after an error; the error is what matters
+		}
+	}()
+	if err := r.follow(ctx, w); !errors.Is(err, errDrained) {
+		return "", err
+	}
+	q := r.query
+	r.query = nil
+	if err := q.Close(); err != nil {
+		return "", fmt.Errorf("closing the index: %w", err)
+	}
+	return Drained, nil
+}
+
+// lastSequence returns the sequence of the last event of a result log, 0 when it is empty.
+func lastSequence(ctx context.Context, log *stream.Log) (uint64, error) {
+	last, err := log.Last(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the result log: %w", err)
+	}
+	if last == nil {
+		return 0, nil
+	}
+	events, err := result.DecodeMessage(last.Data)
+	if err != nil {
+		return 0, fmt.Errorf("decoding the last message of the result log: %w", err)
+	}
+	return events[len(events)-1].Sequence, nil
+}
+
+func compile(spec component.QuerySpec) (*query.Plan, error) {
+	if err := component.ValidateQuery(spec); err != nil {
+		return nil, err
+	}
+	parameters := make(map[string]graph.Value, len(spec.Parameters))
+	for name, raw := range spec.Parameters {
+		v, err := parameter(raw)
+		if err != nil {
+			return nil, failure.ConfigInvalid.Errorf("parameters.%s: %w", name, err)
+		}
+		parameters[name] = v
+	}
+	return query.Compile(spec.Query, query.Options{Parameters: parameters})
+}
+
+// queryRun is one attempt to run a query.
+type queryRun struct {
+	host      *Host
+	attempt   Attempt
+	spec      component.QuerySpec
+	id        component.ID
+	plan      *query.Plan
+	fence     *stream.Fence
+	logs      map[string]*stream.Log // change logs by source
+	published uint64                 // sequence of the last event in the result log
+
+	query *query.Query
+	out   *outlet[*events]
+}
+
+// follow applies changes as they come and publishes what they change.
+func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
+	state := r.query.State()
+	progress := r.attempt.Progress
+	progress.Set(func(s *Status) {
+		s.Phase, s.Sequence, s.Offset = "following", state.Sequence, soleOffset(state)
+	})
+	sent := make(chan uint64, 1)
+	r.out = newOutlet(
+		func() *events { return &events{epoch: r.attempt.Epoch} },
+		func(ctx context.Context, id string, data []byte) (uint64, error) {
+			return retried(ctx, func() (uint64, error) { return w.Append(ctx, id, data) })
+		},
+		func(e *events, _ uint64) { replaceLatest(sent, e.last) },
+	)
+	g := newGroup(ctx)
+	g.run(r.out.run)
+	if err := r.publishOutbox(g.ctx); err != nil {
+		g.stop()
+		return err
+	}
+	if err := r.serveViews(g); err != nil {
+		g.stop()
+		return err
+	}
+
+	batches := make(chan message, buffered)
+	reading, stopReading := context.WithCancel(g.ctx)
+	defer stopReading()
+	for name, log := range r.logs {
+		from := state.Offsets[name] + 1
+		g.run(func(ctx context.Context) error {
+			err := (&feed{source: name, log: log}).run(reading, from, func(m message) error {
+				select {
+				case batches <- m:
+					return nil
+				case <-reading.Done():
+					return reading.Err()
+				}
+			})
+			if reading.Err() != nil {
+				return nil // drained, or the group is ending
+			}
+			return err
+		})
+	}
+	synced := make(chan result.State, 1)
+	g.run(func(ctx context.Context) error { return r.keep(ctx, synced) })
+	g.run(func(ctx context.Context) error { return r.apply(ctx, batches, sent, synced, stopReading) })
+	err := g.wait()
+	if err == nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// apply is the one goroutine that uses the query.
+func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-chan uint64, synced chan<- result.State, stopReading func()) error {
+	beat := time.NewTicker(syncEvery)
+	defer beat.Stop()
+	if err := r.sync(synced); err != nil {
+		return err
+	}
+	var held *message // taken from the channel but not fit for the batch before
+	for {
+		if held != nil {
+			var err error
+			if held, err = r.applyBatch(ctx, *held, batches); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case m := <-batches:
+			var err error
+			if held, err = r.applyBatch(ctx, m, batches); err != nil {
+				return err
+			}
+		case through := <-sent:
+			if err := r.query.TrimOutbox(through); err != nil {
+				return fmt.Errorf("trimming the outbox: %w", err)
+			}
+		case <-beat.C:
+			if err := r.sync(synced); err != nil {
+				return err
+			}
+		case <-r.attempt.Drain:
+			r.attempt.Progress.Set(func(s *Status) { s.Phase = "draining" })
+			stopReading()
+			if err := r.out.flush(ctx); err != nil {
+				return err
+			}
+			if err := r.sync(synced); err != nil {
+				return err
+			}
+			return errDrained
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sync makes the query's state durable and passes on how far that is.
+func (r *queryRun) sync(synced chan<- result.State) error {
+	if !r.out.isStuck() {
+		r.attempt.Progress.Tick()
+	}
+	state := r.query.State()
+	if err := r.query.Sync(); err != nil {
+		return fmt.Errorf("syncing the index: %w", err)
+	}
+	select {
+	case synced <- state:
+	default: // the keeper is busy and gets the next one
+	}
+	return nil
+}
+
+// applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. It returns a message
+// that it took but that belongs to another commit.
+func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message) (held *message, err error) {
+	b, bytes := first.Batch, first.bytes
+gather:
+	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions {
+		select {
+		case m := <-batches:
+			if m.Source != b.Source {
+				held = &m
+				break gather
+			}
+			b.Transactions = append(b.Transactions, m.Transactions...)
+			b.Offset, b.Position = m.Offset, m.Position
+			bytes += m.bytes
+		default:
+			break gather
+		}
+	}
+	changed, err := r.query.Apply(b)
+	if err != nil {
+		return nil, fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
+	}
+	if len(changed) > 0 && len(r.logs) > 1 {
+		// The order in which changes of several sources were taken is known to the index alone; results must not
+		// outlive it.
+		if err := r.query.Sync(); err != nil {
+			return nil, fmt.Errorf("syncing the index: %w", err)
+		}
+	}
+	for i := range changed {
+		if err := r.publish(ctx, &changed[i]); err != nil {
+			return nil, err
+		}
+	}
+	r.progressed(b)
+	return held, nil
+}
+
+func (r *queryRun) progressed(b query.Batch) {
+	p := r.attempt.Progress
+	if !r.out.isStuck() {
+		p.Tick()
+	}
+	p.Set(func(s *Status) {
+		s.Position, s.Offset, s.Sequence, s.Backpressure = b.Position, b.Offset, r.query.State().Sequence, ""
+		if n := len(b.Transactions); n > 0 {
+			s.CommitTime = b.Transactions[n-1].CommitTime
+		}
+		if r.out.isFull() {
+			s.Backpressure = "the result log takes results more slowly than the query makes them"
+		}
+	})
+}
+
+// keep tells the sources what is no longer needed, and stops the attempt when a newer one took over.
+func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
+	beat := time.NewTicker(fenceEvery)
+	defer beat.Stop()
+	told := make(map[string]uint64)
+	healthy := time.Now()
+	for {
+		var err error
+		select {
+		case state := <-synced:
+			err = r.tell(ctx, state, told)
+		case <-beat.C:
+			err = r.fence.Check(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+		if err == nil {
+			healthy = time.Now()
+		} else if ctx.Err() == nil && (!failure.ClassOf(err).Retryable() || time.Since(healthy) > patience) {
+			return err
+		}
+	}
+}
+
+func (r *queryRun) tell(ctx context.Context, state result.State, told map[string]uint64) error {
+	b, err := r.host.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return err
+	}
+	for name := range r.logs {
+		offset := state.Offsets[name]
+		if last, ok := told[name]; ok && last == offset {
+			continue
+		}
+		key := subscriptionKey(r.id.Instance, name, r.id.Name)
+		if _, err := write(ctx, b, key, subscription{Offset: offset, Sequence: state.Sequence}); err != nil {
+			return err
+		}
+		if _, ok := told[name]; !ok { // from here on the query holds on to what it needs by itself
+			if err := b.Delete(ctx, key+bootstrapSuffix); err != nil && !errors.Is(err, stream.ErrMissing) {
+				return fmt.Errorf("deleting the subscription of the bootstrap: %w", err)
+			}
+		}
+		told[name] = offset
+	}
+	return nil
+}
+
+func subscriptionKey(instance, source, query string) string {
+	return instance + "." + source + "." + query
+}
+
+// soleOffset returns the offset in the change log of the only source; with several there is none to show.
+func soleOffset(s result.State) uint64 {
+	if len(s.Offsets) != 1 {
+		return 0
+	}
+	for _, offset := range s.Offsets {
+		return offset
+	}
+	return 0
+}
+
+// replaceLatest leaves only the newest value in a channel of capacity one, whose only sender is the caller.
+func replaceLatest(c chan uint64, v uint64) {
+	select {
+	case <-c:
+	default:
+	}
+	c <- v
+}
+
+// queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
+// a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
+type queryRecord struct {
+	Store       string   `json:"store"`
+	Fingerprint string   `json:"fingerprint"`
+	Bootstraps  []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
+}

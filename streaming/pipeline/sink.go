@@ -1,0 +1,250 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// changes is a message of a change log that is being filled.
+type changes struct {
+	encoder  graph.Encoder
+	name     string
+	position graph.Position // where the source is after the message
+	commit   time.Time      // of its last transaction, zero if it has none
+}
+
+func (c *changes) reset()       { c.encoder.Begin(); c.name, c.position, c.commit = "", "", time.Time{} }
+func (c *changes) size() int    { return c.encoder.Size() }
+func (c *changes) id() string   { return c.name }
+func (c *changes) data() []byte { return c.encoder.Finish(c.position) }
+
+// sink is where a source's transactions go: encoded in the goroutine that reads them from the wire, so that nothing is
+// copied or queued as objects, and published by the outlet's goroutine.
+type sink struct {
+	out      *outlet[*changes]
+	epoch    stream.Epoch
+	progress *Progress
+	moved    chan struct{}
+	pausing  chan struct{} // closed: take nothing more
+
+	// What label uses; the outlet calls it with its lock held.
+	messages uint64         // named so far
+	labelled graph.Position // the highest in a message so far
+
+	mu        sync.Mutex
+	appended  graph.Position // of the last whole transaction that was taken
+	idle      graph.Position // the latest that Idle named
+	durable   graph.Position
+	published graph.Position // in the last acknowledged message
+	offset    uint64         // of the last acknowledged message
+	sent      time.Time      // when that was
+	commit    time.Time
+}
+
+func newSink(w *stream.Writer, epoch stream.Epoch, resume graph.Position, offset uint64, p *Progress) *sink {
+	s := &sink{
+		epoch: epoch, progress: p, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
+		labelled: resume, appended: resume, durable: resume, published: resume, offset: offset,
+	}
+	s.out = newOutlet(
+		func() *changes { return &changes{} },
+		func(ctx context.Context, id string, data []byte) (uint64, error) {
+			return retried(ctx, func() (uint64, error) { return w.Append(ctx, id, data) })
+		},
+		s.acked,
+	)
+	return s
+}
+
+// Append implements source.Sink.
+func (s *sink) Append(ctx context.Context, tx *graph.Transaction) error {
+	select {
+	case <-s.pausing:
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+	}
+	s.mu.Lock()
+	before := s.appended
+	s.mu.Unlock()
+	if tx.Position.Compare(before) <= 0 {
+		return nil // the source repeats itself after a reconnect
+	}
+	if err := s.append(ctx, tx, before); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.appended = tx.Position
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *sink) append(ctx context.Context, tx *graph.Transaction, before graph.Position) error {
+	parts := split(tx.Changes)
+	if len(parts) == 1 {
+		return s.out.add(ctx, false, func(c *changes) {
+			c.encoder.Add(tx)
+			s.label(c, tx.Position, tx.CommitTime)
+		})
+	}
+	for i, part := range parts {
+		last := i == len(parts)-1
+		position := before
+		if last {
+			position = tx.Position
+		}
+		if err := s.out.add(ctx, true, func(c *changes) {
+			c.encoder.AddFragment(tx, part, i, last)
+			s.label(c, position, tx.CommitTime)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// label names a message and says where the source is after it. The name holds the attempt, since what a message holds
+// depends on timing: only the very same message may ever be taken for a duplicate. Repetition between attempts cannot
+// happen, since an attempt begins at the last message of the log, which it has closed to all earlier attempts.
+func (s *sink) label(c *changes, position graph.Position, commit time.Time) {
+	if position.Compare(s.labelled) < 0 {
+		position = s.labelled // positions of a log never go back
+	}
+	s.labelled = position
+	if c.name == "" {
+		s.messages++
+		c.name = fmt.Sprintf("%s:%s:%d", position, s.epoch, s.messages)
+	}
+	c.position = position
+	if !commit.IsZero() {
+		c.commit = commit
+	}
+}
+
+func (s *sink) acked(c *changes, sequence uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offset, s.sent, s.published = sequence, time.Now(), c.position
+	if !c.commit.IsZero() {
+		s.commit = c.commit
+	}
+	s.advance(c.position)
+	s.settle()
+}
+
+// advance moves durable forward.
+func (s *sink) advance(position graph.Position) {
+	if position.Compare(s.durable) > 0 {
+		s.durable = position
+		select {
+		case s.moved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// settle lets an idle position count once all that was taken before it is durable.
+func (s *sink) settle() {
+	if s.durable.Compare(s.appended) >= 0 && s.idle != "" {
+		s.advance(s.idle)
+	}
+}
+
+// Idle implements source.Sink.
+func (s *sink) Idle(position graph.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if position.Compare(s.idle) > 0 {
+		s.idle = position
+	}
+	s.settle()
+}
+
+// Durable implements source.Sink.
+func (s *sink) Durable() graph.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable
+}
+
+// DurableChanged implements source.Sink.
+func (s *sink) DurableChanged() <-chan struct{} { return s.moved }
+
+// Tick implements source.Sink. A source that is alive but whose changes go nowhere is not progress.
+func (s *sink) Tick() {
+	if !s.out.isStuck() {
+		s.progress.Tick()
+	}
+}
+
+// pause makes Append wait for the end of its context instead of taking more, and waits until what was taken is durable.
+func (s *sink) pause(ctx context.Context) error {
+	close(s.pausing)
+	return s.out.flush(ctx)
+}
+
+// beat publishes an empty message when the source moved on without changes, so that queries know how far it is.
+func (s *sink) beat(ctx context.Context) error {
+	s.mu.Lock()
+	position, due := s.durable, s.durable.Compare(s.published) > 0 && time.Since(s.sent) >= time.Second
+	s.mu.Unlock()
+	if !due || !s.out.isIdle() {
+		return nil
+	}
+	return s.out.add(ctx, false, func(c *changes) { s.label(c, position, time.Time{}) })
+}
+
+func (s *sink) where() (sourcePosition, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sourcePosition{Position: s.durable, Offset: s.offset, At: time.Now().UTC()}, s.commit
+}
+
+// split divides changes into parts of about the size of a message, usually one.
+func split(all []graph.Change) [][]graph.Change {
+	var parts [][]graph.Change
+	begin, bytes := 0, 0
+	for i := range all {
+		w := weight(&all[i])
+		if bytes > 0 && bytes+w > maxMessage {
+			parts = append(parts, all[begin:i])
+			begin, bytes = i, 0
+		}
+		bytes += w
+	}
+	return append(parts, all[begin:])
+}
+
+// weight is about how many bytes a change takes when encoded.
+func weight(c *graph.Change) int {
+	n := 8 + len(c.Element.ID) + len(c.Element.Start) + len(c.Element.End)
+	for _, v := range c.Element.Values {
+		n += valueWeight(v)
+	}
+	return n
+}
+
+func valueWeight(v graph.Value) int {
+	switch v.Kind() {
+	case graph.KindString:
+		return 4 + len(v.AsString())
+	case graph.KindList:
+		n := 4
+		for _, item := range v.AsList() {
+			n += valueWeight(item)
+		}
+		return n
+	case graph.KindMap:
+		m, n := v.AsMap(), 4
+		for i, item := range m.Values {
+			n += len(m.Keys[i]) + valueWeight(item)
+		}
+		return n
+	}
+	return 9
+}
