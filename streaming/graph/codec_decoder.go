@@ -190,6 +190,9 @@ func (d *Decoder) shapeReference(r *reader) *Shape {
 
 // internLabels returns the label set with this encoding.
 func (d *Decoder) internLabels(encoded []byte) []string {
+	if d == nil {
+		return splitStrings(encoded)
+	}
 	if labels, ok := d.labels[string(encoded)]; ok {
 		return labels
 	}
@@ -201,21 +204,35 @@ func (d *Decoder) internLabels(encoded []byte) []string {
 	return labels
 }
 
-// internShape returns the shape whose encoding r has next.
+// internShape returns the shape whose encoding r has next, nil when it is none.
 func (d *Decoder) internShape(r *reader) *Shape {
 	encoded := r.stringsBytes()
+	if d == nil {
+		return r.newShape(encoded)
+	}
 	if shape, ok := d.shapes[string(encoded)]; ok {
 		return shape
 	}
+	shape := r.newShape(encoded)
+	if shape == nil {
+		return nil
+	}
 	if len(d.shapes) >= mostInterned || d.shapes == nil {
 		d.shapes = make(map[string]*Shape)
+	}
+	d.shapes[string(encoded)] = shape
+	return shape
+}
+
+func (r *reader) newShape(encoded []byte) *Shape {
+	if r.failure != "" {
+		return nil
 	}
 	shape := NewShape(splitStrings(encoded)...)
 	if len(shape.slots) != len(shape.names) {
 		r.fail("a shape that names a property twice")
 		return nil
 	}
-	d.shapes[string(encoded)] = shape
 	return shape
 }
 
@@ -245,7 +262,7 @@ type reader struct {
 	budget int
 	depth  int
 	share  bool     // strings may share memory with src
-	names  *Decoder // interns; made when an element needs it
+	names  *Decoder // interns; nil: names are decoded anew
 
 	values       []Value // arena of property values
 	decimals     []apd.Decimal
@@ -351,9 +368,6 @@ func (r *reader) stringsBytes() []byte {
 
 // element decodes a self-contained element.
 func (r *reader) element(el *Element) {
-	if r.names == nil {
-		r.names = new(Decoder)
-	}
 	flags := r.byte()
 	r.identity(el, flags)
 	if labels := r.stringsBytes(); r.failure == "" {
