@@ -1,35 +1,26 @@
 package activities
 
 import (
+	"encoding/json"
 	"time"
-
-	"github.com/perdure/perdure/streaming/component"
-	"github.com/perdure/perdure/streaming/failure"
 )
 
-// Run is what every long activity is told beside its spec.
-type Run struct {
+// SpecInput is the input of the activities that validate or provision. Specs travel as the JSON somebody wrote, so that
+// a mistake in one is found by an activity, whose finding is history, and not by workflow code, which replays.
+type SpecInput struct {
+	Component string          `json:"component"`
+	Spec      json.RawMessage `json:"spec"`
+	// Unexpected lists what the workflow was started with beside its spec and does not know.
+	Unexpected []string `json:"unexpected,omitempty"`
+}
+
+// RunInput is the input of the long activities.
+type RunInput struct {
+	Component string `json:"component"`
 	// Generation orders the runs of a component, whatever workflow scheduled them; see Control.PlaceComponent.
-	Generation  uint64 `json:"generation"`
-	SpecVersion int    `json:"specVersion"`
-}
-
-// SourceRunInput is the input of Sources.SourceRun.
-type SourceRunInput struct {
-	Run
-	Spec component.SourceSpec `json:"spec"`
-}
-
-// QueryRunInput is the input of Queries.QueryRun.
-type QueryRunInput struct {
-	Run
-	Spec component.QuerySpec `json:"spec"`
-}
-
-// ReactionRunInput is the input of Reactions.ReactionRun.
-type ReactionRunInput struct {
-	Run
-	Spec component.ReactionSpec `json:"spec"`
+	Generation  uint64          `json:"generation"`
+	SpecVersion int             `json:"specVersion"`
+	Spec        json.RawMessage `json:"spec"`
 }
 
 // Outcomes of a long activity that ended well.
@@ -38,8 +29,8 @@ const (
 	OutcomeNeedsBootstrap = "needsBootstrap" // a query without state that fits its plan
 )
 
-// RunResult is how a long activity ended, and how far it came. Numbers of 64 bits are strings, since they are read by
-// people and programs through JSON.
+// RunResult is how a long activity ended, and how far it came. Numbers of 64 bits are strings, because many readers of
+// JSON would round them.
 type RunResult struct {
 	Outcome   string    `json:"outcome"`
 	Position  string    `json:"position,omitempty"`
@@ -50,16 +41,23 @@ type RunResult struct {
 	StartedAt time.Time `json:"startedAt,omitzero"`
 }
 
-// QueryChecks is what Queries.ValidateQuery found beside a valid spec.
-type QueryChecks struct {
-	MissingSources []string `json:"missingSources,omitempty"` // sources that have no change stream yet
+// Checks is what an activity that validates found beside a valid spec.
+type Checks struct {
+	MissingSources []string `json:"missingSources,omitempty"` // sources of a query that have no change stream yet
 }
 
-// TeardownInput is the input of the teardown activities.
-type TeardownInput[Spec any] struct {
-	Spec Spec `json:"spec"`
-	// DropResources also removes what lies outside of Perdure, such as a replication slot.
-	DropResources bool `json:"dropResources"`
+// WaitInput is the input of Queries.WaitForSources.
+type WaitInput struct {
+	Instance string   `json:"instance"`
+	Sources  []string `json:"sources"`
+}
+
+// TeardownInput is the input of the activities that tear down.
+type TeardownInput struct {
+	Component string          `json:"component"`
+	Spec      json.RawMessage `json:"spec"`
+	// KeepResources leaves what lies outside of Perdure, such as a replication slot.
+	KeepResources bool `json:"keepResources,omitempty"`
 }
 
 // PlaceInput is the input of Control.PlaceComponent.
@@ -89,7 +87,13 @@ type BootstrapRef struct {
 	Instance           string `json:"instance"`
 	Query              string `json:"query"`  // name
 	Source             string `json:"source"` // name
-	SnapshotGeneration int    `json:"snapshotGeneration"`
+	SnapshotGeneration int    `json:"snapGen"`
+}
+
+// PlanInput is the input of Bootstraps.PlanChunks.
+type PlanInput struct {
+	BootstrapRef
+	Spec json.RawMessage `json:"spec"` // of the query
 }
 
 // BootstrapPlan is how much a bootstrap has to copy.
@@ -102,7 +106,7 @@ type BootstrapPlan struct {
 // CopyInput is the input of Bootstraps.CopyWorker.
 type CopyInput struct {
 	BootstrapRef
-	Worker int `json:"worker"`
+	Worker string `json:"worker"`
 }
 
 // CopyResult is what one copy worker copied.
@@ -122,6 +126,3 @@ type Sealed struct {
 	Position string `json:"position"`
 	Rows     int64  `json:"rows,string"`
 }
-
-// Failure is the details of every error that an activity returns.
-type Failure = failure.Report

@@ -3,13 +3,12 @@ package workflows
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/converter"
 
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 )
 
@@ -24,14 +23,16 @@ const (
 )
 
 // Input starts the workflow of a component. Spec is a component.SourceSpec, component.QuerySpec or
-// component.ReactionSpec; only its decoder looks inside, so that a mistake in it becomes state instead of a workflow
-// that cannot begin.
+// component.ReactionSpec. An activity checks it, so that what was once found wrong, or right, stays so when the
+// workflow is replayed by a build with other rules.
 type Input struct {
 	Spec        json.RawMessage `json:"spec"`
 	Desired     Desired         `json:"desired,omitempty"` // Running when empty
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	// Carry is what a run of the workflow hands to the next; only ContinueAsNew fills it.
 	Carry *State `json:"carry,omitempty"`
+
+	unexpected []string // fields that are none of these
 }
 
 // Result is how the workflow of a component ends, when it does.
@@ -44,60 +45,119 @@ type Result struct {
 
 const maxInput = 64 << 10
 
-// decodeInput reads what a workflow was started with. Of a malformed input it returns as much as can be understood,
-// with the failure.
+// decodeInput reads what a workflow was started with.
 func decodeInput(raw converter.RawValue) (Input, error) {
+	in := Input{Desired: Running}
 	data := payloadData(raw)
 	if len(data) == 0 {
-		return Input{}, failure.ConfigInvalid.Errorf("the workflow was started without an input; it needs {\"spec\":{...}}")
+		return in, failure.ConfigInvalid.Errorf(`the workflow was started without an input; it needs {"spec":{...}}`)
 	}
-	// What an earlier run carries is read leniently: it may come from a build that knew other fields.
-	var carried struct {
-		Input
-		Spec json.RawMessage `json:"spec"`
+	if err := json.Unmarshal(data, &in); err != nil {
+		return in, failure.ConfigInvalid.Errorf("decoding the input: %w", err)
 	}
-	if json.Unmarshal(data, &carried) == nil && carried.Carry != nil {
-		carried.Input.Spec = carried.Spec
-		return carried.Input, nil
+	if in.Carry != nil {
+		return in, nil
 	}
 	if len(data) > maxInput {
-		return Input{}, failure.ConfigInvalid.Errorf("the input has %d bytes; the most is %d", len(data), maxInput)
-	}
-	var in Input
-	if err := decodeStrictly(data, &in); err != nil {
-		return Input{Desired: in.Desired, RequestedBy: in.RequestedBy}, failure.ConfigInvalid.Errorf("decoding the input: %w", err)
+		return in, failure.ConfigInvalid.Errorf("the input has %d bytes; the most is %d", len(data), maxInput)
 	}
 	switch in.Desired {
 	case "":
 		in.Desired = Running
 	case Running, Paused, Stopped:
 	default:
-		return in, failure.ConfigInvalid.Errorf("decoding the input: desired is %q; it must be Running, Paused or Stopped", in.Desired)
+		return in, failure.ConfigInvalid.Errorf("desired: must be Running, Paused or Stopped, is %q", in.Desired)
 	}
+	in.unexpected = unexpectedFields(data, "spec", "desired", "requestedBy", "carry")
 	return in, nil
 }
 
-// decodeStrictly decodes one JSON value and refuses what v has no field for.
-func decodeStrictly(data []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("it is empty")
+// unexpectedFields returns the members of a JSON object that are none of the known ones, in their order.
+func unexpectedFields(object []byte, known ...string) (unexpected []string) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return unexpected
 		}
-		return err
+		if field, ok := name.(string); ok && !slices.Contains(known, field) {
+			unexpected = append(unexpected, field)
+		}
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return unexpected
+		}
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("there is something after the JSON value, at byte %d", d.InputOffset())
-	}
-	return nil
+	return unexpected
 }
 
 // payloadData returns the JSON in a payload; nothing for a missing one and for null.
 func payloadData(raw converter.RawValue) []byte {
+	if raw.Payload() == nil {
+		return nil
+	}
 	data := bytes.TrimSpace(raw.Payload().GetData())
 	if bytes.Equal(data, []byte("null")) {
 		return nil
 	}
 	return data
+}
+
+// declared is the little that workflows know of a spec.
+type declared struct {
+	id        component.ID
+	sources   []string // of a query
+	bootstrap bool     // a query that begins with a snapshot of its sources
+	drain     time.Duration
+}
+
+const defaultDrain = 60 * time.Second
+
+// declare reads a spec of a kind. It is as lenient as can be: finding mistakes is an activity's task.
+func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
+	var head struct {
+		Name      string   `json:"name"`
+		Instance  string   `json:"instance"`
+		Sources   []string `json:"sources"`
+		Bootstrap string   `json:"bootstrap"`
+		Policy    struct {
+			DrainSeconds int `json:"drainSeconds"`
+		} `json:"policy"`
+	}
+	if len(spec) == 0 {
+		return declared{}, failure.ConfigInvalid.Errorf("spec: is missing")
+	}
+	if err := json.Unmarshal(spec, &head); err != nil {
+		return declared{}, failure.ConfigInvalid.Errorf("decoding the spec: %w", err)
+	}
+	d := declared{
+		id:      component.ID{Kind: kind, Instance: head.Instance, Name: head.Name},
+		sources: head.Sources, bootstrap: head.Bootstrap != "none", drain: defaultDrain,
+	}
+	if head.Instance == "" {
+		d.id.Instance = component.DefaultInstance
+	}
+	if _, err := component.ParseID(d.id.String()); err != nil {
+		return declared{}, failure.ConfigInvalid.Errorf("name: %w", err)
+	}
+	if s := head.Policy.DrainSeconds; s > 0 {
+		d.drain = time.Duration(s) * time.Second
+	}
+	return d, nil
+}
+
+// declareAs is declare for the spec of a workflow, whose id must be the component's.
+func declareAs(kind component.Kind, spec json.RawMessage, workflowID string) (declared, error) {
+	d, err := declare(kind, spec)
+	if err != nil {
+		return declared{}, err
+	}
+	if d.id.String() != workflowID {
+		return declared{}, failure.ConfigInvalid.Errorf("the workflow's id is %q, but the spec declares %q", workflowID, d.id).
+			WithFix("Delete this workflow with the signal delete and start it again with the workflow id %s, or correct name and instance in the spec.", d.id)
+	}
+	return d, nil
 }

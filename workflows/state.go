@@ -1,8 +1,8 @@
 package workflows
 
 import (
-	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -13,93 +13,96 @@ type Phase string
 
 // The phases.
 const (
-	Created          Phase = "Created"
-	Validating       Phase = "Validating"
-	Provisioning     Phase = "Provisioning"
-	WaitingForSource Phase = "WaitingForSource"
-	Bootstrapping    Phase = "Bootstrapping"
-	Starting         Phase = "Starting"
-	PhaseRunning     Phase = "Running"
-	Draining         Phase = "Draining"
-	PhasePaused      Phase = "Paused"
-	PhaseStopped     Phase = "Stopped"
-	BreakerOpen      Phase = "BreakerOpen"
-	NeedsOperator    Phase = "NeedsOperator"
-	TearingDown      Phase = "TearingDown"
-	DeleteBlocked    Phase = "DeleteBlocked"
-	Deleted          Phase = "Deleted"
+	PhaseCreated          Phase = "Created"
+	PhaseValidating       Phase = "Validating"
+	PhaseProvisioning     Phase = "Provisioning"
+	PhaseWaitingForSource Phase = "WaitingForSource"
+	PhaseBootstrapping    Phase = "Bootstrapping"
+	PhaseStarting         Phase = "Starting"
+	PhaseRunning          Phase = "Running"
+	PhaseDraining         Phase = "Draining"
+	PhasePaused           Phase = "Paused"
+	PhaseStopped          Phase = "Stopped"
+	PhaseBreakerOpen      Phase = "BreakerOpen"
+	PhaseNeedsOperator    Phase = "NeedsOperator"
+	PhaseTearingDown      Phase = "TearingDown"
+	PhaseDeleteBlocked    Phase = "DeleteBlocked"
+	PhaseDeleted          Phase = "Deleted"
 )
 
-// stateVersion is the version of State that this build writes.
-const stateVersion = 1
+const (
+	// stateVersion is the version of State that this build writes.
+	stateVersion = 1
+)
 
-// State is what a workflow remembers of its component. It is plain data: decide reads it, status shows it, and
-// ContinueAsNew carries it over, so fields are only ever added.
+// State is what a workflow remembers of its component. It is plain data that ContinueAsNew carries over, so fields are
+// only ever added.
 type State struct {
-	Version     int             `json:"v"`
-	Component   string          `json:"component"`
-	SpecVersion int             `json:"specVersion"`
-	Desired     Desired         `json:"desired"`
-	RequestedBy string          `json:"requestedBy,omitempty"`
-	Phase       Phase           `json:"phase"`
-	Since       time.Time       `json:"since,omitzero"`
-	Spec        json.RawMessage `json:"-"` // travels as Input.Spec
-	Generation  uint64          `json:"generation"`
+	Version     int       `json:"v"`
+	Desired     Desired   `json:"desired"`
+	Phase       Phase     `json:"phase"`
+	Since       time.Time `json:"since,omitzero"`
+	SpecVersion int       `json:"specVersion"`
+	Generation  uint64    `json:"generation"`
+	Unexpected  []string  `json:"unexpected,omitempty"` // fields of the input that are unknown
 
 	// What has been achieved for this spec.
-	Validated    bool          `json:"validated,omitempty"`
-	Provisioned  bool          `json:"provisioned,omitempty"`
-	Missing      []string      `json:"missing,omitempty"` // sources without a change stream
-	Bootstrap    bootstrapping `json:"bootstrap,omitzero"`
-	Touched      bool          `json:"touched,omitempty"` // something may exist that a delete has to remove
-	Avoid        string        `json:"avoid,omitempty"`   // a host that did not take the last run in time
-	Host         string        `json:"host,omitempty"`
-	Attempt      int32         `json:"attempt,omitempty"`
-	Position     string        `json:"position,omitempty"`
-	Offset       string        `json:"offset,omitempty"`
-	Sequence     string        `json:"sequence,omitempty"`
-	Breaker      Breaker       `json:"breaker"`
-	Parked       bool          `json:"parked,omitempty"` // only a command changes that
-	Restart      bool          `json:"restart,omitempty"`
-	Upgrade      bool          `json:"upgrade,omitempty"`
-	Rebootstrap  bool          `json:"rebootstrap,omitempty"` // once nothing is in flight
-	Delete       *deletion     `json:"delete,omitempty"`
-	Commands     []Command     `json:"commands,omitempty"`
-	Requests     []request     `json:"requests,omitempty"`
-	Declared     bool          `json:"declared"`  // the spec passed the checks that need no I/O
-	Continued    int           `json:"continued"` // how often the history began anew
-	WithAttrs    bool          `json:"-"`
-	TornDown     bool          `json:"-"`
-	TeardownFail bool          `json:"-"`
+	Validated   bool       `json:"validated,omitempty"`
+	Provisioned bool       `json:"provisioned,omitempty"`
+	Touched     bool       `json:"touched,omitempty"` // something may exist that a delete has to remove
+	Missing     []string   `json:"missing,omitempty"` // sources without a change stream
+	Snapshots   snapshots  `json:"snapshots,omitzero"`
+	Placement   *placement `json:"placement,omitempty"` // of the next run
+	Avoid       string     `json:"avoid,omitempty"`     // a host that did not take the last run in time
+
+	// What the last run said.
+	Host     string `json:"host,omitempty"`
+	Attempt  int32  `json:"attempt,omitempty"`
+	Position string `json:"position,omitempty"`
+	Offset   string `json:"offset,omitempty"`
+	Sequence string `json:"sequence,omitempty"`
+
+	Breaker Breaker `json:"breaker"`
+	Parked  bool    `json:"parked,omitempty"` // nothing but a command helps
+
+	// What commands asked for beside the desired state.
+	Restart     bool      `json:"restart,omitempty"`
+	Upgrade     bool      `json:"upgrade,omitempty"`
+	Rebootstrap bool      `json:"rebootstrap,omitempty"`
+	Delete      *deletion `json:"delete,omitempty"`
+
+	Commands []Command `json:"commands,omitempty"`
+	Requests []request `json:"requests,omitempty"`
 }
 
-// bootstrapping is what a query knows of its snapshots.
-type bootstrapping struct {
-	Known  bool      `json:"known,omitempty"`  // whether one is needed is known
+// placement is where and as what a run is scheduled.
+type placement struct {
+	Host  string `json:"host,omitempty"`
+	Queue string `json:"queue"`
+}
+
+// snapshots is what a query knows of its bootstraps.
+type snapshots struct {
+	Known  bool      `json:"known,omitempty"`  // it is known whether one is needed
 	Needed bool      `json:"needed,omitempty"` // before the next run
-	Count  int       `json:"count,omitempty"`  // bootstraps begun so far
-	Sealed []string  `json:"sealed,omitempty"` // sources that are done, of the ones begun together
-	At     time.Time `json:"at,omitzero"`      // when the last one ended well
+	Count  int       `json:"count,omitempty"`  // begun so far
+	Sealed []string  `json:"sealed,omitempty"` // sources that are done, of those begun together
+	At     time.Time `json:"at,omitzero"`      // when the last ones were done
 }
 
 // deletion is what a delete asked for.
 type deletion struct {
 	KeepResources bool `json:"keepResources,omitempty"`
 	Force         bool `json:"force,omitempty"`
-	Seconds       int  `json:"seconds,omitempty"`
+	Seconds       int  `json:"seconds,omitempty"` // bound of the teardown
+	Failed        bool `json:"failed,omitempty"`
+	Done          bool `json:"done,omitempty"`
 }
 
 // LastError is the last failure that reached the workflow.
 type LastError struct {
 	failure.Report
 	At time.Time `json:"at"`
-}
-
-// request is a command that came with an id, remembered so that it is not done twice.
-type request struct {
-	ID      string `json:"id"`
-	Outcome string `json:"outcome"`
-	Error   string `json:"error,omitempty"`
 }
 
 // Outcomes of a command.
@@ -119,23 +122,40 @@ type Command struct {
 	At        time.Time `json:"at"`
 }
 
+// request is what became of a command that came with an id, kept longer than the command itself.
+type request struct {
+	ID      string `json:"id"`
+	Outcome string `json:"outcome"`
+	Error   string `json:"error,omitempty"`
+}
+
 const (
 	keptCommands = 16
 	keptRequests = 64
+	maxName      = 64
+	maxReason    = 250
 )
 
 // record keeps c among the last commands.
 func (s *State) record(c Command) {
+	c.Name, c.Reason, c.Error = shorten(c.Name, maxName), shorten(c.Reason, maxReason), shorten(c.Error, maxReason)
 	s.Commands = append(s.Commands, c)
-	s.Commands = s.Commands[max(0, len(s.Commands)-keptCommands):]
+	s.Commands = slices.Clone(s.Commands[max(0, len(s.Commands)-keptCommands):])
 	if c.RequestID == "" {
 		return
 	}
 	s.Requests = append(s.Requests, request{c.RequestID, c.Outcome, c.Error})
-	s.Requests = s.Requests[max(0, len(s.Requests)-keptRequests):]
+	s.Requests = slices.Clone(s.Requests[max(0, len(s.Requests)-keptRequests):])
 }
 
-// answered returns how the command with that request id ended, when there was one.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-3], "") + "..."
+}
+
+// answered returns what became of an earlier command with the same request id.
 func (s *State) answered(requestID string) (request, bool) {
 	if requestID == "" {
 		return request{}, false
@@ -145,4 +165,9 @@ func (s *State) answered(requestID string) (request, bool) {
 		return request{}, false
 	}
 	return s.Requests[i], true
+}
+
+// changed forgets what was achieved for the spec; what exists because of it may still exist.
+func (s *State) changed() {
+	s.Validated, s.Provisioned, s.Missing, s.Placement, s.Parked = false, false, nil, nil, false
 }

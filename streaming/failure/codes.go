@@ -71,3 +71,9 @@ var (
 	DeliveryRejected = define("DeliveryRejected", Data, "A reaction's target refuses a result for good.", "Look at the result in the dead letters.")
 	TemplateInvalid  = define("TemplateInvalid", Configuration, "A reaction's template does not compile.", "Correct the template at the position shown, then signal reconfigure.")
 )
+
+// Codes of the control plane.
+var (
+	NoHost         = define("NoHost", Transient, "No worker is alive that could run the component.", "Start a worker; the component goes on by itself.")
+	WorkerStopping = define("WorkerStopping", Transient, "The worker that ran the component stops.", "Nothing: another worker goes on.")
+)

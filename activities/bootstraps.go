@@ -1,0 +1,155 @@
+package activities
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/pipeline"
+)
+
+// Bootstraps has the activities that give a query the data which is in a source already.
+type Bootstraps struct {
+	host   bootstrapHost
+	runner *runner
+}
+
+func (r BootstrapRef) pipeline() pipeline.BootstrapRef {
+	return pipeline.BootstrapRef{
+		ID: r.ID, Instance: r.Instance, Query: r.Query, Source: r.Source, SnapshotGeneration: r.SnapshotGeneration,
+	}
+}
+
+// source finds the spec that the source was last provisioned with.
+func (b *Bootstraps) source(ctx context.Context, ref BootstrapRef) (component.SourceSpec, error) {
+	var (
+		spec component.SourceSpec
+		id   = component.ID{Kind: component.Source, Instance: ref.Instance, Name: ref.Source}
+	)
+	revision, err := b.runner.store.read(ctx, specsBucket, id.String(), &spec)
+	if err == nil && revision == 0 {
+		err = failure.SourceMissing.Errorf("source %s was never provisioned", id)
+	}
+	return spec, err
+}
+
+// Subscribe makes the source's log keep everything from now on. It comes before the snapshot, so that no change falls
+// between the two.
+func (b *Bootstraps) Subscribe(ctx context.Context, ref BootstrapRef) error {
+	_, err := b.host.Subscribe(ctx, ref.pipeline())
+	return translate(err)
+}
+
+// HoldSnapshot opens a snapshot, tells the workflow when it is ready and keeps it open until it is cancelled. It is not
+// retried: nothing brings a lost snapshot back.
+func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
+	spec, err := b.source(ctx, ref)
+	if err != nil {
+		return translate(err)
+	}
+	info := activity.GetInfo(ctx)
+	var opened atomic.Bool
+	ready := func(position graph.Position) error {
+		opened.Store(true)
+		return activity.GetClient(ctx).SignalWorkflow(ctx, info.WorkflowExecution.ID, info.WorkflowExecution.RunID,
+			SignalSnapshotReady, SnapshotReady{ref.SnapshotGeneration, string(position)})
+	}
+	alive := func() { activity.RecordHeartbeat(ctx, ref.SnapshotGeneration) }
+
+	holdCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- contain(func() error { return b.host.HoldSnapshot(holdCtx, ref.pipeline(), spec, ready, alive) })
+	}()
+	// Opening a snapshot waits for transactions in flight, however long they take; from then on only a holder that can
+	// reach its snapshot may say that it lives.
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	stopping := activity.GetWorkerStopChannel(ctx)
+	for {
+		select {
+		case err := <-done:
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err == nil:
+				err = failure.SnapshotLost.Errorf("the worker that held the snapshot stops")
+			}
+			return translate(err)
+		case <-stopping:
+			stopping = nil
+			cancel()
+		case <-ticker.C:
+			if !opened.Load() {
+				alive()
+			}
+		}
+	}
+}
+
+// PlanChunks divides what the query needs of the source into chunks, which stay in the store.
+func (b *Bootstraps) PlanChunks(ctx context.Context, in PlanInput) (BootstrapPlan, error) {
+	query, err := decode[component.QuerySpec](in.Spec)
+	if err != nil {
+		return BootstrapPlan{}, translate(err)
+	}
+	var plan pipeline.Plan
+	err = beating(ctx, func(ctx context.Context) error {
+		source, err := b.source(ctx, in.BootstrapRef)
+		if err != nil {
+			return err
+		}
+		plan, err = b.host.PlanChunks(ctx, in.pipeline(), source, query)
+		return err
+	})
+	return BootstrapPlan{Tables: plan.Tables, Chunks: plan.Chunks, Rows: plan.Rows}, translate(err)
+}
+
+// CopyWorker copies chunk after chunk until none is left.
+func (b *Bootstraps) CopyWorker(ctx context.Context, in CopyInput) (CopyResult, error) {
+	var (
+		progress atomic.Pointer[CopyResult]
+		copied   pipeline.CopyProgress
+	)
+	progress.Store(&CopyResult{})
+	err := beatingWith(ctx, func() any { return progress.Load() }, func(ctx context.Context) error {
+		source, err := b.source(ctx, in.BootstrapRef)
+		if err != nil {
+			return err
+		}
+		copied, err = b.host.CopyChunks(ctx, in.pipeline(), source, in.Worker, func(p pipeline.CopyProgress) {
+			progress.Store(&CopyResult{p.Chunks, p.Rows})
+		})
+		return err
+	})
+	return CopyResult{copied.Chunks, copied.Rows}, translate(err)
+}
+
+// VerifyBootstrap checks that the changes after the snapshot are reachable, and waits until the source's log has
+// reached it.
+func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) error {
+	return translate(beating(ctx, func(ctx context.Context) error {
+		source, err := b.source(ctx, ref)
+		if err != nil {
+			return err
+		}
+		return b.host.VerifyBootstrap(ctx, ref.pipeline(), source, func() {})
+	}))
+}
+
+// SealBootstrap makes the copied rows, with the position they stand for, what the query begins with.
+func (b *Bootstraps) SealBootstrap(ctx context.Context, ref BootstrapRef) (Sealed, error) {
+	position, rows, err := b.host.SealBootstrap(ctx, ref.pipeline())
+	return Sealed{string(position), rows}, translate(err)
+}
+
+// AbandonBootstrap removes what a bootstrap left that was given up.
+func (b *Bootstraps) AbandonBootstrap(ctx context.Context, ref BootstrapRef) error {
+	return translate(b.host.AbandonBootstrap(ctx, ref.pipeline()))
+}

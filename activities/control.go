@@ -1,0 +1,80 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"slices"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// Control has the short activities that steer loops.
+type Control struct {
+	store *Store
+}
+
+// PlaceComponent gives a component's next run its generation, above any that the component ever had, also before its
+// workflow was deleted and started anew. A component whose state is on a disk stays on its host while that is alive;
+// otherwise hosts are chosen by hash, so that many components spread evenly without anybody counting.
+func (c *Control) PlaceComponent(ctx context.Context, in PlaceInput) (Placement, error) {
+	for {
+		var last placement
+		revision, err := c.store.read(ctx, placementBucket, in.Component, &last)
+		if err != nil {
+			return Placement{}, translate(err)
+		}
+		next := placement{Generation: max(last.Generation, in.Generation) + 1}
+		queue := QueueRun
+		if in.NeedsHost {
+			hosts, err := c.store.hosts(ctx)
+			if err != nil {
+				return Placement{}, translate(err)
+			}
+			if next.Host = choose(in.Component, hosts, last.Host, in.Avoid); next.Host == "" {
+				return Placement{}, translate(failure.NoHost.Errorf("no worker is alive that could run %s", in.Component))
+			}
+			queue = HostQueue(next.Host)
+		}
+		switch err := c.store.replace(ctx, placementBucket, in.Component, next, revision); {
+		case err == nil:
+			return Placement{Generation: next.Generation, Host: next.Host, Queue: queue}, nil
+		case !errors.Is(err, stream.ErrConflict):
+			return Placement{}, translate(err)
+		}
+	}
+}
+
+// choose picks one of the hosts: the last one, unless it is gone or to be avoided; else the one with the highest hash,
+// which changes for few components when hosts come and go. A host to be avoided is better than none.
+func choose(component string, hosts []string, last, avoid string) string {
+	if last != avoid && slices.Contains(hosts, last) {
+		return last
+	}
+	var (
+		best  string
+		score uint64
+	)
+	for _, host := range hosts {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(component + "@" + host))
+		if s := h.Sum64(); host != avoid && (best == "" || s > score) {
+			best, score = host, s
+		}
+	}
+	if best == "" && slices.Contains(hosts, avoid) {
+		return avoid
+	}
+	return best
+}
+
+// RequestDrain asks the loop of a component to finish what it has and end. The loop of a later generation ignores it.
+func (c *Control) RequestDrain(ctx context.Context, in GenerationInput) error {
+	return translate(c.store.write(ctx, controlBucket, in.Component, control{in.Generation, wantedDrain}))
+}
+
+// FenceBump shuts out every attempt of a generation, so that one that does not end writes nothing more.
+func (c *Control) FenceBump(ctx context.Context, in GenerationInput) error {
+	return translate(c.store.conn.BumpFence(ctx, in.Component, stream.Epoch{Generation: in.Generation + 1}))
+}

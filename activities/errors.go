@@ -1,0 +1,121 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+const (
+	maxMessage = 1 << 10
+	maxCauses  = 12
+)
+
+// translate turns an error of the data plane into the one that Temporal gets: its type is the failure's code, it is
+// retried when the failure's class says so, and its details are the failure's report. Errors that tell Temporal of a
+// cancellation pass as they are.
+func translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case temporal.IsCanceledError(err), errors.Is(err, context.Canceled) && failure.Of(err) == nil:
+		return err
+	}
+	var already *temporal.ApplicationError
+	if errors.As(err, &already) {
+		return err
+	}
+	return applicationError(err, temporal.ApplicationErrorOptions{NonRetryable: !failure.ClassOf(err).Retryable()})
+}
+
+func applicationError(err error, o temporal.ApplicationErrorOptions) error {
+	report := failure.Describe(err)
+	report.Message = shorten(report.Message)
+	report.Causes = report.Causes[:min(len(report.Causes), maxCauses)]
+	for i, cause := range report.Causes {
+		report.Causes[i] = shorten(cause)
+	}
+	for k, v := range report.Details {
+		report.Details[k] = shorten(v)
+	}
+	o.Details = []any{report}
+	return temporal.NewApplicationErrorWithOptions(report.Message, report.Code, o)
+}
+
+func shorten(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	return s[:maxMessage-3] + "..."
+}
+
+// exhausted is like translate, and says that Temporal has retried enough: the workflow decides what comes next.
+func exhausted(err error) error {
+	return applicationError(err, temporal.ApplicationErrorOptions{NonRetryable: true})
+}
+
+// handOver asks Temporal to start the activity again at once, on another worker. It is not a failure.
+func handOver() error {
+	return applicationError(
+		failure.WorkerStopping.Errorf("the worker stops; everything it took is durable"),
+		temporal.ApplicationErrorOptions{
+			NextRetryDelay: 250 * time.Millisecond,
+			Category:       temporal.ApplicationErrorCategoryBenign,
+		})
+}
+
+// ReportOf describes the error of an activity or of a child as a workflow sees it.
+func ReportOf(err error) failure.Report {
+	var (
+		application *temporal.ApplicationError
+		timeout     *temporal.TimeoutError
+		panicked    *temporal.PanicError
+		report      failure.Report
+	)
+	switch {
+	case errors.As(err, &application):
+		if application.HasDetails() && application.Details(&report) == nil && report.Code != "" {
+			return report
+		}
+		return foreign(application)
+	case errors.As(err, &panicked):
+		return failure.Describe(failure.Panic.Errorf("%s", panicked.Error()).WithDetail("stack", shorten(panicked.StackTrace())))
+	case errors.As(err, &timeout):
+		return failure.Describe(failure.Timeout.Errorf("%w", errors.New(timeout.Error())))
+	case temporal.IsCanceledError(err):
+		return failure.Describe(failure.Cancelled.Errorf("cancelled"))
+	}
+	return failure.Describe(err)
+}
+
+// foreign reports an application error that did not come from translate, such as one of the SDK's own.
+func foreign(err *temporal.ApplicationError) failure.Report {
+	for _, code := range failure.Codes() {
+		if code.ID == err.Type() {
+			return failure.Describe(code.Errorf("%s", err.Message()))
+		}
+	}
+	return failure.Describe(fmt.Errorf("%s: %s", err.Type(), err.Message()))
+}
+
+// ClassOf returns the class that a report names, Transient when it names none that this build knows.
+func ClassOf(report failure.Report) failure.Class {
+	for c := failure.Transient; c <= failure.Internal; c++ {
+		if c.String() == report.Class {
+			return c
+		}
+	}
+	return failure.Transient
+}
+
+// NotTakenInTime reports whether an activity was given up because no worker took it from its queue.
+func NotTakenInTime(err error) bool {
+	var timeout *temporal.TimeoutError
+	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+}

@@ -1,0 +1,99 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
+)
+
+// Queries has the activities of continuous queries.
+type Queries struct {
+	host   queryHost
+	runner *runner
+}
+
+// ValidateQuery reports everything that is wrong with a query, its text included, and which of its sources have no
+// change stream yet.
+func (q *Queries) ValidateQuery(ctx context.Context, in SpecInput) (Checks, error) {
+	spec, err := decodeStrictly[component.QuerySpec](in)
+	if err != nil {
+		return Checks{}, translate(err)
+	}
+	if err := contain(func() error { return q.host.ValidateQuery(ctx, spec) }); err != nil {
+		return Checks{}, translate(err)
+	}
+	missing, err := q.missing(ctx, WaitInput{Instance: spec.ID().Instance, Sources: spec.Sources})
+	return Checks{MissingSources: missing}, translate(err)
+}
+
+func (q *Queries) missing(ctx context.Context, in WaitInput) (missing []string, err error) {
+	for _, name := range in.Sources {
+		switch err := q.host.SourceReady(ctx, in.Instance, name); {
+		case err == nil:
+		case failure.CodeOf(err) == failure.SourceMissing:
+			missing = append(missing, name)
+		default:
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// sourcesEvery is how often WaitForSources looks.
+const sourcesEvery = time.Second
+
+// WaitForSources returns when all sources have a change stream, however long that takes.
+func (q *Queries) WaitForSources(ctx context.Context, in WaitInput) error {
+	ticker := time.NewTicker(sourcesEvery)
+	defer ticker.Stop()
+	stopping := activity.GetWorkerStopChannel(ctx)
+	for {
+		missing, err := q.missing(ctx, in)
+		if err != nil {
+			return translate(err)
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		activity.RecordHeartbeat(ctx, WaitInput{in.Instance, missing})
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stopping:
+			return handOver()
+		case <-ticker.C:
+		}
+	}
+}
+
+// QueryRun keeps a query's result up to date until it is asked to stop, or finds that the query needs a bootstrap.
+func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) {
+	spec, err := decode[component.QuerySpec](in.Spec)
+	if err != nil {
+		return RunResult{}, translate(err)
+	}
+	return q.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
+		outcome, err := q.host.RunQuery(ctx, a, spec)
+		if err == nil && outcome == pipeline.NeedsBootstrap {
+			return OutcomeNeedsBootstrap, nil
+		}
+		return OutcomeDrained, err
+	})
+}
+
+// TeardownQuery removes a query: its state, its result log and its subscriptions.
+func (q *Queries) TeardownQuery(ctx context.Context, in TeardownInput) error {
+	spec, err := decode[component.QuerySpec](in.Spec)
+	if err != nil {
+		return translate(err)
+	}
+	return translate(beating(ctx, func(ctx context.Context) error {
+		return errors.Join(q.host.TeardownQuery(ctx, spec), q.runner.store.forget(ctx, in.Component))
+	}))
+}

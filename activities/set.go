@@ -1,0 +1,107 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/pipeline"
+)
+
+// Host is what activities need of the data plane; a pipeline.Host is one.
+type Host interface {
+	sourceHost
+	queryHost
+	reactionHost
+	bootstrapHost
+}
+
+type sourceHost interface {
+	ValidateSource(context.Context, component.SourceSpec) error
+	ProvisionSource(context.Context, component.SourceSpec) error
+	RunSource(context.Context, pipeline.Attempt, component.SourceSpec) error
+	TeardownSource(context.Context, component.SourceSpec) error
+}
+
+type queryHost interface {
+	ValidateQuery(context.Context, component.QuerySpec) error
+	SourceReady(ctx context.Context, instance, name string) error
+	RunQuery(context.Context, pipeline.Attempt, component.QuerySpec) (pipeline.Outcome, error)
+	TeardownQuery(context.Context, component.QuerySpec) error
+}
+
+type reactionHost interface {
+	ValidateReaction(context.Context, component.ReactionSpec) error
+	RunReaction(context.Context, pipeline.Attempt, component.ReactionSpec) error
+	TeardownReaction(context.Context, component.ReactionSpec) error
+}
+
+type bootstrapHost interface {
+	Subscribe(context.Context, pipeline.BootstrapRef) (offset uint64, err error)
+	HoldSnapshot(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, ready func(graph.Position) error, alive func()) error
+	PlanChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, query component.QuerySpec) (pipeline.Plan, error)
+	CopyChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, worker string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error)
+	VerifyBootstrap(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, alive func()) error
+	SealBootstrap(context.Context, pipeline.BootstrapRef) (graph.Position, int64, error)
+	AbandonBootstrap(context.Context, pipeline.BootstrapRef) error
+}
+
+// Options is what the activities work with.
+type Options struct {
+	Host   Host
+	Store  *Store
+	HostID string
+	Log    *zap.Logger
+	// StopWithControlPlane ends the loops when the Temporal server does not answer for a quarter of a minute. Without it
+	// they go on under their fences, and end when another attempt takes over.
+	StopWithControlPlane bool
+}
+
+// Set is all activities of a process.
+type Set struct {
+	Sources    *Sources
+	Queries    *Queries
+	Reactions  *Reactions
+	Bootstraps *Bootstraps
+	Control    *Control
+}
+
+// New returns the activities.
+func New(o Options) *Set {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	r := &runner{
+		store: o.Store, hostID: o.HostID, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
+	}
+	return &Set{
+		Sources:    &Sources{host: o.Host, runner: r},
+		Queries:    &Queries{host: o.Host, runner: r},
+		Reactions:  &Reactions{host: o.Host, runner: r},
+		Bootstraps: &Bootstraps{host: o.Host, runner: r},
+		Control:    &Control{store: o.Store},
+	}
+}
+
+// decode reads a spec that was validated before, leniently: it may have been by a build that knew other fields.
+func decode[Spec any](raw json.RawMessage) (Spec, error) {
+	var spec Spec
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return spec, failure.ConfigInvalid.Errorf("decoding the spec: %w", err)
+	}
+	return spec, nil
+}
+
+// decodeStrictly reads a spec as somebody wrote it and reports all that is wrong with it.
+func decodeStrictly[Spec any](in SpecInput) (Spec, error) {
+	var spec Spec
+	if len(in.Unexpected) > 0 {
+		return spec, failure.ConfigInvalid.Errorf("%s: unknown field; the input has spec, desired and requestedBy", in.Unexpected[0])
+	}
+	return spec, component.DecodeConfig(in.Spec, &spec)
+}

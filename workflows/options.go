@@ -1,0 +1,129 @@
+package workflows
+
+import (
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/perdure/perdure/activities"
+)
+
+// The time limits and retries of all activities. Failures say themselves when retrying is of no use, so no policy lists
+// types of errors. A limit on the time until an activity starts exists only where its queue may be dead for good.
+
+const (
+	year          = 365 * 24 * time.Hour
+	heartbeat     = 30 * time.Second
+	takenWithin   = 30 * time.Second // by the host that a run is placed on
+	cancelWithin  = 20 * time.Second // two heartbeats, which is how a run learns of it
+	drainGrace    = 10 * time.Second
+	teardownBound = 5 * time.Minute
+)
+
+func retry(first, most time.Duration, attempts int32) *temporal.RetryPolicy {
+	return &temporal.RetryPolicy{InitialInterval: first, BackoffCoefficient: 2, MaximumInterval: most, MaximumAttempts: attempts}
+}
+
+// withRun is for the loops: retried for ever, since what is transient goes away, and the loop says when it has had
+// enough.
+func withRun(ctx workflow.Context, id, queue, summary string) workflow.Context {
+	o := workflow.ActivityOptions{
+		TaskQueue: queue, ActivityID: id, Summary: summary,
+		StartToCloseTimeout: year, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 30*time.Second, 0),
+	}
+	if queue != activities.QueueRun {
+		o.ScheduleToStartTimeout = takenWithin
+	}
+	return workflow.WithActivityOptions(ctx, o)
+}
+
+func withValidate(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: "check the spec",
+		StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: 5 * time.Minute,
+		RetryPolicy: retry(time.Second, 10*time.Second, 5),
+	})
+}
+
+// withProvision gives up soon: then the breaker says why, and tries again less often.
+func withProvision(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: "check and prepare the system behind the source",
+		StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 10*time.Second, 5),
+	})
+}
+
+func withAwaitSources(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueRun, Summary: "wait for the sources",
+		StartToCloseTimeout: year, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 30*time.Second, 0),
+	})
+}
+
+// withErrand is for what only reads or writes a few keys of the store.
+func withErrand(ctx workflow.Context, summary string, within time.Duration) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: summary,
+		StartToCloseTimeout: 10 * time.Second, ScheduleToCloseTimeout: within,
+		RetryPolicy: retry(500*time.Millisecond, 5*time.Second, 0),
+	})
+}
+
+func withTeardown(ctx workflow.Context, within time.Duration) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: "remove what the component created",
+		StartToCloseTimeout: within, ScheduleToCloseTimeout: within, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(2*time.Second, time.Minute, 0),
+	})
+}
+
+// withHoldSnapshot allows one attempt, because a retry cannot bring a snapshot back.
+func withHoldSnapshot(ctx workflow.Context, id string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueSnapshot, ActivityID: id, Summary: "hold the snapshot open",
+		ScheduleToStartTimeout: 10 * time.Minute, StartToCloseTimeout: 72 * time.Hour,
+		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1},
+	})
+}
+
+func withPlanChunks(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueBootstrap, Summary: "divide the tables into chunks",
+		StartToCloseTimeout: 6 * time.Hour, ScheduleToCloseTimeout: 12 * time.Hour,
+		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, time.Minute, 10),
+	})
+}
+
+func withCopyWorker(ctx workflow.Context, id string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueBootstrap, ActivityID: id, Summary: "copy chunks",
+		StartToCloseTimeout: 72 * time.Hour, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 30*time.Second, 0),
+	})
+}
+
+func withVerify(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueBootstrap, Summary: "check that the changes after the snapshot are reachable",
+		StartToCloseTimeout: 30 * time.Minute, ScheduleToCloseTimeout: 2 * time.Hour,
+		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 30*time.Second, 5),
+	})
+}
+
+// withBootstrap is for the bootstraps of a query. Stopping the query cancels them, and waits for them.
+func withBootstrap(ctx workflow.Context, id, summary string) workflow.Context {
+	return workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: id, StaticSummary: summary,
+		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
+		WaitForCancellation:   true,
+	})
+}

@@ -1,0 +1,361 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+// do begins an action, and reports whether there is nothing more to do until something happens. It never waits itself.
+func (e *entity) do(act action) (waits bool) {
+	s := &e.state
+	if act != actBreaker {
+		e.stopAwaiting()
+	}
+	switch act {
+	case actRest:
+		e.enter(map[Desired]Phase{Paused: PhasePaused, Stopped: PhaseStopped}[s.Desired])
+	case actPark:
+		e.enter(PhaseNeedsOperator)
+	case actBlock:
+		e.enter(PhaseDeleteBlocked)
+	case actBreaker:
+		e.enter(PhaseBreakerOpen)
+		e.awaitBreaker()
+	case actValidate:
+		e.enter(PhaseValidating)
+		e.start(taskValidate, e.validate)
+	case actProvision:
+		e.enter(PhaseProvisioning)
+		s.Touched = true
+		e.start(taskProvision, func(ctx workflow.Context) error {
+			return workflow.ExecuteActivity(withProvision(ctx), e.kind.provision, e.specInput(e.spec)).Get(ctx, nil)
+		})
+	case actAwaitSources:
+		e.enter(PhaseWaitingForSource)
+		in := activities.WaitInput{Instance: e.declared.id.Instance, Sources: s.Missing}
+		e.start(taskAwaitSources, func(ctx workflow.Context) error {
+			return workflow.ExecuteActivity(withAwaitSources(ctx), queries.WaitForSources, in).Get(ctx, nil)
+		})
+	case actBootstrap:
+		e.enter(PhaseBootstrapping)
+		s.Touched = true
+		e.start(taskBootstrap, e.bootstrap)
+	case actPlace:
+		e.enter(PhaseStarting)
+		s.Touched = true
+		e.start(taskPlace, e.place)
+	case actRun:
+		e.startRun()
+	case actTeardown:
+		e.enter(PhaseTearingDown)
+		e.start(taskTeardown, e.teardown)
+	case actHold:
+		e.held = true
+		e.tellChildren(CommandPause)
+		e.enter(PhasePaused)
+	case actRelease:
+		e.held = false
+		e.tellChildren(CommandResume)
+		e.enter(PhaseBootstrapping)
+	case actDrain:
+		e.enter(PhaseDraining)
+		e.end(draining, e.declared.drain+drainGrace)
+		e.requestDrain()
+	case actCancel:
+		if e.task != taskTeardown {
+			e.enter(PhaseDraining)
+		}
+		e.end(cancelling, cancelWithin)
+		e.cancel()
+	case actFence:
+		e.end(fencing, 0)
+		e.fence()
+	case actAbandon:
+		e.number++
+		e.finish()
+		s.Placement = nil
+		return false
+	}
+	return true
+}
+
+// start begins a task in a coroutine of its own.
+func (e *entity) start(t task, work func(workflow.Context) error) {
+	ctx, cancel := workflow.WithCancel(e.ctx)
+	e.number++
+	e.task, e.cancel, e.since, e.held, e.children, e.childIDs = t, cancel, workflow.Now(ctx), false, nil, nil
+	number := e.number
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		err := work(ctx)
+		if number == e.number {
+			e.ended(err)
+		}
+	})
+}
+
+// finish forgets the task in flight.
+func (e *entity) finish() {
+	if e.unbound != nil {
+		e.unbound()
+	}
+	e.task, e.ending, e.overdue, e.unbound, e.children, e.dirty = noTask, notEnding, false, nil, nil, true
+}
+
+// ended takes the end of the task in flight.
+func (e *entity) ended(err error) {
+	t, asked := e.task, e.ending != notEnding
+	e.finish()
+	s := &e.state
+	if err != nil {
+		switch {
+		case t == taskTeardown:
+			s.Delete.Failed = true
+			s.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(e.ctx)}
+		case asked || temporal.IsCanceledError(err):
+			s.Placement = nil
+		case t == taskRun && activities.NotTakenInTime(err) && s.Avoid == "":
+			s.Avoid, s.Placement = s.Host, nil
+		default:
+			if t == taskRun && workflow.Now(e.ctx).Sub(e.since) > healthyFor {
+				s.Breaker.reset()
+			}
+			e.fail(activities.ReportOf(err))
+		}
+		return
+	}
+	switch t {
+	case taskValidate:
+		s.Validated = true
+	case taskProvision:
+		s.Provisioned = true
+	case taskAwaitSources:
+		s.Missing = nil
+	case taskBootstrap:
+		s.Snapshots = snapshots{Known: true, Count: s.Snapshots.Count, At: workflow.Now(e.ctx)}
+	case taskTeardown:
+		s.Delete.Done = true
+	}
+}
+
+func (e *entity) specInput(spec []byte) activities.SpecInput {
+	return activities.SpecInput{Component: e.id, Spec: spec, Unexpected: e.state.Unexpected}
+}
+
+func (e *entity) validate(ctx workflow.Context) error {
+	var checks activities.Checks
+	err := workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, e.specInput(e.spec)).Get(ctx, &checks)
+	e.state.Missing = checks.MissingSources
+	return err
+}
+
+func (e *entity) place(ctx workflow.Context) error {
+	var p activities.Placement
+	err := workflow.ExecuteActivity(withErrand(ctx, "choose a host", 5*time.Minute), control.PlaceComponent, activities.PlaceInput{
+		Component: e.id, Generation: e.state.Generation,
+		NeedsHost: e.kind.component == component.Query, Avoid: e.state.Avoid,
+	}).Get(ctx, &p)
+	if err == nil {
+		e.state.Generation, e.state.Host = p.Generation, p.Host
+		e.state.Placement = &placement{Host: p.Host, Queue: p.Queue}
+	}
+	return err
+}
+
+// confirmWithin is how long a query whose state is unknown may take to find that it needs a bootstrap, before it is
+// shown as running.
+const confirmWithin = 3 * time.Second
+
+// startRun begins the loop. The server tells nobody when an attempt begins, so a component counts as running once its
+// run is scheduled.
+func (e *entity) startRun() {
+	if e.kind.component == component.Query && e.declared.bootstrap && !e.state.Snapshots.Known {
+		e.enter(PhaseStarting)
+	} else {
+		e.enter(PhaseRunning)
+	}
+	e.start(taskRun, e.run)
+}
+
+func (e *entity) run(ctx workflow.Context) error {
+	s := &e.state
+	queue := s.Placement.Queue
+	s.Placement = nil // the next run gets a generation of its own
+	number := e.number
+	if s.Phase == PhaseStarting {
+		timerCtx, stop := workflow.WithCancel(ctx)
+		defer stop()
+		workflow.Go(timerCtx, func(ctx workflow.Context) {
+			if workflow.Sleep(ctx, confirmWithin) == nil && number == e.number && e.ending == notEnding {
+				e.enter(PhaseRunning)
+				e.dirty = true
+			}
+		})
+	}
+	var result activities.RunResult
+	err := workflow.ExecuteActivity(
+		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("%s, spec %d, generation %d", e.id, s.SpecVersion, s.Generation)),
+		e.kind.run,
+		activities.RunInput{Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec},
+	).Get(ctx, &result)
+	if err != nil || number != e.number {
+		return err
+	}
+	s.Host, s.Attempt, s.Avoid = result.Host, result.Attempt, ""
+	if result.Position != "" {
+		s.Position = result.Position
+	}
+	if result.Offset != "" {
+		s.Offset = result.Offset
+	}
+	if result.Sequence != "" {
+		s.Sequence = result.Sequence
+	}
+	now := workflow.Now(ctx)
+	if result.Outcome == activities.OutcomeNeedsBootstrap {
+		if recent := now.Sub(s.Snapshots.At) < time.Minute; recent || !e.declared.bootstrap {
+			return failure.StateCorrupt.Errorf("the query asks for a bootstrap that it has just had or must not have")
+		}
+		s.Snapshots = snapshots{Known: true, Needed: true, Count: s.Snapshots.Count}
+		return nil
+	}
+	s.Snapshots.Known = true
+	s.Breaker.reset()
+	return nil
+}
+
+// bootstrap runs a child for each source that is not done yet. The first that fails ends the others; what is done stays
+// done.
+func (e *entity) bootstrap(ctx workflow.Context) error {
+	s := &e.state.Snapshots
+	ctx, cancel := workflow.WithCancel(ctx)
+	defer cancel()
+	var (
+		pending int
+		first   error
+	)
+	for _, source := range e.declared.sources {
+		if slices.Contains(s.Sealed, source) {
+			continue
+		}
+		s.Count++
+		id := BootstrapID(e.declared.id, source, s.Count)
+		child := workflow.ExecuteChildWorkflow(
+			withBootstrap(ctx, id, fmt.Sprintf("snapshot of %s for query %s", source, e.declared.id.Name)),
+			TypeBootstrap,
+			BootstrapInput{ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec})
+		e.children, e.childIDs = append(e.children, child), append(e.childIDs, id)
+		pending++
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			err := child.Get(ctx, nil)
+			pending--
+			switch {
+			case err == nil:
+				s.Sealed = append(s.Sealed, source)
+			case first == nil:
+				first = err
+				cancel()
+			}
+		})
+	}
+	detached, _ := workflow.NewDisconnectedContext(ctx)
+	if err := workflow.Await(detached, func() bool { return pending == 0 }); err != nil {
+		return err
+	}
+	return first
+}
+
+// tellChildren signals the bootstraps. One that just ended cannot be told, and need not.
+func (e *entity) tellChildren(command string) {
+	for _, child := range e.children {
+		workflow.Go(e.ctx, func(ctx workflow.Context) { _ = child.SignalChildWorkflow(ctx, command, nil).Get(ctx, nil) })
+	}
+}
+
+func (e *entity) teardown(ctx workflow.Context) error {
+	d := e.state.Delete
+	within := teardownBound
+	if d.Seconds > 0 {
+		within = time.Duration(d.Seconds) * time.Second
+	}
+	return workflow.ExecuteActivity(withTeardown(ctx, within), e.kind.teardown,
+		activities.TeardownInput{Component: e.id, Spec: e.spec, KeepResources: d.KeepResources}).Get(ctx, nil)
+}
+
+// end begins a step of ending the task; when its bound is over, the next step follows.
+func (e *entity) end(step ending, bound time.Duration) {
+	if e.unbound != nil {
+		e.unbound()
+		e.unbound = nil
+	}
+	e.ending, e.overdue = step, false
+	if bound == 0 {
+		return
+	}
+	ctx, cancel := workflow.WithCancel(e.ctx)
+	e.unbound = cancel
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		if workflow.Sleep(ctx, bound) == nil && e.ending == step {
+			e.overdue, e.dirty = true, true
+		}
+	})
+}
+
+func (e *entity) generation() activities.GenerationInput {
+	return activities.GenerationInput{Component: e.id, Generation: e.state.Generation}
+}
+
+// requestDrain asks the loop to end. If it cannot even be asked, the next step comes at once.
+func (e *entity) requestDrain() {
+	number := e.number
+	workflow.Go(e.ctx, func(ctx workflow.Context) {
+		err := workflow.ExecuteActivity(withErrand(ctx, "ask the loop to drain", time.Minute), control.RequestDrain, e.generation()).Get(ctx, nil)
+		if err != nil && number == e.number && e.ending == draining {
+			e.overdue, e.dirty = true, true
+		}
+	})
+}
+
+// fence shuts the loop out. When that fails as well, the component goes on nevertheless: its next run has a higher
+// generation, which shuts out this one.
+func (e *entity) fence() {
+	number := e.number
+	workflow.Go(e.ctx, func(ctx workflow.Context) {
+		_ = workflow.ExecuteActivity(withErrand(ctx, "shut out the loop", 5*time.Minute), control.FenceBump, e.generation()).Get(ctx, nil)
+		if number == e.number {
+			e.ending, e.dirty = fenced, true
+		}
+	})
+}
+
+// awaitBreaker wakes the loop when the breaker's time has come.
+func (e *entity) awaitBreaker() {
+	until := e.state.Breaker.OpenUntil
+	if until == nil || e.awaiting != nil && e.awaiting.Equal(*until) {
+		return
+	}
+	e.stopAwaiting()
+	ctx, cancel := workflow.WithCancel(e.ctx)
+	e.awaiting, e.rested = until, cancel
+	wait := until.Sub(workflow.Now(ctx))
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		if err := workflow.Sleep(ctx, wait); err == nil || !errors.Is(err, workflow.ErrCanceled) {
+			e.dirty = true
+		}
+	})
+}
+
+func (e *entity) stopAwaiting() {
+	if e.awaiting != nil {
+		e.rested()
+		e.awaiting, e.rested = nil, nil
+	}
+}
