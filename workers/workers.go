@@ -1,0 +1,244 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/worker"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
+	"github.com/perdure/perdure/workflows"
+)
+
+// The host that every binary has is one that activities can use.
+var _ activities.Host = (*pipeline.Host)(nil)
+
+// TaskQueue is the queue that users name when they start a workflow.
+const TaskQueue = activities.QueueWorkflows
+
+// Options says what a process works with.
+type Options struct {
+	Client    client.Client
+	Namespace string // of the client, for registering search attributes; "default" when empty
+	Host      activities.Host
+	Stream    *stream.Conn
+	// HostID names the process. It must be the same after a restart with the same data directory, because that is how
+	// queries find the disk their state is on.
+	HostID string
+	Log    *zap.Logger
+
+	MaxLoops  int // components that the process may run at once; 500 when zero
+	MaxCopies int // copy workers that the process may run at once; 16 when zero
+	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
+	StopWithControlPlane bool
+}
+
+const (
+	// stopWithin is how long a worker waits for activities that were told to stop.
+	stopWithin = 25 * time.Second
+	// heartbeatsEvery bounds how long the SDK holds a heartbeat back. With a heartbeat timeout of 30 s an attempt that
+	// cannot reach the server ends at half of that, before the server starts the next.
+	heartbeatsEvery = 10 * time.Second
+	announceEvery   = activities.HostTTL / 3
+)
+
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+
+// Run serves all task queues until ctx ends or a worker cannot go on. It stops in two bounded stages: first the workers
+// whose activities have something to hand over, then those that record what they handed over.
+func Run(ctx context.Context, o Options) error {
+	if !hostPattern.MatchString(o.HostID) {
+		return failure.ConfigInvalid.Errorf("host id %q must be letters, digits, dashes and underscores", o.HostID)
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 8)}
+	p.attributes.Store(p.registerSearchAttributes(ctx))
+	first, second := p.workers()
+
+	announcing, endAnnouncing := context.WithCancel(ctx)
+	defer endAnnouncing()
+	p.announce(announcing)
+	var background sync.WaitGroup
+	background.Go(func() { p.keepAnnounced(announcing) })
+
+	err := start(append(second, first...))
+	if err == nil {
+		p.log.Debug("workers started", zap.String(telemetry.KeyHost, o.HostID))
+		select {
+		case <-ctx.Done():
+		case err = <-p.fatal:
+			err = fmt.Errorf("serving a task queue: %w", err)
+		}
+	}
+	endAnnouncing()
+	background.Wait()
+	p.withdraw(ctx)
+	stop(first)
+	stop(second)
+	return err
+}
+
+// process is the workers of one process.
+type process struct {
+	Options
+	log        *zap.Logger
+	store      *activities.Store
+	attributes atomic.Bool
+	fatal      chan error
+}
+
+// served is a worker object that may or may not have started.
+type served struct {
+	worker  worker.Worker
+	queue   string
+	started bool
+}
+
+// workers makes one worker object for each queue, so that a loop that holds its slot for months, or a copy that is busy
+// for hours, never keeps a short errand from running. The first ones are those that stop first.
+func (p *process) workers() (first, second []*served) {
+	set := activities.New(activities.Options{
+		Host: p.Host, Store: p.store, HostID: p.HostID, Log: p.log, StopWithControlPlane: p.StopWithControlPlane,
+	})
+	loops := func(r worker.ActivityRegistry) {
+		r.RegisterActivity(set.Sources)
+		r.RegisterActivity(set.Queries)
+		r.RegisterActivity(set.Reactions)
+	}
+	copies := func(r worker.ActivityRegistry) { r.RegisterActivity(set.Bootstraps) }
+
+	maxLoops, maxCopies := p.MaxLoops, p.MaxCopies
+	if maxLoops <= 0 {
+		maxLoops = 500
+	}
+	if maxCopies <= 0 {
+		maxCopies = 16
+	}
+	first = []*served{
+		p.activities(activities.QueueRun, maxLoops, 2, loops),
+		p.activities(activities.HostQueue(p.HostID), maxLoops, 2, loops),
+		p.activities(activities.QueueSnapshot, maxLoops, 1, copies),
+		p.activities(activities.QueueBootstrap, maxCopies, 2, copies),
+	}
+	second = []*served{
+		p.activities(activities.QueueControl, 64, 2, func(r worker.ActivityRegistry) {
+			loops(r) // for what validates, provisions and tears down
+			copies(r)
+			r.RegisterActivity(set.Control)
+		}),
+		p.workflows(),
+	}
+	return first, second
+}
+
+func (p *process) options() worker.Options {
+	return worker.Options{
+		Identity:                     fmt.Sprintf("%s@%d", p.HostID, os.Getpid()),
+		WorkerStopTimeout:            stopWithin,
+		MaxHeartbeatThrottleInterval: heartbeatsEvery,
+		DisableRegistrationAliasing:  true,
+		OnFatalError: func(err error) {
+			select {
+			case p.fatal <- err:
+			default:
+			}
+		},
+	}
+}
+
+func (p *process) activities(queue string, slots, pollers int, register func(worker.ActivityRegistry)) *served {
+	o := p.options()
+	o.DisableWorkflowWorker = true
+	o.MaxConcurrentActivityExecutionSize = slots
+	o.MaxConcurrentActivityTaskPollers = pollers
+	w := worker.New(p.Client, queue, o)
+	register(w)
+	return &served{worker: w, queue: queue}
+}
+
+func (p *process) workflows() *served {
+	o := p.options()
+	o.LocalActivityWorkerOnly = true
+	o.Interceptors = []interceptor.WorkerInterceptor{workflows.Interceptor()}
+	// A bug in workflow code blocks the workflows it hits, until a build without it goes on with them.
+	o.WorkflowPanicPolicy = worker.BlockWorkflow
+	w := worker.New(p.Client, TaskQueue, o)
+	workflows.New(p.attributes.Load).Register(w)
+	return &served{worker: w, queue: TaskQueue}
+}
+
+func start(all []*served) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, s := range all {
+		wg.Go(func() {
+			if err := s.worker.Start(); err != nil {
+				errs[i] = fmt.Errorf("starting the worker of task queue %s: %w", s.queue, err)
+				return
+			}
+			s.started = true
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// stop ends workers at the same time, since each may take until its bound.
+func stop(all []*served) {
+	var wg sync.WaitGroup
+	for _, s := range all {
+		if s.started {
+			wg.Go(s.worker.Stop)
+		}
+	}
+	wg.Wait()
+}
+
+const errandWithin = 5 * time.Second
+
+// announce says once that the host is alive. A stream server that does not answer is logged and asked again later:
+// until it does, nothing can run anyway.
+func (p *process) announce(ctx context.Context) {
+	callCtx, cancel := context.WithTimeout(ctx, errandWithin)
+	defer cancel()
+	if err := p.store.AnnounceHost(callCtx, p.HostID); err != nil && ctx.Err() == nil {
+		p.log.Warn("the host could not be announced", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
+	}
+}
+
+func (p *process) keepAnnounced(ctx context.Context) {
+	ticker := time.NewTicker(announceEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			p.announce(ctx)
+		}
+	}
+}
+
+// withdraw keeps new loops from being placed here. When it fails, the announcement runs out by itself.
+func (p *process) withdraw(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), errandWithin)
+	defer cancel()
+	if err := p.store.WithdrawHost(ctx, p.HostID); err != nil {
+		p.log.Debug("the host could not be withdrawn", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
+	}
+}
