@@ -58,3 +58,17 @@ func BenchmarkDecodeElement(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkDecodeValue(b *testing.B) {
+	for name, v := range map[string]graph.Value{"int": graph.Int(123456), "string": graph.String("customer name")} {
+		data := graph.AppendValue(nil, v)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := graph.DecodeValue(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -50,14 +50,22 @@ func DecodeElement(src []byte) (*Element, []byte, error) {
 	return decodeElement(reader{src: src, budget: len(src), decimalChunk: 1})
 }
 
+// Value decodes what AppendValue wrote, as DecodeValue does, but shares memory with src and interns names.
+func (d *Decoder) Value(src []byte) (Value, []byte, error) {
+	return decodeValue(reader{src: src, budget: len(src), names: d, share: true, decimalChunk: 1})
+}
+
 // DecodeValue decodes what AppendValue wrote and returns the bytes after it. The value owns its memory.
 func DecodeValue(src []byte) (Value, []byte, error) {
-	r := reader{src: src, budget: len(src), decimalChunk: 1}
+	return decodeValue(reader{src: src, budget: len(src), decimalChunk: 1})
+}
+
+func decodeValue(r reader) (Value, []byte, error) {
 	v := r.value()
 	if r.failure != "" {
 		return Null, nil, r.error("value")
 	}
-	return v, src[r.pos:], nil
+	return v, r.src[r.pos:], nil
 }
 
 func decodeElement(r reader) (*Element, []byte, error) {

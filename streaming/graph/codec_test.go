@@ -206,6 +206,10 @@ func TestValuesAndElementsRoundTrip(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "rest", string(rest))
 		require.Equal(t, show(v), show(got))
+		got, rest, err = d.Value(encoded[1:])
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		require.Equal(t, show(v), show(got))
 
 		e := anyElement(t, 3)
 		encoded = graph.AppendElement(nil, e)

@@ -101,7 +101,7 @@ func (c *Conn) probe(ctx context.Context) error {
 	defer cancel()
 	for delay := firstRetry; ; delay = nextRetry(delay) {
 		_, err := c.js.AccountInfo(ctx)
-		if err == nil || !pause(ctx, delay) {
+		if err == nil || !c.pause(ctx, delay) {
 			return err
 		}
 	}
@@ -139,6 +139,21 @@ func (c *Conn) untilLost(ctx context.Context, timeout time.Duration) (context.Co
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	stop := context.AfterFunc(connection, cancel)
 	return ctx, func() { stop(); cancel() }
+}
+
+// pause waits for d before the next attempt at something. It reports false when there can be none: ctx has ended or
+// the connection is closed.
+func (c *Conn) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return !c.nats.IsClosed()
+	case <-c.closed:
+		return false
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // NATS returns the connection below, for messages that are not kept.

@@ -102,16 +102,16 @@ func (r *Reader) open(ctx context.Context) error {
 	if r.sub, err = r.log.conn.nats.ChanSubscribe(nats.NewInbox(), r.in); err != nil {
 		return classify(ctx, err, "reading log %s", r.log.name)
 	}
-	return r.request()
+	return r.request(ctx)
 }
 
 // request asks for as many messages as are used up.
-func (r *Reader) request() error {
+func (r *Reader) request(ctx context.Context) error {
 	messages, bytes := readMessages-r.openMessages, readBytes-r.openBytes
 	body := fmt.Appendf(nil, `{"expires":%d,"batch":%d,"max_bytes":%d,"idle_heartbeat":%d}`,
 		readExpires.Nanoseconds(), messages, bytes, readHeartbeat.Nanoseconds())
 	if err := r.log.conn.nats.PublishRequest(r.requests, r.sub.Subject, body); err != nil {
-		return classify(context.Background(), err, "reading log %s", r.log.name)
+		return classify(ctx, err, "reading log %s", r.log.name)
 	}
 	r.openMessages, r.openBytes = readMessages, readBytes
 	return nil
@@ -146,6 +146,8 @@ func (r *Reader) wait(ctx context.Context) (*nats.Msg, error) {
 		select {
 		case m := <-r.in:
 			return m, nil
+		case <-r.log.conn.closed:
+			return nil, failure.StreamUnavailable.Errorf("reading log %s: the connection is closed", r.log.name)
 		case <-r.status: // requests were lost with the connection, maybe the consumer too
 			if err := r.reopen(ctx, "reconnected"); err != nil {
 				return nil, err
@@ -181,7 +183,7 @@ func (r *Reader) take(ctx context.Context, m *nats.Msg) (Message, bool, error) {
 	r.openMessages--
 	r.openBytes -= m.Size()
 	if r.openMessages < readMessages/2 || r.openBytes < readBytes/2 {
-		if err := r.request(); err != nil {
+		if err := r.request(ctx); err != nil {
 			return Message{}, false, err
 		}
 	}
@@ -205,7 +207,7 @@ func (r *Reader) notice(ctx context.Context, m *nats.Msg) error {
 			bytes, _ := strconv.Atoi(first(m.Header, "Nats-Pending-Bytes")) // 0 where the server says nothing
 			r.openMessages -= messages
 			r.openBytes -= bytes
-			return r.request()
+			return r.request(ctx)
 		}
 	}
 	// The consumer is gone: deleted, forgotten, or its server restarted.
@@ -223,7 +225,7 @@ func (r *Reader) reopen(ctx context.Context, why string) error {
 			return err
 		}
 		r.release()
-		if time.Now().After(deadline) || !pause(ctx, delay) {
+		if time.Now().After(deadline) || !r.log.conn.pause(ctx, delay) {
 			return err
 		}
 	}

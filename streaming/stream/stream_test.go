@@ -366,3 +366,30 @@ func TestConnectingToNothingFailsInTime(t *testing.T) {
 	require.Equal(t, failure.StreamUnavailable, failure.CodeOf(err))
 	require.Less(t, time.Since(start), 5*time.Second)
 }
+
+func TestNothingWaitsForAClosedConnection(t *testing.T) {
+	server := serve(t, t.TempDir(), "")
+	defer stop(t, server)
+	conn := connect(t, stream.Options{Server: server})
+	log := openLog(t, conn, "L")
+	w := writer(t, conn, log, 1)
+	r, err := log.Read(t.Context(), 2)
+	require.NoError(t, err)
+	ended := make(chan error)
+	go func() {
+		_, err := r.Next(t.Context())
+		ended <- err
+	}()
+	start := time.Now()
+	conn.Close()
+	require.Equal(t, failure.StreamUnavailable, failure.CodeOf(<-ended))
+	_, err = w.Append(t.Context(), "m1", nil)
+	require.Equal(t, failure.StreamUnavailable, failure.CodeOf(err))
+	_, err = log.NewSharedWriter().Append(t.Context(), "m1", nil)
+	require.Equal(t, failure.StreamUnavailable, failure.CodeOf(err))
+	_, err = log.State(t.Context())
+	require.Equal(t, failure.StreamUnavailable, failure.CodeOf(err))
+	r.Close()
+	conn.Close() // once more is no harm
+	require.Less(t, time.Since(start), 5*time.Second)
+}

@@ -45,7 +45,7 @@ func (l *Log) NewWriter(ctx context.Context, f *Fence) (*Writer, error) {
 		if err == nil {
 			return &Writer{log: l, fence: f, last: last}, nil
 		}
-		if !errors.Is(err, ErrConflict) || !pause(ctx, delay) {
+		if !errors.Is(err, ErrConflict) || !l.conn.pause(ctx, delay) {
 			return nil, err
 		}
 	}
@@ -128,7 +128,7 @@ func (w *Writer) Append(ctx context.Context, id string, data []byte) (uint64, er
 			return 0, err
 		}
 		w.unresolved = id
-		if !pause(bounded, delay) {
+		if !w.log.conn.pause(bounded, delay) {
 			return 0, classify(ctx, err, "appending %s to log %s", id, w.log.name)
 		}
 	}
@@ -203,7 +203,7 @@ func (w *SharedWriter) Append(ctx context.Context, id string, data []byte) (uint
 			return ack.Sequence, nil
 		}
 		err = classify(ctx, err, "appending %s to log %s", id, w.log.name)
-		if failure.CodeOf(err) != failure.StreamUnavailable || !pause(bounded, delay) {
+		if failure.CodeOf(err) != failure.StreamUnavailable || !w.log.conn.pause(bounded, delay) {
 			return 0, err
 		}
 	}
