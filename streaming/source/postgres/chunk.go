@@ -1,0 +1,229 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+const batchRows = 1000
+
+// ReadChunk implements source.Snapshotter. The rows come by COPY in binary, the cheapest way that the server has, and
+// are decoded by the functions that decode the stream.
+func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk source.Chunk, emit func([]graph.Change) error) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, conn)
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	if _, err := conn.Exec(bounded, "SET statement_timeout = 0"); err != nil { // progress is watched instead
+		return wrap(err, "preparing a copy")
+	}
+	if err := importSnapshot(bounded, conn, snapshot.Name); err != nil {
+		return err
+	}
+	tables, err := s.loadCatalog(ctx, conn)
+	if err != nil {
+		return err
+	}
+	t := tables.scoped(chunk.Scope)
+	if t == nil {
+		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Scope)
+	}
+	statement, err := copyStatement(t, tables.types, chunk)
+	if err != nil {
+		return err
+	}
+	r, err := compile(t, t.columns, tables.types)
+	if err != nil {
+		return err
+	}
+	for i, c := range t.columns {
+		if tables.types.isText(c.oid) {
+			r.decode[i] = decodeText
+		}
+	}
+
+	copying, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	helper := side{source: s}
+	defer func() { helper.close(ctx) }()
+	reader := &copyReader{
+		relation: r,
+		decoder: decoder{types: tables.types, serverText: func(oid uint32, src []byte) (string, error) {
+			return helper.text(copying, oid, src)
+		}},
+		emit:  emit,
+		limit: s.config.StatementTimeout,
+		watchdog: time.AfterFunc(s.config.StatementTimeout, func() {
+			stop(failure.Timeout.Errorf("the server sent nothing for %s", s.config.StatementTimeout))
+		}),
+	}
+	defer reader.watchdog.Stop()
+	if _, err := conn.PgConn().CopyTo(copying, reader, statement); err != nil {
+		if cause := context.Cause(copying); cause != nil && ctx.Err() == nil {
+			err = cause
+		}
+		if reader.refused {
+			return err // the callee's own
+		}
+		return wrap(err, "copying %s from block %s", t.name, chunk.From)
+	}
+	return reader.finish()
+}
+
+// scoped returns the table that a chunk is of.
+func (c *catalog) scoped(scope string) *table {
+	for _, t := range c.tables {
+		if t.name.sql() == scope {
+			return t
+		}
+	}
+	return nil
+}
+
+// isText reports whether a type is shown by the server in a copy, because it would have to be asked for each value.
+func (m *typeMap) isText(oid uint32) bool {
+	if _, ok := scalars[oid]; ok {
+		return false
+	}
+	if t, ok := m.pgx.TypeForOID(oid); ok {
+		return !t.Codec.FormatSupported(pgtype.BinaryFormatCode)
+	}
+	switch t := m.known[oid]; {
+	case t.kind == 'd':
+		return m.isText(t.base)
+	default:
+		return t.kind != 'e' && t.name != "citext" && t.category != 'A'
+	}
+}
+
+func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error) {
+	columns := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		columns[i] = quote(c.name)
+		if types.isText(c.oid) {
+			columns[i] += "::text"
+		}
+	}
+	var conditions []string
+	for _, bound := range []struct{ operator, block string }{{">=", chunk.From}, {"<", chunk.To}} {
+		if bound.block == "" || bound.operator == ">=" && bound.block == "0" {
+			continue
+		}
+		block, err := strconv.ParseUint(bound.block, 10, 32)
+		if err != nil {
+			return "", failure.StateCorrupt.Errorf("reading the bounds of a chunk: %w", err)
+		}
+		conditions = append(conditions, fmt.Sprintf("ctid %s '(%d,0)'::tid", bound.operator, block))
+	}
+	where := ""
+	if len(conditions) > 0 {
+		where = " WHERE " + strings.Join(conditions, " AND ")
+	}
+	return fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT binary)", strings.Join(columns, ", "), t.from(), where), nil
+}
+
+// copyReader decodes what COPY sends. Each Write is one message of the protocol, which holds whole rows: one, in all
+// versions, with the header before the first.
+type copyReader struct {
+	relation *relation
+	decoder  decoder
+	emit     func([]graph.Change) error
+	limit    time.Duration
+	watchdog *time.Timer
+
+	started, ended, refused bool
+	rows, capacity          int
+	changes                 []graph.Change
+}
+
+var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
+
+// Write implements io.Writer.
+func (c *copyReader) Write(src []byte) (int, error) {
+	n := len(src)
+	if !c.started {
+		if len(src) < 19 || !bytes.Equal(src[:11], copySignature) {
+			return 0, failure.BadRecord.Errorf("the copy of %s does not begin with its signature", c.relation.name)
+		}
+		extension := int(binary.BigEndian.Uint32(src[15:]))
+		if extension < 0 || len(src) < 19+extension {
+			return 0, failure.BadRecord.Errorf("the copy of %s has a header that is cut off", c.relation.name)
+		}
+		c.started, src = true, src[19+extension:]
+	}
+	for len(src) > 0 {
+		var err error
+		if src, err = c.row(src); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+func (c *copyReader) row(src []byte) ([]byte, error) {
+	r := c.relation
+	if len(src) < 2 {
+		return nil, failure.BadRecord.Errorf("row of %s ends early", r.name)
+	}
+	count := int16(binary.BigEndian.Uint16(src))
+	src = src[2:]
+	if count == -1 {
+		c.ended = true
+		return nil, nil
+	}
+	if int(count) != len(r.decode) {
+		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
+	}
+	values := c.decoder.newValues(len(r.decode))
+	for i, decode := range r.decode {
+		var err error
+		if values[i], src, err = c.decoder.field(src, decode); err != nil {
+			return nil, r.columnError(i, err)
+		}
+	}
+	if c.changes == nil {
+		c.changes = make([]graph.Change, 0, max(c.capacity, batchRows))
+	}
+	c.changes = r.inserted(&c.decoder, c.changes, values)
+	if c.rows++; c.rows == batchRows {
+		return src, c.flush()
+	}
+	return src, nil
+}
+
+// flush hands the batch over. The watchdog sleeps meanwhile: the callee may take its time.
+func (c *copyReader) flush() error {
+	if c.rows == 0 {
+		return nil
+	}
+	c.watchdog.Stop()
+	batch := c.changes
+	c.capacity, c.changes, c.rows = len(batch), nil, 0
+	if err := c.emit(batch); err != nil {
+		c.refused = true
+		return err
+	}
+	c.watchdog.Reset(c.limit)
+	return nil
+}
+
+func (c *copyReader) finish() error {
+	if !c.ended {
+		return failure.ConnectionLost.Errorf("the copy of %s ended early", c.relation.name)
+	}
+	return c.flush()
+}

@@ -1,0 +1,298 @@
+package postgres
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perdure/perdure/streaming/component"
+)
+
+const maxIdentifier = 63 // Postgres cuts off what is longer
+
+// Config is what a spec says about a Postgres source.
+type Config struct {
+	Host     string           `json:"host,omitempty" doc:"Host name or address of the server; localhost when left out."`
+	Port     int              `json:"port,omitempty" doc:"Port of the server; 5432 when left out." minimum:"0" maximum:"65535"`
+	Database string           `json:"database,omitempty" doc:"Name of the database. Required unless url is given."`
+	User     string           `json:"user,omitempty" doc:"Role to connect as; it needs REPLICATION and SELECT on the tables. Required unless url is given."`
+	Password component.Secret `json:"password,omitzero" doc:"Reference to the role's password."`
+	URL      URL              `json:"url,omitzero" doc:"Connection URL instead of host, port, database, user and password: a string without a password, or a reference to a secret."`
+	SSLMode  string           `json:"sslMode,omitempty" doc:"Whether and how TLS is used, as in libpq; prefer when left out." enum:"disable,allow,prefer,require,verify-ca,verify-full"`
+
+	Tables        []Table        `json:"tables" doc:"The tables to watch." required:"true"`
+	Relationships []Relationship `json:"relationships,omitempty" doc:"Foreign keys that become relationships."`
+
+	Slot        string `json:"slot,omitempty" doc:"Name of the replication slot; derived from instance and name when left out."`
+	Publication string `json:"publication,omitempty" doc:"Name of the publication; derived from instance and name when left out. One that exists already is used as it is."`
+
+	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty" doc:"Longest time that opening a connection may take." default:"10s"`
+	StatementTimeout time.Duration `json:"statementTimeout,omitempty" doc:"Longest time that a statement may take or a copy may go without progress." default:"1m"`
+	ReceiveTimeout   time.Duration `json:"receiveTimeout,omitempty" doc:"Longest silence of the server, which is asked for a sign of life every second, before the connection is opened anew." default:"1m"`
+	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
+
+	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"50000" minimum:"1"`
+	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`
+}
+
+// Table says how a table's rows become nodes.
+type Table struct {
+	Name  string   `json:"name" doc:"Name as stored by Postgres, such as public.orders; the schema is public when left out. Parts that contain dots are put in double quotes." required:"true"`
+	Label string   `json:"label,omitempty" doc:"Label of the nodes; the table's name when left out."`
+	Key   []string `json:"key,omitempty" doc:"Columns that identify a row; the primary key when left out."`
+}
+
+// Relationship says how a foreign key becomes relationships, from the row that has it to the row that it names.
+type Relationship struct {
+	Type       string   `json:"type" doc:"Type of the relationships." required:"true"`
+	Table      string   `json:"table" doc:"The table that has the foreign key, one of tables." required:"true"`
+	Columns    []string `json:"columns" doc:"The columns of the foreign key." required:"true"`
+	References string   `json:"references" doc:"The table that the foreign key names, one of tables." required:"true"`
+}
+
+// URL is a connection URL or a reference to one. A password is accepted in a referenced one only.
+type URL struct {
+	text   string
+	secret component.Secret
+}
+
+// IsZero reports whether no URL is given.
+func (u URL) IsZero() bool { return u.text == "" && u.secret.IsZero() }
+
+// MarshalJSON writes the URL or the reference.
+func (u URL) MarshalJSON() ([]byte, error) {
+	if u.text != "" {
+		return json.Marshal(u.text)
+	}
+	return u.secret.MarshalJSON()
+}
+
+// UnmarshalJSON reads a URL or a reference. Its errors never repeat the URL, which may hold a password.
+func (u *URL) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		return u.secret.UnmarshalJSON(data)
+	}
+	parsed, err := url.Parse(text)
+	if err != nil || parsed.Scheme != "postgres" && parsed.Scheme != "postgresql" || parsed.Host == "" {
+		return errors.New("must be of the form postgres://user@host:port/database")
+	}
+	if _, has := parsed.User.Password(); has || parsed.Query().Has("password") {
+		return errors.New(`must not hold a password: give it under password as {"$secret": "env:NAME"}, or the whole URL as such a reference`)
+	}
+	u.text = text
+	return nil
+}
+
+var slotPattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// Validate implements component.Validator.
+func (c *Config) Validate(p *component.Problems) {
+	if c.URL.IsZero() {
+		c.requireAddress(p)
+	} else {
+		c.refuseAddress(p)
+	}
+	if c.Slot != "" && !slotPattern.MatchString(c.Slot) {
+		p.Addf("slot", "must be 1 to 63 lower-case letters, digits and underscores, is %q", c.Slot)
+	}
+	if len(c.Publication) > maxIdentifier {
+		p.Addf("publication", "must be at most %d bytes long", maxIdentifier)
+	}
+	for name, d := range map[string]time.Duration{"connectTimeout": c.ConnectTimeout, "statementTimeout": c.StatementTimeout,
+		"receiveTimeout": c.ReceiveTimeout, "statusInterval": c.StatusInterval} {
+		if d < 100*time.Millisecond || d > time.Hour {
+			p.Addf(name, "must be between 100ms and 1h, is %s", d)
+		}
+	}
+	c.validateTables(p)
+	c.validateRelationships(p)
+}
+
+func (c *Config) requireAddress(p *component.Problems) {
+	if c.Database == "" {
+		p.Addf("database", "is required")
+	}
+	if c.User == "" {
+		p.Addf("user", "is required")
+	}
+}
+
+func (c *Config) refuseAddress(p *component.Problems) {
+	for name, given := range map[string]bool{"host": c.Host != "", "port": c.Port != 0, "database": c.Database != "", "user": c.User != ""} {
+		if given {
+			p.Addf(name, "cannot be given beside url")
+		}
+	}
+	if !c.Password.IsZero() && c.URL.text == "" {
+		p.Addf("password", "cannot be given beside a url that is a secret itself")
+	}
+}
+
+func (c *Config) validateTables(p *component.Problems) {
+	tables, labels := make(map[tableName]bool), make(map[string]bool)
+	for i, t := range c.Tables {
+		at := fmt.Sprintf("tables[%d]", i)
+		name, err := parseTableName(t.Name)
+		switch {
+		case err != nil:
+			p.Addf(at+".name", "%s", err)
+			continue
+		case tables[name]:
+			p.Addf(at+".name", "%s is named twice", t.Name)
+		case labels[t.label(name)]:
+			p.Addf(at+".label", "label %s is used twice; a truncated table would take the other's nodes with it", t.label(name))
+		}
+		tables[name], labels[t.label(name)] = true, true
+		validateColumns(at+".key", t.Key, p)
+	}
+	for i, r := range c.Relationships {
+		if labels[r.Type] {
+			p.Addf(fmt.Sprintf("relationships[%d].type", i), "%s is used twice", r.Type)
+		}
+		labels[r.Type] = true
+	}
+}
+
+func (c *Config) validateRelationships(p *component.Problems) {
+	for i, r := range c.Relationships {
+		at := fmt.Sprintf("relationships[%d]", i)
+		for field, table := range map[string]string{"table": r.Table, "references": r.References} {
+			if _, err := c.table(table); err != nil && table != "" {
+				p.Addf(at+"."+field, "%s", err)
+			}
+		}
+		validateColumns(at+".columns", r.Columns, p)
+	}
+}
+
+func validateColumns(at string, columns []string, p *component.Problems) {
+	for i, name := range columns {
+		if name == "" {
+			p.Addf(fmt.Sprintf("%s[%d]", at, i), "is empty")
+		} else if slices.Contains(columns[:i], name) {
+			p.Addf(fmt.Sprintf("%s[%d]", at, i), "%s is named twice", name)
+		}
+	}
+}
+
+// table finds one of the spec's tables by the name that a relationship uses.
+func (c *Config) table(name string) (tableName, error) {
+	wanted, err := parseTableName(name)
+	if err != nil {
+		return tableName{}, err
+	}
+	for _, t := range c.Tables {
+		if have, err := parseTableName(t.Name); err == nil && have == wanted {
+			return wanted, nil
+		}
+	}
+	return tableName{}, fmt.Errorf("%s is not one of tables", name)
+}
+
+func (t Table) label(name tableName) string {
+	if t.Label != "" {
+		return t.Label
+	}
+	return name.table
+}
+
+// tableName is a table's name as Postgres stores it.
+type tableName struct{ schema, table string }
+
+// String returns the name as people write it.
+func (n tableName) String() string { return n.schema + "." + n.table }
+
+// sql returns the name as SQL writes it.
+func (n tableName) sql() string { return quote(n.schema) + "." + quote(n.table) }
+
+func quote(identifier string) string { return `"` + strings.ReplaceAll(identifier, `"`, `""`) + `"` }
+
+func quoteAll(identifiers []string) string {
+	quoted := make([]string, len(identifiers))
+	for i, name := range identifiers {
+		quoted[i] = quote(name)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// literal quotes a string for SQL; standard_conforming_strings is on.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+func parseTableName(s string) (tableName, error) {
+	var parts []string
+	for rest := s; ; {
+		part, after, err := parseIdentifier(rest)
+		if err != nil {
+			return tableName{}, fmt.Errorf("%q is not a table name: %w", s, err)
+		}
+		parts = append(parts, part)
+		if after == "" {
+			break
+		}
+		rest = after[1:]
+	}
+	switch len(parts) {
+	case 1:
+		return tableName{"public", parts[0]}, nil
+	case 2:
+		return tableName{parts[0], parts[1]}, nil
+	}
+	return tableName{}, fmt.Errorf(`%q is not a table name: it must be of the form schema.table; put parts that contain dots in double quotes`, s)
+}
+
+// parseIdentifier takes one part of a dotted name; after begins with the dot, or is empty.
+func parseIdentifier(s string) (part, after string, err error) {
+	if !strings.HasPrefix(s, `"`) {
+		end := strings.IndexByte(s, '.')
+		if end < 0 {
+			end = len(s)
+		}
+		part, after = s[:end], s[end:]
+	} else {
+		for i := 1; ; i++ {
+			if i >= len(s) {
+				return "", "", errors.New("a double quote is missing")
+			}
+			if s[i] == '"' {
+				if i+1 < len(s) && s[i+1] == '"' {
+					i++
+				} else {
+					after = s[i+1:]
+					break
+				}
+			}
+			part += string(s[i])
+		}
+		if after != "" && after[0] != '.' {
+			return "", "", errors.New("a dot must follow the closing quote")
+		}
+	}
+	switch {
+	case part == "":
+		return "", "", errors.New("a part is empty")
+	case len(part) > maxIdentifier:
+		return "", "", fmt.Errorf("a part is longer than %d bytes", maxIdentifier)
+	}
+	return part, after, nil
+}
+
+// defaultName derives the name of slot and publication. Names of instances and components hold no underscore, so that
+// two underscores keep them apart; what could still collide or is too long ends in a hash.
+func defaultName(instance, name string) string {
+	s := "perdure_" + strings.ReplaceAll(instance+"__"+name, "-", "_")
+	if instance == component.DefaultInstance || instance == "" {
+		s = "perdure_" + strings.ReplaceAll(name, "-", "_")
+	}
+	if len(s) <= maxIdentifier && !strings.Contains(instance+name, "--") {
+		return s
+	}
+	sum := sha256.Sum256([]byte(instance + "." + name))
+	return fmt.Sprintf("%s_%x", s[:min(len(s), maxIdentifier-17)], sum[:8])
+}

@@ -1,0 +1,176 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+const readBuffer = 64 << 10
+
+// session holds the settings of every connection. What is text in the stream and in a snapshot depends on them, and a
+// database or role may come with others.
+var session = map[string]string{
+	"client_encoding":                     "UTF8",
+	"datestyle":                           "ISO",
+	"intervalstyle":                       "postgres",
+	"extra_float_digits":                  "3",
+	"timezone":                            "UTC",
+	"bytea_output":                        "hex",
+	"lc_monetary":                         "C",
+	"search_path":                         "pg_catalog",
+	"idle_in_transaction_session_timeout": "0",
+}
+
+// connectionConfig builds what both kinds of connections share. It is done for each connection, so that a changed
+// secret is used from the next one on.
+func (s *Source) connectionConfig() (*pgx.ConnConfig, error) {
+	text, err := s.connectionURL()
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(text)
+	if err != nil {
+		if s.config.URL.text == "" && !s.config.URL.IsZero() {
+			return nil, failure.ConfigInvalid.Errorf("url: the secret does not hold a valid connection URL")
+		}
+		return nil, failure.ConfigInvalid.Errorf("building the connection settings: %w", err)
+	}
+	if config.Password == "" || !s.config.Password.IsZero() {
+		password, err := s.config.Password.Resolve(s.settings.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("resolving the password: %w", err)
+		}
+		if password != "" {
+			config.Password = password
+		}
+	}
+	for name, value := range session {
+		config.RuntimeParams[name] = value
+	}
+	config.RuntimeParams["application_name"] = s.applicationName()
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}}
+	config.DialFunc = dialer.DialContext
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
+	}
+	return config, nil
+}
+
+func (s *Source) connectionURL() (string, error) {
+	c := &s.config
+	text := c.URL.text
+	if !c.URL.IsZero() && text == "" {
+		var err error
+		if text, err = c.URL.secret.Resolve(s.settings.Secret); err != nil {
+			return "", fmt.Errorf("resolving the url: %w", err)
+		}
+	}
+	if text == "" {
+		host, port := c.Host, c.Port
+		if host == "" {
+			host = "localhost"
+		}
+		if port == 0 {
+			port = 5432
+		}
+		u := url.URL{Scheme: "postgres", User: url.User(c.User), Host: net.JoinHostPort(host, strconv.Itoa(port)), Path: "/" + c.Database}
+		text = u.String()
+	}
+	if c.SSLMode == "" {
+		return text, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", failure.ConfigInvalid.Errorf("url: the secret does not hold a valid connection URL")
+	}
+	query := u.Query()
+	query.Set("sslmode", c.SSLMode)
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
+
+// applicationName tells attempts apart in pg_stat_activity: perdure/<slot>/<generation>. The slot stands for the
+// component, whose own name could be cut off by the server.
+func (s *Source) applicationName() string {
+	slot := s.slot
+	if most := maxIdentifier - len("perdure//") - 20; len(slot) > most {
+		slot = slot[:most]
+	}
+	return fmt.Sprintf("perdure/%s/%d", slot, s.settings.Generation)
+}
+
+// olderAttempt reports whether a backend with this application name belongs to an earlier generation of this source.
+func (s *Source) olderAttempt(applicationName string) bool {
+	mine := s.applicationName()
+	prefix := mine[:strings.LastIndexByte(mine, '/')+1]
+	number, ours := strings.CutPrefix(applicationName, prefix)
+	generation, err := strconv.ParseUint(number, 10, 64)
+	return ours && err == nil && generation < s.settings.Generation
+}
+
+// connect opens an ordinary connection.
+func (s *Source) connect(ctx context.Context) (*pgx.Conn, error) {
+	config, err := s.connectionConfig()
+	if err != nil {
+		return nil, err
+	}
+	milliseconds := strconv.FormatInt(s.config.StatementTimeout.Milliseconds(), 10)
+	config.RuntimeParams["statement_timeout"] = milliseconds
+	config.RuntimeParams["lock_timeout"] = milliseconds
+	bounded, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(bounded, config)
+	if err != nil {
+		return nil, wrapConnect(ctx, err, "connecting")
+	}
+	return conn, nil
+}
+
+// connectReplication opens a connection that understands the replication commands.
+func (s *Source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := s.connectionConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.RuntimeParams["replication"] = "database"
+	config.RuntimeParams["statement_timeout"] = "0"
+	bounded, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(bounded, &config.Config)
+	if err != nil {
+		return nil, wrapConnect(ctx, err, "connecting for replication")
+	}
+	return conn, nil
+}
+
+// bounded limits one short conversation with the server, a little above what the server limits itself.
+func (s *Source) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.config.StatementTimeout+5*time.Second)
+}
+
+const closeTimeout = 2 * time.Second
+
+// closer is satisfied by both kinds of connections.
+type closer interface {
+	Close(ctx context.Context) error
+}
+
+// hangUp closes a connection within a bound, also when the caller's context has ended.
+func hangUp(ctx context.Context, conn closer) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = conn.Close(ctx) // nothing depends on the farewell
+}

@@ -1,0 +1,39 @@
+// Package postgres reads the changes of tables from a Postgres server, and the tables as they stand at one position.
+//
+// # What it needs
+//
+// Postgres 14 or newer with wal_level = logical, a free replication slot and WAL sender, and a direct connection (no
+// transaction pooler). The role needs REPLICATION, and SELECT on the tables. The source creates a publication, for
+// which the role must own the tables and may CREATE in the database; where it must not, somebody else creates the
+// publication and the spec names it. Each table needs a primary key, or a replica identity that covers the columns
+// that the spec names as key.
+//
+// # What it gives
+//
+// Transactions whole and in commit order, at least once; a position is confirmed to the server only when the sink says
+// that it is durable, so a crash repeats changes but loses none, and resuming after a position does not repeat it. A
+// row is a node "<label>:<key>"; the parts of a key of several columns are joined by commas, with a backslash before
+// commas and backslashes in them. A foreign key that the spec names is a relationship "<type>:<key>" from the row
+// that has it. A snapshot holds exactly the transactions whose position is at or below its own.
+//
+// Positions are LSNs: for a transaction the end of its commit record, between transactions how far the server has
+// read its WAL, so that an idle source does not make the server keep WAL.
+//
+// # Values
+//
+// Integers, floats, booleans and text are what they are; numeric is an exact decimal with its scale, NaN and infinity
+// included; dates and times have their kinds, timestamptz in UTC; interval is a duration; json and jsonb are maps and
+// lists, in which whole numbers of 64 bits are integers and all other numbers exact decimals; arrays are lists, nested
+// when they have more dimensions. uuid, inet, cidr, macaddr, bit strings, enums and citext are strings, bytea is one
+// in base64, char(n) one without its padding. A domain is its base type. Everything else is the text that the server
+// shows. Infinite dates, timestamps and intervals, and the time 24:00:00, are strings as Postgres spells them.
+//
+// # Edges
+//
+// An update does not bring large values that did not change (TOAST): they are Unchanged. When the key changes as well,
+// the element becomes another one, so they are read from the table, as it is by then. TRUNCATE is one change per label.
+// Generated columns are left out, as in the stream. A changed column shows in the changes from then on, not in rows
+// that did not change since. A transaction is held in memory until its commit arrives.
+//
+// Goroutines: Run reads in the caller's and has one that confirms; both have ended when it returns.
+package postgres

@@ -1,0 +1,238 @@
+package postgres
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/cockroachdb/apd/v3"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+)
+
+// relation is a table compiled for decoding: how to read its columns and what elements its rows are. It is immutable.
+type relation struct {
+	name   tableName
+	labels []string
+	prefix string // of element ids
+	shape  *graph.Shape
+	oids   []uint32
+	decode []decodeFunc
+	key    []int // columns
+	edges  []relationEdge
+}
+
+type relationEdge struct {
+	labels  []string
+	prefix  string // of relationship ids
+	target  string // prefix of the target's ids
+	columns []int
+}
+
+// compile prepares a table whose columns are, at this place of the stream or in this snapshot, those given.
+func compile(t *table, columns []column, types *typeMap) (*relation, error) {
+	r := &relation{name: t.name, labels: []string{t.label}, prefix: t.label + ":"}
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+		r.oids = append(r.oids, c.oid)
+		r.decode = append(r.decode, types.decoder(c.oid))
+	}
+	r.shape = graph.NewShape(names...)
+	var err error
+	if r.key, err = r.slots(t.key); err != nil {
+		return nil, err
+	}
+	for _, e := range t.edges {
+		columns, err := r.slots(e.columns)
+		if err != nil {
+			return nil, err
+		}
+		r.edges = append(r.edges, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
+	}
+	return r, nil
+}
+
+func (r *relation) slots(names []string) ([]int, error) {
+	slots := make([]int, len(names))
+	for i, name := range names {
+		if slots[i] = r.shape.Slot(name); slots[i] < 0 {
+			return nil, failure.SchemaMismatch.Errorf("table %s has no column %s any more", r.name, name).WithDetail("table", r.name.String())
+		}
+	}
+	return slots, nil
+}
+
+// tuple decodes a row of the stream into values and returns what follows it. Each column has a kind: null, unchanged,
+// text or binary; text comes of the rare types that have no binary form.
+func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) {
+	if len(src) < 2 || int(binary.BigEndian.Uint16(src)) != len(r.decode) {
+		return nil, nil, failure.BadRecord.Errorf("row of %s does not have the %d columns announced", r.name, len(r.decode))
+	}
+	src = src[2:]
+	values := d.newValues(len(r.decode))
+	for i, decode := range r.decode {
+		if len(src) == 0 {
+			return nil, nil, failure.BadRecord.Errorf("row of %s ends early", r.name)
+		}
+		kind := src[0]
+		src = src[1:]
+		switch kind {
+		case 'n':
+			continue
+		case 'u':
+			values[i] = graph.Unchanged
+			continue
+		case 't':
+			decode = decodeText
+		case 'b':
+		default:
+			return nil, nil, failure.BadRecord.Errorf("row of %s has a column of kind %q", r.name, kind)
+		}
+		if len(src) < 4 || int(binary.BigEndian.Uint32(src)) > len(src)-4 {
+			return nil, nil, failure.BadRecord.Errorf("row of %s ends early", r.name)
+		}
+		end := 4 + int(binary.BigEndian.Uint32(src))
+		v, err := decode(d, src[4:end])
+		if err != nil {
+			return nil, nil, r.columnError(i, err)
+		}
+		values[i], src = v, src[end:]
+	}
+	return values, src, nil
+}
+
+// columnError says which column could not be decoded. An error that has a code, such as a lost connection to the
+// server that was asked for help, keeps it.
+func (r *relation) columnError(i int, err error) error {
+	place := fmt.Sprintf("decoding column %s of %s", r.shape.Names()[i], r.name)
+	if failure.Of(err) != nil {
+		return fmt.Errorf("%s: %w", place, err)
+	}
+	return failure.BadRecord.Errorf("%s: %w", place, err).WithDetail("table", r.name.String())
+}
+
+// id builds the element id from a prefix and some columns; empty when one of them is null.
+func (d *decoder) id(prefix string, values []graph.Value, columns []int) graph.ElementID {
+	var space [128]byte
+	b := append(space[:0], prefix...)
+	for i, c := range columns {
+		if values[c].IsNull() {
+			return ""
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		from := len(b)
+		b = appendKey(b, values[c])
+		if len(columns) > 1 {
+			b = escape(b, from)
+		}
+	}
+	return graph.ElementID(d.text(b))
+}
+
+// escape puts a backslash before commas and backslashes from there on, so that the parts of a key stay apart.
+func escape(b []byte, from int) []byte {
+	for i := from; i < len(b); i++ {
+		if b[i] == ',' || b[i] == '\\' {
+			b = slices.Insert(b, i, '\\')
+			i++
+		}
+	}
+	return b
+}
+
+// appendKey writes a value of a key so that values that are equal in Postgres are written alike: numbers of all types
+// without trailing zeros.
+func appendKey(b []byte, v graph.Value) []byte {
+	switch v.Kind() {
+	case graph.KindInt:
+		return strconv.AppendInt(b, v.AsInt(), 10)
+	case graph.KindString:
+		return append(b, v.AsString()...)
+	case graph.KindBool:
+		return strconv.AppendBool(b, v.AsBool())
+	case graph.KindFloat:
+		return strconv.AppendFloat(b, v.AsFloat(), 'g', -1, 64)
+	case graph.KindDecimal:
+		var reduced apd.Decimal
+		reduced.Reduce(v.AsDecimal())
+		return reduced.Append(b, 'f')
+	case graph.KindDate:
+		return strconv.AppendInt(b, v.AsDate(), 10)
+	case graph.KindLocalTime:
+		return strconv.AppendInt(b, v.AsLocalTime(), 10)
+	case graph.KindTime:
+		ns, offset := v.AsTime()
+		return strconv.AppendInt(append(strconv.AppendInt(b, ns, 10), '/'), int64(offset), 10)
+	case graph.KindLocalDateTime:
+		sec, ns := v.AsLocalDateTime()
+		return strconv.AppendInt(append(strconv.AppendInt(b, sec, 10), '.'), int64(ns), 10)
+	case graph.KindDateTime:
+		sec, ns, _ := v.AsDateTime()
+		return strconv.AppendInt(append(strconv.AppendInt(b, sec, 10), '.'), int64(ns), 10)
+	default: // lists, maps and durations are rare in keys: their encoding is as good a name as any
+		return base64.StdEncoding.AppendEncode(b, graph.AppendValue(nil, v))
+	}
+}
+
+// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
+func (r *relation) inserted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
+	id := d.id(r.prefix, values, r.key)
+	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+	for i := range r.edges {
+		if c := r.relationship(d, &r.edges[i], id, values); c.Op == graph.OpInsert {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
+// or deleted when the foreign key is null.
+func (r *relation) updated(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
+	id := d.id(r.prefix, values, r.key)
+	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+	for i := range r.edges {
+		if c := r.relationship(d, &r.edges[i], id, values); c.Op != 0 {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// deleted appends the end of a row of which the key columns are known.
+func (r *relation) deleted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
+	for i := range r.edges {
+		e := &r.edges[i]
+		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(e.prefix, values, r.key), Labels: e.labels}})
+	}
+	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(r.prefix, values, r.key), Labels: r.labels}})
+}
+
+// truncated appends the end of all rows.
+func (r *relation) truncated(changes []graph.Change) []graph.Change {
+	for i := range r.edges {
+		changes = append(changes, graph.Change{Op: graph.OpTruncate, Element: graph.Element{Labels: r.edges[i].labels}})
+	}
+	return append(changes, graph.Change{Op: graph.OpTruncate, Element: graph.Element{Labels: r.labels}})
+}
+
+// relationship returns an insert, a delete when the foreign key is null, or nothing when it did not change.
+func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, values []graph.Value) graph.Change {
+	for _, c := range e.columns {
+		if values[c].Kind() == graph.KindUnchanged {
+			return graph.Change{}
+		}
+	}
+	id := d.id(e.prefix, values, r.key)
+	target := d.id(e.target, values, e.columns)
+	if target == "" {
+		return graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: id, Labels: e.labels}}
+	}
+	return graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: e.labels, Start: owner, End: target}}
+}

@@ -1,0 +1,287 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+const (
+	pingInterval  = 5 * time.Second
+	aliveInterval = time.Second
+	blockSize     = 8192
+	// rowsPerPage is assumed of tables that were never analysed.
+	rowsPerPage = 80
+)
+
+// HoldSnapshot implements source.Snapshotter.
+//
+// The position comes from a temporary slot: the server gives its consistent point, the end of a WAL record, together
+// with a snapshot that holds exactly the transactions whose commit record stands before that record. A commit record
+// either ends at or below the consistent point or begins at or above it, and a transaction's position is the end of
+// its commit record: so those at or below the snapshot's position are in it, the others are not. A snapshot and
+// pg_current_wal_lsn() could not promise that, since a transaction becomes visible some time after its commit record.
+//
+// The slot's own snapshot ends with the next replication command, so an ordinary transaction imports it and exports it
+// again.
+func (s *Source) HoldSnapshot(ctx context.Context, ready func(source.Snapshot) error, alive func()) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, conn)
+	if _, err := conn.Exec(ctx, "SET statement_timeout = 0"); err != nil {
+		return wrap(err, "preparing the snapshot's connection")
+	}
+	snapshot, err := s.takeSnapshot(ctx, conn, alive)
+	if err != nil {
+		return err
+	}
+	if err := ready(snapshot); err != nil {
+		return err
+	}
+	return s.keepSnapshot(ctx, conn, alive)
+}
+
+// takeSnapshot leaves conn in a transaction that holds the snapshot.
+func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func()) (source.Snapshot, error) {
+	replication, err := s.connectReplication(ctx)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	defer hangUp(ctx, replication) // drops the temporary slot
+	system, err := identify(ctx, replication)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	suffix := make([]byte, 4)
+	_, _ = rand.Read(suffix) // never fails
+	name := s.slot[:min(len(s.slot), maxIdentifier-14)] + "_snap_" + hex.EncodeToString(suffix)
+	slot, err := createTemporarySlot(ctx, replication, name, alive)
+	if err != nil {
+		return source.Snapshot{}, wrap(err, "creating the temporary slot %s", name)
+	}
+	point, err := parsePosition(graph.Position(slot.ConsistentPoint))
+	if err != nil {
+		return source.Snapshot{}, fmt.Errorf("reading the snapshot's position: %w", err)
+	}
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	if err := importSnapshot(bounded, conn, slot.SnapshotName); err != nil {
+		return source.Snapshot{}, err
+	}
+	snapshot := source.Snapshot{Position: position(point), System: system, TakenAt: time.Now().UTC()}
+	var isolation, current string
+	err = conn.QueryRow(bounded, "SELECT pg_export_snapshot(), current_setting('transaction_isolation'), pg_current_wal_lsn()::text").
+		Scan(&snapshot.Name, &isolation, &current)
+	if err != nil {
+		return source.Snapshot{}, wrap(err, "exporting the snapshot")
+	}
+	now, err := parsePosition(graph.Position(current))
+	switch {
+	case err != nil:
+		return source.Snapshot{}, fmt.Errorf("reading the server's position: %w", err)
+	case isolation != "repeatable read":
+		return source.Snapshot{}, failure.SnapshotLost.Errorf("checking the snapshot: the isolation level is %s", isolation)
+	case point == 0 || point > now:
+		return source.Snapshot{}, failure.SnapshotLost.Errorf("checking the snapshot: its position %s is not before the server's %s", snapshot.Position, current)
+	}
+	return snapshot, nil
+}
+
+// createTemporarySlot waits for all transactions that are running and says meanwhile that it is alive.
+func createTemporarySlot(ctx context.Context, conn *pgconn.PgConn, name string, alive func()) (pglogrepl.CreateReplicationSlotResult, error) {
+	type answer struct {
+		slot pglogrepl.CreateReplicationSlotResult
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		slot, err := pglogrepl.CreateReplicationSlot(ctx, conn, quote(name), "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+			Temporary: true, SnapshotAction: "EXPORT_SNAPSHOT", Mode: pglogrepl.LogicalReplication})
+		done <- answer{slot, err}
+	}()
+	ticker := time.NewTicker(aliveInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case a := <-done:
+			return a.slot, a.err
+		case <-ticker.C:
+			alive()
+		}
+	}
+}
+
+// identify returns the identity of the server and its timeline.
+func identify(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return "", wrap(err, "identifying the server")
+	}
+	return fmt.Sprintf("%s/%d", system.SystemID, system.Timeline), nil
+}
+
+// importSnapshot begins a transaction that sees what the exporter saw.
+func importSnapshot(ctx context.Context, conn *pgx.Conn, name string) error {
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return wrap(err, "importing the snapshot")
+	}
+	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+literal(name)); err != nil {
+		if ctx.Err() != nil || conn.IsClosed() {
+			return wrap(err, "importing the snapshot")
+		}
+		return failure.SnapshotLost.Errorf("importing the snapshot: %w", err)
+	}
+	return nil
+}
+
+func (s *Source) keepSnapshot(ctx context.Context, conn *pgx.Conn, alive func()) error {
+	for {
+		alive()
+		if pause(ctx, pingInterval) != nil {
+			return nil
+		}
+		bounded, cancel := s.bounded(ctx)
+		_, err := conn.Exec(bounded, "SELECT 1")
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return failure.SnapshotLost.Errorf("holding the snapshot: %w", err)
+		}
+	}
+}
+
+// PlanSnapshot implements source.Snapshotter. A chunk is a range of a table's blocks.
+func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, labels []string) ([]source.Chunk, error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp(ctx, conn)
+	tables, err := s.loadCatalog(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	var chunks []source.Chunk
+	for _, t := range tables.tables {
+		yields := []string{t.label}
+		for _, e := range t.edges {
+			yields = append(yields, e.kind)
+		}
+		if labels != nil && !slices.ContainsFunc(yields, func(l string) bool { return slices.Contains(labels, l) }) {
+			continue
+		}
+		size, err := measure(ctx, conn, t)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range size.chunks(s.config.ChunkRows) {
+			c.Number, c.Labels, c.Scope = len(chunks), yields, t.name.sql()
+			chunks = append(chunks, c)
+		}
+	}
+	return chunks, nil
+}
+
+// tableSize is how large a table is: its blocks, or those of its largest partition, and how many rows a block has.
+type tableSize struct {
+	blocks  int64
+	density float64 // rows in blocks of that number, all partitions together
+}
+
+func measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSize, error) {
+	var largest, total int64
+	var rows, pages float64
+	err := conn.QueryRow(ctx, `SELECT coalesce(max(pg_relation_size(r.oid)), 0), coalesce(sum(pg_relation_size(r.oid)), 0)::bigint,
+			coalesce(sum(r.reltuples) FILTER (WHERE r.reltuples >= 0 AND r.relpages > 0), 0)::float8,
+			coalesce(sum(r.relpages) FILTER (WHERE r.reltuples >= 0 AND r.relpages > 0), 0)::float8
+		FROM pg_class r
+		WHERE r.oid = $1 AND r.relkind = 'r'
+			OR r.oid IN (SELECT relid FROM pg_partition_tree((SELECT oid FROM pg_class WHERE oid = $1 AND relkind = 'p')) WHERE isleaf)`, t.oid).
+		Scan(&largest, &total, &rows, &pages)
+	if err != nil {
+		return tableSize{}, wrap(err, "measuring %s", t.name)
+	}
+	perPage := float64(rowsPerPage)
+	if pages > 0 {
+		perPage = max(rows/pages, 0.01)
+	}
+	size := tableSize{blocks: (largest + blockSize - 1) / blockSize, density: perPage}
+	if largest > 0 {
+		size.density *= float64(total) / float64(largest)
+	}
+	return size, nil
+}
+
+// chunks divides the blocks; an empty table is one chunk too, so that it is known to be done. The last one is open to
+// the end: what was added after the snapshot is not visible in it.
+func (size tableSize) chunks(rows int) []source.Chunk {
+	step := max(1, int64(float64(rows)/size.density))
+	var chunks []source.Chunk
+	for from := int64(0); from == 0 || from < size.blocks; from += step {
+		blocks := min(step, size.blocks-from)
+		c := source.Chunk{From: strconv.FormatInt(from, 10), Rows: int64(float64(blocks) * size.density)}
+		if from+step < size.blocks {
+			c.To = strconv.FormatInt(from+step, 10)
+		}
+		chunks = append(chunks, c)
+	}
+	return chunks
+}
+
+// VerifySnapshot implements source.Snapshotter.
+func (s *Source) VerifySnapshot(ctx context.Context, snapshot source.Snapshot) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, conn)
+	slot, err := s.slotState(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if slot == nil {
+		return failure.SlotMissing.Errorf("verifying the snapshot: slot %s does not exist", s.slot).WithDetail("slot", s.slot)
+	}
+	point, err := parsePosition(snapshot.Position)
+	if err != nil {
+		return err
+	}
+	p, err := s.publicationState(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if p != nil && p.madeAt() > point {
+		return failure.SlotMissing.Errorf("verifying the snapshot: slot %s was created anew, after the snapshot's position %s", s.slot, snapshot.Position).WithDetail("slot", s.slot)
+	}
+	replication, err := s.connectReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, replication)
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	system, err := identify(bounded, replication)
+	if err != nil {
+		return err
+	}
+	if system != snapshot.System {
+		return failure.WrongSystem.Errorf("verifying the snapshot: it was taken of server and timeline %s, this is %s", snapshot.System, system)
+	}
+	return nil
+}

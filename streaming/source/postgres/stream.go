@@ -1,0 +1,355 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+const (
+	tickInterval  = 500 * time.Millisecond
+	firstRetry    = 500 * time.Millisecond
+	longestRetry  = 30 * time.Second
+	goodbyeBound  = 5 * time.Second
+	writeTimeout  = 10 * time.Second
+	lookEvery     = 256 // messages between looks at the clock while data keeps coming
+	headerLength  = 25  // of a message with WAL data: kind, start, end, time
+	keepaliveSize = 18  // of a keepalive: kind, end, time, reply wanted
+)
+
+// Run implements source.Source. It returns nil when ctx ends, and otherwise only errors that a retry cannot help.
+func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink) error {
+	last, err := parsePosition(from)
+	if err != nil {
+		return err
+	}
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = firstRetry, longestRetry, 0.3
+	lost := false
+	for {
+		st := &stream{source: s, sink: sink, last: last}
+		err := st.run(ctx, func() {
+			if lost {
+				s.log.Info("streaming again", zap.String("position", string(position(last))))
+			}
+			lost = false
+			wait.Reset()
+		})
+		last = st.last
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !failure.ClassOf(err).Retryable() {
+			return fmt.Errorf("streaming from slot %s: %w", s.slot, withPosition(err, last))
+		}
+		pause := wait.NextBackOff()
+		s.log.Warn("streaming was interrupted", zap.Error(err), zap.String("code", failure.CodeOf(err).ID),
+			zap.String("position", string(position(last))), zap.Duration("retryIn", pause))
+		lost = true
+		if !waitTicking(ctx, sink, pause) {
+			return nil
+		}
+	}
+}
+
+// withPosition adds where streaming stopped to an error's details.
+func withPosition(err error, last uint64) error {
+	var e *failure.Error
+	if last != 0 && errors.As(err, &e) {
+		return e.Code().Errorf("%w", err).WithFix("%s", e.Fix()).WithDetail("position", string(position(last)))
+	}
+	return err
+}
+
+// pause waits, or returns why not.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// waitTicking waits while telling the watchdog that all is well; false when ctx ended.
+func waitTicking(ctx context.Context, sink source.Sink, d time.Duration) bool {
+	for ; d > 0; d -= tickInterval {
+		sink.Tick()
+		if pause(ctx, min(d, tickInterval)) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// ticking runs do, which waits for the server, while telling the watchdog that all is well.
+func ticking(sink source.Sink, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for {
+		sink.Tick()
+		select {
+		case err := <-done:
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// stream is one connection's worth of streaming.
+type stream struct {
+	source *Source
+	sink   source.Sink
+	last   uint64 // end of the last transaction appended, or where we stood idle after it
+
+	conn      *pgconn.PgConn
+	wire      net.Conn
+	assembler assembler
+	side      side
+	confirmer confirmer
+}
+
+// run connects and streams until ctx ends or something breaks.
+func (st *stream) run(ctx context.Context, started func()) error {
+	st.side.source = st.source
+	defer func() { st.side.close(ctx) }()
+	if err := ticking(st.sink, func() error { return st.start(ctx) }); err != nil {
+		if st.conn != nil {
+			hangUp(ctx, st.conn)
+		}
+		return err
+	}
+	started()
+	st.wire = st.conn.Conn()
+	confirming, stop := context.WithCancel(ctx)
+	confirmed := make(chan error, 1)
+	go func() { confirmed <- st.confirmer.run(confirming) }()
+	wake := context.AfterFunc(ctx, func() { _ = st.wire.SetReadDeadline(time.Unix(1, 0)) })
+	err := st.read(ctx)
+	wake()
+	stop()
+	if broken := <-confirmed; err == nil {
+		err = broken
+	}
+	if ctx.Err() != nil {
+		err = st.goodbye()
+	}
+	hangUp(ctx, st.conn)
+	return err
+}
+
+// start prepares everything up to the moment at which the server begins to send.
+func (st *stream) start(ctx context.Context) error {
+	s := st.source
+	slot, tables, err := s.prepare(ctx, st.last)
+	if err != nil {
+		return err
+	}
+	st.assembler = assembler{
+		decoder:   decoder{types: tables.types},
+		catalog:   tables,
+		relations: make(map[uint32]*relation),
+		resolve:   st.resolve,
+		fetch:     st.fetch,
+	}
+	st.assembler.serverText = func(oid uint32, src []byte) (string, error) { return st.side.text(ctx, oid, src) }
+	if st.conn, err = s.connectReplication(ctx); err != nil {
+		return err
+	}
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	system, err := pglogrepl.IdentifySystem(bounded, st.conn)
+	if err != nil {
+		return wrap(err, "identifying the server")
+	}
+	if uint64(system.XLogPos) < st.last {
+		return failure.WrongSystem.Errorf("the server stands at %s, before our position %s", system.XLogPos, position(st.last))
+	}
+	err = pglogrepl.StartReplication(bounded, st.conn, quote(s.slot), pglogrepl.LSN(st.last), pglogrepl.StartReplicationOptions{
+		Mode:       pglogrepl.LogicalReplication,
+		PluginArgs: []string{"proto_version '1'", "publication_names " + literal(quote(s.publication)), "binary 'true'"},
+	})
+	if err != nil {
+		return wrap(err, "starting replication")
+	}
+	st.confirmer = confirmer{wire: st.conn.Conn(), sink: st.sink, floor: slot.confirmed, interval: s.config.StatusInterval, wanted: make(chan struct{}, 1)}
+	return nil
+}
+
+// prepare checks over an ordinary connection that streaming from a position can work, and learns the tables.
+func (s *Source) prepare(ctx context.Context, from uint64) (*slotState, *catalog, error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer hangUp(ctx, conn)
+	slot, err := s.checkResume(ctx, conn, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	tables, err := s.loadCatalog(ctx, conn)
+	return slot, tables, err
+}
+
+// read takes messages until ctx ends (nil) or the connection is of no use any more.
+func (st *stream) read(ctx context.Context) error {
+	frontend := st.conn.Frontend()
+	heard := time.Now()
+	var looked time.Time
+	for n := 0; ; n++ {
+		if n%lookEvery == 0 || frontend.ReadBufferLen() == 0 {
+			if now := time.Now(); now.Sub(looked) >= tickInterval {
+				looked = now
+				st.sink.Tick()
+				if err := st.wire.SetReadDeadline(now.Add(2 * tickInterval)); err != nil {
+					return wrap(err, "reading changes")
+				}
+			}
+			if ctx.Err() != nil { // after the deadline was set, so that the one that ends the wait is not undone
+				return nil
+			}
+		}
+		message, err := frontend.Receive()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if silence := time.Since(heard); silence > st.source.config.ReceiveTimeout {
+				return failure.ConnectionLost.Errorf("reading changes: the server has been silent for %s", silence.Round(time.Second))
+			}
+			looked = time.Time{}
+			continue
+		}
+		if err != nil {
+			return wrap(err, "reading changes")
+		}
+		heard = looked // precise enough, and free
+		if heard.IsZero() {
+			heard = time.Now()
+		}
+		if err := st.take(ctx, message); err != nil {
+			return err
+		}
+	}
+}
+
+// take handles one message of the server.
+func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) error {
+	switch m := message.(type) {
+	case *pgproto3.CopyData:
+		switch {
+		case len(m.Data) > headerLength && m.Data[0] == 'w':
+			st.confirmer.heardData.Store(true)
+			tx, err := st.assembler.message(ctx, m.Data[headerLength:])
+			if err != nil || tx == nil {
+				return err
+			}
+			return st.append(ctx, tx)
+		case len(m.Data) == keepaliveSize && m.Data[0] == 'k':
+			st.keepalive(binary.BigEndian.Uint64(m.Data[1:]), m.Data[17] != 0)
+			return nil
+		}
+		return failure.BadRecord.Errorf("the server sent a message that is neither data nor a keepalive")
+	case *pgproto3.ErrorResponse:
+		return wrap(pgconn.ErrorResponseToPgError(m), "reading changes")
+	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
+		return nil
+	case *pgproto3.CopyDone, *pgproto3.CommandComplete:
+		return failure.ConnectionLost.Errorf("reading changes: the server ended the stream")
+	}
+	return failure.BadRecord.Errorf("the server sent an unexpected %T", message)
+}
+
+func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
+	end, err := parsePosition(tx.Position)
+	if err != nil {
+		return err
+	}
+	if len(tx.Changes) == 0 {
+		st.idle(end)
+		return nil
+	}
+	if err := st.sink.Append(ctx, tx); err != nil {
+		return fmt.Errorf("appending changes: %w", err)
+	}
+	st.last = max(st.last, end)
+	return nil
+}
+
+// keepalive says how far the server has read the WAL. Between transactions, everything before is with the sink or was
+// of no interest, so that we stand there too; this is what lets the server drop WAL of tables that we do not watch.
+func (st *stream) keepalive(end uint64, replyWanted bool) {
+	if !st.assembler.open {
+		st.idle(end)
+	}
+	if replyWanted {
+		st.confirmer.soon()
+	}
+}
+
+func (st *stream) idle(end uint64) {
+	if end > st.last {
+		st.last = end
+		st.sink.Idle(position(end))
+	}
+}
+
+// goodbye ends the stream in order: the last durable position is confirmed, and when the server has answered, the slot
+// is free. What the server still sends is dropped; it comes again.
+func (st *stream) goodbye() error {
+	deadline := time.Now().Add(goodbyeBound)
+	if err := st.wire.SetDeadline(deadline); err != nil {
+		return wrap(err, "ending the stream")
+	}
+	if err := st.confirmer.send(false); err != nil {
+		return err
+	}
+	frontend := st.conn.Frontend()
+	frontend.Send(&pgproto3.CopyDone{})
+	if err := frontend.Flush(); err != nil {
+		return wrap(err, "ending the stream")
+	}
+	for {
+		message, err := frontend.Receive()
+		if err != nil {
+			return wrap(err, "ending the stream")
+		}
+		switch m := message.(type) {
+		case *pgproto3.ReadyForQuery:
+			return nil
+		case *pgproto3.ErrorResponse:
+			return wrap(pgconn.ErrorResponseToPgError(m), "ending the stream")
+		}
+	}
+}
+
+// resolve learns types that appeared while streaming.
+func (st *stream) resolve(ctx context.Context, oids []uint32) error {
+	return ticking(st.sink, func() error {
+		ctx, cancel := st.source.bounded(ctx)
+		defer cancel()
+		conn, err := st.side.open(ctx)
+		if err != nil {
+			return err
+		}
+		return st.assembler.types.load(ctx, conn, oids)
+	})
+}

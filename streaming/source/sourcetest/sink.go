@@ -1,0 +1,159 @@
+package sourcetest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+// Patience is how long tests wait for something that should happen soon.
+const Patience = 30 * time.Second
+
+// Sink is a source.Sink that remembers everything, and the graph that the changes make. It is durable at once, unless
+// it is held.
+type Sink struct {
+	mu           sync.Mutex
+	last         graph.Position // of what was appended, or said to be idle at
+	durable      graph.Position
+	transactions []*graph.Transaction
+	repeated     int
+	held         bool
+	ticks        int
+	graph        Graph
+	changed      chan struct{}
+}
+
+var _ source.Sink = (*Sink)(nil)
+
+// NewSink returns a sink whose graph begins with these elements and that stands at a position, which may be empty.
+func NewSink(from graph.Position, elements ...graph.Element) *Sink {
+	s := &Sink{last: from, durable: from, graph: Graph{}, changed: make(chan struct{}, 1)}
+	for _, e := range elements {
+		s.graph[e.ID] = e
+	}
+	return s
+}
+
+// Append implements source.Sink.
+func (s *Sink) Append(ctx context.Context, tx *graph.Transaction) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tx.Position.Compare(s.last) <= 0 {
+		s.repeated++
+		return nil
+	}
+	s.transactions = append(s.transactions, tx)
+	for i := range tx.Changes {
+		s.graph.Apply(&tx.Changes[i])
+	}
+	s.moveTo(tx.Position)
+	return nil
+}
+
+// Idle implements source.Sink.
+func (s *Sink) Idle(position graph.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if position.Compare(s.last) > 0 {
+		s.moveTo(position)
+	}
+}
+
+func (s *Sink) moveTo(position graph.Position) {
+	s.last = position
+	if !s.held {
+		s.confirm()
+	}
+}
+
+func (s *Sink) confirm() {
+	s.durable = s.last
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Durable implements source.Sink.
+func (s *Sink) Durable() graph.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable
+}
+
+// DurableChanged implements source.Sink.
+func (s *Sink) DurableChanged() <-chan struct{} { return s.changed }
+
+// Tick implements source.Sink.
+func (s *Sink) Tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ticks++
+}
+
+// Ticks returns how often the source said that it is alive.
+func (s *Sink) Ticks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ticks
+}
+
+// Hold makes everything from now on not durable, until Release.
+func (s *Sink) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
+}
+
+// Release makes everything durable.
+func (s *Sink) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = false
+	s.confirm()
+}
+
+// Position returns where the source stands.
+func (s *Sink) Position() graph.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Repeated returns how many transactions came although they were there already.
+func (s *Sink) Repeated() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.repeated
+}
+
+// Transactions returns what was appended.
+func (s *Sink) Transactions() []*graph.Transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.transactions)
+}
+
+// Graph returns a copy of what the changes make.
+func (s *Sink) Graph() Graph {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.graph)
+}
+
+// Eventually waits until a condition holds.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, Patience, 10*time.Millisecond, what)
+}
