@@ -1,0 +1,158 @@
+package workflows
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+const (
+	sourceSpec   = `{"name":"orders","kind":"postgres","config":{"host":"db"}}`
+	querySpec    = `{"name":"big","query":"MATCH (o:Order) RETURN o.id AS id","sources":["orders"]}`
+	reactionSpec = `{"name":"lines","kind":"log","queries":["big"]}`
+)
+
+// harness is one run of a workflow under the test environment, with activities that do nothing until a test says
+// otherwise.
+type harness struct {
+	*testsuite.TestWorkflowEnvironment
+	t *testing.T
+
+	mu          sync.Mutex
+	called      []string // activities, in order
+	generations []uint64 // of runs
+	phases      []string // as upserted
+	run         func(ctx context.Context, in activities.RunInput) (activities.RunResult, error)
+	drain       chan struct{}
+}
+
+func newHarness(t *testing.T, id string) *harness {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t}
+	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}})
+	New(func() bool { return true }).Register(h)
+	set := activities.New(activities.Options{})
+	h.RegisterActivity(set.Sources)
+	h.RegisterActivity(set.Queries)
+	h.RegisterActivity(set.Reactions)
+	h.RegisterActivity(set.Bootstraps)
+	h.RegisterActivity(set.Control)
+	h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows})
+	h.SetTestTimeout(20 * time.Second)
+	h.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
+		attributes, _ := args.Get(0).(temporal.SearchAttributes)
+		phase, _ := attributes.GetKeyword(attrPhase)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.phases = append(h.phases, phase)
+	}).Return(nil).Maybe()
+	h.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, args converter.EncodedValues) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.called = append(h.called, info.ActivityType.Name)
+		switch info.ActivityType.Name {
+		case "SourceRun", "QueryRun", "ReactionRun":
+			var in activities.RunInput
+			if args.Get(&in) == nil {
+				h.generations = append(h.generations, in.Generation)
+			}
+		}
+	})
+	return h
+}
+
+// healthy makes every activity that a test did not set up do what it does when all is well.
+func (h *harness) healthy() {
+	var generation uint64
+	h.OnActivity(sources.ValidateSource, mock.Anything, mock.Anything).Return(activities.Checks{}, nil).Maybe()
+	h.OnActivity(queries.ValidateQuery, mock.Anything, mock.Anything).Return(activities.Checks{}, nil).Maybe()
+	h.OnActivity(reactions.ValidateReaction, mock.Anything, mock.Anything).Return(activities.Checks{}, nil).Maybe()
+	h.OnActivity(sources.ProvisionSource, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(queries.WaitForSources, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(sources.TeardownSource, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(queries.TeardownQuery, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(reactions.TeardownReaction, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(control.FenceBump, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(
+		func(_ context.Context, in activities.PlaceInput) (activities.Placement, error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			generation = max(generation, in.Generation) + 1
+			if in.NeedsHost {
+				return activities.Placement{Generation: generation, Host: "h1", Queue: activities.HostQueue("h1")}, nil
+			}
+			return activities.Placement{Generation: generation, Queue: activities.QueueRun}, nil
+		}).Maybe()
+	// A loop that runs for ever cannot be mocked as one that blocks: time would stand still. It is one that takes a year,
+	// unless it is drained.
+	h.OnActivity(control.RequestDrain, mock.Anything, mock.Anything).Return(nil).Maybe()
+}
+
+// loops makes runs end with an outcome a while after they began.
+func (h *harness) loops(run any, after time.Duration, result activities.RunResult, err error) *testsuite.MockCallWrapper {
+	return h.OnActivity(run, mock.Anything, mock.Anything).Return(result, err).After(after)
+}
+
+func (h *harness) status() Status {
+	h.t.Helper()
+	value, err := h.QueryWorkflow(QueryStatus)
+	require.NoError(h.t, err)
+	var s Status
+	require.NoError(h.t, value.Get(&s))
+	return s
+}
+
+// at does something after a time of the workflow's clock.
+func (h *harness) at(d time.Duration, f func()) { h.RegisterDelayedCallback(f, d) }
+
+func (h *harness) signal(name string, payload any) { h.SignalWorkflow(name, payload) }
+
+func (h *harness) count(activity string) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range h.called {
+		if name == activity {
+			n++
+		}
+	}
+	return n
+}
+
+func input(spec string) Input { return Input{Spec: json.RawMessage(spec), RequestedBy: "test"} }
+
+var drained = activities.RunResult{Outcome: activities.OutcomeDrained, Position: "0/16B3748", Sequence: "7"}
+
+// coded is an error as an activity's translation makes it.
+func coded(code *failure.Code) error {
+	report := failure.Describe(code.Errorf("opening: %w", errors.New("the cause")))
+	return temporal.NewApplicationErrorWithOptions(report.Message, report.Code, temporal.ApplicationErrorOptions{
+		NonRetryable: true, Details: []any{report},
+	})
+}
+
+func continued(t *testing.T, err error) *Input {
+	t.Helper()
+	var c *workflow.ContinueAsNewError
+	require.ErrorAs(t, err, &c)
+	var in Input
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(c.Input, &in))
+	return &in
+}
