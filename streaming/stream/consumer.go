@@ -23,8 +23,9 @@ type ConsumerOptions struct {
 	MaxPending int
 }
 
-// Consumer reads a log whose server remembers which messages were acknowledged, and delivers the others again. It does
-// not notice when messages were trimmed that it had not delivered yet: what its messages hold must tell.
+// Consumer reads a log whose server remembers which messages were acknowledged, and delivers the others again: later,
+// between newer ones, so that only first deliveries are in order. Who needs order uses a Reader and remembers where it
+// is. A Consumer does not notice when messages were trimmed that it had not delivered yet: what they hold must tell.
 type Consumer struct {
 	log      *Log
 	name     string

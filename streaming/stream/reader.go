@@ -26,7 +26,7 @@ const (
 // Times of a reader.
 const (
 	// readHeartbeat is how often the server says that it is still there while there is nothing to read.
-	readHeartbeat = 2 * time.Second
+	readHeartbeat = time.Second
 	// readExpires is how long one request for messages stays with the server.
 	readExpires = time.Minute
 	// readForgotten is when the server forgets a reader that asks for nothing.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -392,4 +393,33 @@ func TestNothingWaitsForAClosedConnection(t *testing.T) {
 	r.Close()
 	conn.Close() // once more is no harm
 	require.Less(t, time.Since(start), 5*time.Second)
+}
+
+func TestReaderGoesOnWhenTheServerForgotIt(t *testing.T) {
+	conn := streamtest.Start(t)
+	log := openLog(t, conn, "L")
+	w := writer(t, conn, log, 1)
+	appendAll(t, w, names(1, 3)...)
+	r, err := log.Read(t.Context(), 0)
+	require.NoError(t, err)
+	defer r.Close()
+	require.Equal(t, names(1, 3), read(t, r, 3))
+
+	js, err := jetstream.New(conn.NATS())
+	require.NoError(t, err)
+	of, err := js.Stream(t.Context(), "L")
+	require.NoError(t, err)
+	for name := range of.ConsumerNames(t.Context()).Name() {
+		require.NoError(t, of.DeleteConsumer(t.Context(), name))
+	}
+	appendAll(t, w, "m4")
+	require.Equal(t, []string{"m4"}, read(t, r, 1))
+
+	// That its log is gone is another matter.
+	require.NoError(t, conn.DeleteLog(t.Context(), "L"))
+	_, err = r.Next(t.Context())
+	require.ErrorIs(t, err, stream.ErrMissing)
+	openLog(t, conn, "L")
+	_, err = r.Next(t.Context())
+	require.Equal(t, failure.StreamTrimmed, failure.CodeOf(err), "another log of that name is not the same")
 }

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,14 +97,22 @@ func (l *Log) message(id string, data []byte) *nats.Msg {
 	return &nats.Msg{Subject: l.subject, Header: nats.Header{headerID: {id}}, Data: data}
 }
 
+// checkID makes sure that a message's id survives the way: it travels as a header line.
+func (l *Log) checkID(id string) error {
+	if id == "" || strings.ContainsAny(id, "\r\n") || strings.TrimSpace(id) != id {
+		return failure.Panic.Errorf("appending to log %s: %q cannot be the id of a message", l.name, id)
+	}
+	return nil
+}
+
 // Append appends a message and returns its sequence when it is on disk. An id that the server remembers from the last
 // two minutes is not appended again: the sequence it has is returned.
 //
 // An acknowledgement that does not come is asked for by publishing again, until ctx ends or for 30 s; after that only
 // the same id can be appended, as it may be in the log. FencedOff says that another writer took the log over, for good.
 func (w *Writer) Append(ctx context.Context, id string, data []byte) (uint64, error) {
-	if id == "" {
-		return 0, failure.Panic.Errorf("appending to log %s: a message needs an id", w.log.name)
+	if err := w.log.checkID(id); err != nil {
+		return 0, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,6 +204,9 @@ func (l *Log) NewSharedWriter() *SharedWriter { return &SharedWriter{l} }
 // two minutes is not appended again. An acknowledgement that does not come is asked for by publishing again, until ctx
 // ends or for 30 s.
 func (w *SharedWriter) Append(ctx context.Context, id string, data []byte) (uint64, error) {
+	if err := w.log.checkID(id); err != nil {
+		return 0, err
+	}
 	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	for delay := firstRetry; ; delay = nextRetry(delay) {
