@@ -1,0 +1,251 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+// book is a database in memory with a log of transactions, and the factory of sources that stream it. Positions are the
+// numbers of its transactions.
+type book struct {
+	mu        sync.Mutex
+	moved     chan struct{}
+	log       []graph.Transaction
+	elements  map[graph.ElementID]graph.Element
+	confirmed graph.Position
+	repeats   bool // sources send the last transactions again now and then, as after a reconnect
+
+	snapshots map[string]map[graph.ElementID]graph.Element
+	failChunk func(source.Chunk) error // asked before a chunk is read
+	readRows  func()                   // called between two batches of a chunk
+}
+
+func newBook() *book {
+	return &book{
+		moved: make(chan struct{}), elements: make(map[graph.ElementID]graph.Element),
+		snapshots: make(map[string]map[graph.ElementID]graph.Element),
+	}
+}
+
+func positionOf(n int) graph.Position {
+	if n == 0 {
+		return ""
+	}
+	return graph.Position(strconv.Itoa(n))
+}
+
+func (b *book) number(p graph.Position) int {
+	n, _ := strconv.Atoi(string(p))
+	return n
+}
+
+// commit applies changes as one transaction and returns its position.
+func (b *book) commit(changes ...graph.Change) graph.Position {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range changes {
+		if c.Op == graph.OpDelete {
+			delete(b.elements, c.Element.ID)
+		} else {
+			b.elements[c.Element.ID] = c.Element
+		}
+	}
+	position := positionOf(len(b.log) + 1)
+	b.log = append(b.log, graph.Transaction{Position: position, CommitTime: time.Now().UTC(), Changes: changes})
+	close(b.moved)
+	b.moved = make(chan struct{})
+	return position
+}
+
+func (b *book) end() graph.Position {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return positionOf(len(b.log))
+}
+
+func (b *book) confirmedAt() graph.Position {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.confirmed
+}
+
+var itemShape = graph.NewShape("id", "name", "amount")
+
+func item(op graph.Op, label string, id int, name string, amount int) graph.Change {
+	c := graph.Change{Op: op, Element: graph.Element{ID: graph.ElementID(fmt.Sprintf("%s:%d", label, id)), Labels: []string{label}}}
+	if op != graph.OpDelete {
+		c.Element.Shape = itemShape
+		c.Element.Values = []graph.Value{graph.Int(int64(id)), graph.String(name), graph.Int(int64(amount))}
+	}
+	return c
+}
+
+// Kind implements source.Factory.
+func (b *book) Kind() string { return "book" }
+
+// New implements source.Factory.
+func (b *book) New(json.RawMessage, source.Settings) (source.Source, error) {
+	return &bookSource{book: b}, nil
+}
+
+type bookSource struct{ *book }
+
+func (s *bookSource) Provision(context.Context) error { return nil }
+func (s *bookSource) Teardown(context.Context) error  { return nil }
+func (s *bookSource) Describe() map[string]string     { return map[string]string{"book": "in memory"} }
+
+// Run implements source.Source.
+func (s *bookSource) Run(ctx context.Context, from graph.Position, sink source.Sink) error {
+	confirm := func() {
+		s.mu.Lock()
+		if d := sink.Durable(); d.Compare(s.confirmed) > 0 {
+			s.confirmed = d
+		}
+		s.mu.Unlock()
+	}
+	next := s.number(from)
+	for {
+		sink.Tick()
+		s.mu.Lock()
+		pending, moved := s.log[min(next, len(s.log)):], s.moved
+		s.mu.Unlock()
+		for i := range pending {
+			tx := pending[i]
+			if err := sink.Append(ctx, &tx); err != nil {
+				confirm()
+				return err
+			}
+			next++
+		}
+		if s.repeats && len(pending) > 3 {
+			next -= 3
+			continue
+		}
+		sink.Idle(positionOf(next))
+		select {
+		case <-moved:
+		case <-sink.DurableChanged():
+			confirm()
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			confirm()
+			return ctx.Err()
+		}
+	}
+}
+
+// HoldSnapshot implements source.Snapshotter.
+func (s *bookSource) HoldSnapshot(ctx context.Context, ready func(source.Snapshot) error, alive func()) error {
+	s.mu.Lock()
+	snapshot := source.Snapshot{Name: fmt.Sprint("s", time.Now().UnixNano()), Position: positionOf(len(s.log)), System: "book", TakenAt: time.Now()}
+	s.snapshots[snapshot.Name] = maps.Clone(s.elements)
+	s.mu.Unlock()
+	if err := ready(snapshot); err != nil {
+		return err
+	}
+	for {
+		s.mu.Lock()
+		_, there := s.snapshots[snapshot.Name]
+		s.mu.Unlock()
+		if !there {
+			return failure.SnapshotLost.Errorf("snapshot %s is lost", snapshot.Name)
+		}
+		alive()
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			s.lose()
+			return nil
+		}
+	}
+}
+
+// lose ends all snapshots.
+func (b *book) lose() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.snapshots)
+}
+
+func (s *bookSource) snapshot(name string) (map[graph.ElementID]graph.Element, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows, there := s.snapshots[name]
+	if !there {
+		return nil, failure.SnapshotLost.Errorf("snapshot %s is lost", name)
+	}
+	return rows, nil
+}
+
+const chunkRows = 100
+
+// PlanSnapshot implements source.Snapshotter: chunks of a hundred keys of one label.
+func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, labels []string) ([]source.Chunk, error) {
+	rows, err := s.snapshot(snapshot.Name)
+	if err != nil {
+		return nil, err
+	}
+	byLabel := make(map[string][]string)
+	for id, e := range rows {
+		if label := e.Labels[0]; labels == nil || slices.Contains(labels, label) {
+			byLabel[label] = append(byLabel[label], string(id))
+		}
+	}
+	var chunks []source.Chunk
+	for _, label := range slices.Sorted(maps.Keys(byLabel)) {
+		ids := slices.Sorted(slices.Values(byLabel[label]))
+		for i := 0; i < len(ids); i += chunkRows {
+			c := source.Chunk{Number: len(chunks), Labels: []string{label}, Scope: label, From: ids[i], Rows: chunkRows}
+			if i+chunkRows < len(ids) {
+				c.To = ids[i+chunkRows]
+			}
+			chunks = append(chunks, c)
+		}
+	}
+	return chunks, nil
+}
+
+// ReadChunk implements source.Snapshotter.
+func (s *bookSource) ReadChunk(_ context.Context, snapshot source.Snapshot, c source.Chunk, emit func([]graph.Change) error) error {
+	if s.failChunk != nil {
+		if err := s.failChunk(c); err != nil {
+			return err
+		}
+	}
+	rows, err := s.snapshot(snapshot.Name)
+	if err != nil {
+		return err
+	}
+	var batch []graph.Change
+	for _, id := range slices.Sorted(maps.Keys(rows)) {
+		if e := rows[id]; e.Labels[0] == c.Scope && string(id) >= c.From && (c.To == "" || string(id) < c.To) {
+			batch = append(batch, graph.Change{Op: graph.OpInsert, Element: e})
+		}
+		if len(batch) == 30 {
+			if err := emit(batch); err != nil {
+				return err
+			}
+			batch = nil
+			if s.readRows != nil {
+				s.readRows()
+			}
+		}
+	}
+	return emit(batch)
+}
+
+// VerifySnapshot implements source.Snapshotter.
+func (s *bookSource) VerifySnapshot(_ context.Context, snapshot source.Snapshot) error {
+	_, err := s.snapshot(snapshot.Name)
+	return err
+}

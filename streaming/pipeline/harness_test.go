@@ -1,0 +1,158 @@
+package pipeline
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/index/memory"
+	"github.com/perdure/perdure/streaming/reaction"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is everything that stages need, in one process, with real parts but for the database.
+type rig struct {
+	t         *testing.T
+	conn      *stream.Conn
+	book      *book
+	index     index.Backend
+	reactions []reaction.Factory
+	attempts  atomic.Uint64
+}
+
+func newRig(t *testing.T) *rig {
+	server, err := stream.Serve(stream.ServerOptions{Dir: t.TempDir(), Log: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, server.Close(ctx))
+	})
+	conn, err := stream.Connect(t.Context(), stream.Options{Server: server, Name: t.Name(), Log: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(conn.Close)
+	return &rig{t: t, conn: conn, book: newBook(), index: memory.New()}
+}
+
+func (r *rig) host() *Host {
+	h, err := NewHost(Options{
+		Stream: r.conn, Sources: []source.Factory{r.book}, Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
+	})
+	require.NoError(r.t, err)
+	return h
+}
+
+var shop = component.SourceSpec{Name: "shop", Kind: "book"}
+
+func (r *rig) attempt(id component.ID) Attempt {
+	return Attempt{ID: id, Epoch: stream.Epoch{Generation: r.attempts.Add(1), Started: time.Now().UnixNano()}, Progress: &Progress{}}
+}
+
+// run is a stage that is running.
+type run struct {
+	t      *testing.T
+	drain  chan struct{}
+	cancel context.CancelFunc
+	done   chan error
+	status *Progress
+	epoch  stream.Epoch
+}
+
+func (r *rig) start(id component.ID, body func(context.Context, Attempt) error) *run {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := r.attempt(id)
+	running := &run{t: r.t, drain: make(chan struct{}), cancel: cancel, done: make(chan error, 1), status: a.Progress, epoch: a.Epoch}
+	a.Drain = running.drain
+	go func() { running.done <- body(ctx, a) }()
+	r.t.Cleanup(func() {
+		cancel()
+		running.result()
+	})
+	return running
+}
+
+func (r *run) result() error {
+	select {
+	case err := <-r.done:
+		r.done <- err
+		return err
+	case <-time.After(20 * time.Second):
+		r.t.Error("a stage does not end")
+		return context.DeadlineExceeded
+	}
+}
+
+// kill ends the stage at once.
+func (r *run) kill() {
+	r.cancel()
+	require.ErrorIs(r.t, r.result(), context.Canceled)
+}
+
+// drained ends the stage in good order.
+func (r *run) drained() {
+	close(r.drain)
+	require.NoError(r.t, r.result())
+}
+
+func (r *rig) startSource() *run {
+	h := r.host()
+	return r.start(shop.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, shop) })
+}
+
+func (r *rig) startQuery(spec component.QuerySpec) *run {
+	h := r.host()
+	return r.start(spec.ID(), func(ctx context.Context, a Attempt) error {
+		_, err := h.RunQuery(ctx, a, spec)
+		return err
+	})
+}
+
+// changeLog reads the whole change log: each transaction once and in order, or the test fails.
+func (r *rig) changeLog() []graph.Transaction {
+	log, err := r.conn.OpenLog(r.t.Context(), changeLog("default", "shop"))
+	require.NoError(r.t, err)
+	last, err := log.Last(r.t.Context())
+	require.NoError(r.t, err)
+	if last == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	var all []graph.Transaction
+	var position graph.Position
+	err = (&feed{source: "shop", log: log}).run(ctx, 0, func(m message) error {
+		for _, tx := range m.Transactions {
+			require.Positive(r.t, tx.Position.Compare(position), "%s follows %s", tx.Position, position)
+			position = tx.Position
+			all = append(all, tx)
+		}
+		require.GreaterOrEqual(r.t, m.Position.Compare(position), 0)
+		if m.sequence >= last.Sequence {
+			return errLoaded
+		}
+		return nil
+	})
+	require.ErrorIs(r.t, err, errLoaded)
+	return all
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, condition func() bool, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
