@@ -2,7 +2,7 @@
 
 SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X github.com/perdure/perdure/cmd/internal/version.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/perdure/perdure/cmd/internal/version.version=$(VERSION)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0

@@ -67,7 +67,11 @@ func hostID(file string) (string, error) {
 	if err != nil {
 		name = "host"
 	}
-	id := strings.ToLower(strings.Map(plain, name)) + "-" + uuid.NewString()[:8]
+	name = strings.Trim(strings.ToLower(strings.Map(plain, name)), "-")
+	id := "h" + uuid.NewString()[:8]
+	if name != "" {
+		id = name[:min(len(name), 40)] + "-" + id
+	}
 	return id, os.WriteFile(file, []byte(id+"\n"), 0o600)
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 
-	sdklog "go.temporal.io/sdk/log"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -28,18 +27,3 @@ func NewLogger(c config.Log, w io.Writer) (*zap.Logger, error) {
 	}
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
 }
-
-// TemporalLogger lets the Temporal SDK write to log.
-func TemporalLogger(log *zap.Logger) sdklog.Logger {
-	return temporalLogger{log.Named("temporal").WithOptions(zap.AddCallerSkip(1)).Sugar()}
-}
-
-type temporalLogger struct{ log *zap.SugaredLogger }
-
-func (l temporalLogger) Debug(msg string, pairs ...any) { l.log.Debugw(msg, pairs...) }
-func (l temporalLogger) Info(msg string, pairs ...any)  { l.log.Infow(msg, pairs...) }
-func (l temporalLogger) Warn(msg string, pairs ...any)  { l.log.Warnw(msg, pairs...) }
-func (l temporalLogger) Error(msg string, pairs ...any) { l.log.Errorw(msg, pairs...) }
-
-// With implements sdklog.WithLogger.
-func (l temporalLogger) With(pairs ...any) sdklog.Logger { return temporalLogger{l.log.With(pairs...)} }
