@@ -1,10 +1,20 @@
 package workflows
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 func TestSourceStartsStopsAndResumes(t *testing.T) {
@@ -36,4 +46,431 @@ func TestSourceStartsStopsAndResumes(t *testing.T) {
 	require.Error(t, h.GetWorkflowError())
 	require.Equal(t, []uint64{1, 2}, h.generations)
 	require.Equal(t, []string{"Validating", "Provisioning", "Starting", "Running", "Draining", "Stopped", "Starting", "Running", "Draining"}, h.phases)
+}
+
+// TestQuickCommandsKeepTheirOrder sends commands that all arrive before the workflow looks.
+func TestQuickCommandsKeepTheirOrder(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, time.Hour, drained, nil)
+	h.at(time.Minute, func() {
+		h.signal(CommandStop, nil)
+		h.signal(CommandResume, nil)
+		h.signal(CommandPause, nil)
+		h.signal(CommandStop, map[string]string{"requestId": "last"})
+	})
+	h.at(3*time.Hour, func() {
+		s := h.status()
+		require.Equal(t, Stopped, s.Desired)
+		require.Equal(t, PhaseStopped, s.Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+func TestCommandsThatCannotBeDoneAreRecorded(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 100*time.Hour, drained, nil)
+	type record struct{ name, outcome, problem string }
+	want := []record{
+		{"pause", Rejected, "decoding the payload"},
+		{"pause", Rejected, `unknown field "reeson"`},
+		{"stop", Rejected, "decoding the payload"},
+		{"pauze", Rejected, `there is no command "pauze"`},
+		{"setPosition", Rejected, "not available for source"},
+		{"skip", Rejected, "not available for source"},
+		{"rebootstrap", Rejected, "not available for source"},
+		{"delete", Rejected, `confirm is "other"`},
+		{"reconfigure", Rejected, "needs a spec"},
+		{"reconfigure", Rejected, `the spec declares "source.default.others"`},
+		{"resume", Noop, ""},
+		{"resetBreaker", Noop, ""},
+	}
+	h.at(time.Minute, func() {
+		h.signal("pause", []int{1, 2})
+		h.signal("pause", map[string]string{"reeson": "x"})
+		h.signal("stop", []byte{0xff, 0xfe})
+		h.signal("pauze", nil)
+		h.signal("setPosition", nil)
+		h.signal("skip", nil)
+		h.signal("rebootstrap", nil)
+		h.signal("delete", map[string]string{"confirm": "other"})
+		h.signal("reconfigure", nil)
+		h.signal("reconfigure", map[string]any{"spec": map[string]string{"name": "others"}})
+		h.signal("resume", nil)
+		h.signal("resetBreaker", nil)
+	})
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Len(t, s.Commands, len(want))
+		for i, w := range want {
+			require.Equal(t, w.name, s.Commands[i].Name)
+			require.Equal(t, w.outcome, s.Commands[i].Outcome, w.name)
+			require.Contains(t, s.Commands[i].Error, w.problem)
+		}
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+// TestInputsThatCannotBeUsed shows that no input, however wrong, ends a workflow.
+func TestInputsThatCannotBeUsed(t *testing.T) {
+	for name, c := range map[string]struct {
+		id      string
+		input   any
+		problem string
+	}{
+		"nothing":           {"source.default.orders", nil, "without an input"},
+		"not an object":     {"source.default.orders", "orders", "decoding the input"},
+		"no spec":           {"source.default.orders", map[string]string{}, "spec: is missing"},
+		"bad desired":       {"source.default.orders", map[string]any{"spec": map[string]string{"name": "orders"}, "desired": "Up"}, `is "Up"`},
+		"bad name":          {"source.default.orders", map[string]any{"spec": map[string]string{"name": "Orders"}}, "name:"},
+		"not the spec's":    {"source.default.other", map[string]any{"spec": map[string]string{"name": "orders"}}, `but the spec declares "source.default.orders"`},
+		"not a component's": {"mine", map[string]any{"spec": map[string]string{"name": "orders"}}, `the workflow's id is "mine"`},
+		"mistyped field":    {"source.default.orders", map[string]any{"spec": map[string]any{"name": 7}}, "decoding the spec"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, c.id)
+			h.healthy()
+			h.at(time.Minute, func() {
+				s := h.status()
+				require.Equal(t, PhaseNeedsOperator, s.Phase)
+				require.NotNil(t, s.Breaker.LastError)
+				require.Equal(t, failure.ConfigInvalid.ID, s.Breaker.LastError.Code)
+				require.Contains(t, s.Breaker.LastError.Message, c.problem)
+				require.NotEmpty(t, s.Breaker.LastError.Fix)
+				h.signal(CommandDelete, nil)
+			})
+			h.ExecuteWorkflow(TypeSource, c.input)
+			require.True(t, h.IsWorkflowCompleted())
+			require.NoError(t, h.GetWorkflowError())
+			var r Result
+			require.NoError(t, h.GetWorkflowResult(&r))
+			require.Equal(t, "Deleted", r.Outcome)
+			require.Empty(t, h.called, "nothing was provisioned, so nothing is torn down")
+		})
+	}
+}
+
+func TestUnknownFieldsOfTheInputReachTheValidation(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	var seen activities.SpecInput
+	h.OnActivity(sources.ValidateSource, mock.Anything, mock.Anything).Return(
+		func(_ context.Context, in activities.SpecInput) (activities.Checks, error) {
+			seen = in
+			return activities.Checks{}, coded(failure.ConfigInvalid)
+		}).Once()
+	h.healthy()
+	h.at(time.Minute, func() {
+		require.Equal(t, PhaseNeedsOperator, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, map[string]any{"spec": map[string]string{"name": "orders"}, "desird": "Paused", "x": 1})
+	require.Equal(t, []string{"desird", "x"}, seen.Unexpected)
+}
+
+func TestPermanentFailuresWaitForAnOperator(t *testing.T) {
+	codes := []*failure.Code{failure.ConfigInvalid, failure.AuthFailed, failure.BadRecord, failure.SlotMissing}
+	for _, code := range codes {
+		for _, command := range []string{CommandResume, CommandReconfigure} {
+			t.Run(code.Class.String()+" "+command, func(t *testing.T) {
+				h := newHarness(t, "source.default.orders")
+				h.loops(sources.SourceRun, time.Minute, activities.RunResult{}, coded(code)).Once()
+				h.healthy()
+				h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
+				h.at(100*time.Hour, func() {
+					s := h.status()
+					require.Equal(t, PhaseNeedsOperator, s.Phase)
+					require.Equal(t, code.ID, s.Breaker.LastError.Code)
+					require.Equal(t, []string{"the cause"}, s.Breaker.LastError.Causes)
+					require.NotEmpty(t, s.Breaker.LastError.Fix)
+					require.Equal(t, 1, h.count("SourceRun"), "nothing is retried")
+					payload := map[string]any{}
+					if command == CommandReconfigure {
+						payload["spec"] = json.RawMessage(`{"name":"orders","kind":"postgres","config":{"host":"db2"}}`)
+					}
+					h.signal(command, payload)
+				})
+				h.at(101*time.Hour, func() {
+					s := h.status()
+					require.Equal(t, PhaseRunning, s.Phase)
+					require.Equal(t, 2, h.count("ProvisionSource"), "the environment is checked again")
+					h.CancelWorkflow()
+				})
+				h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+				require.True(t, h.IsWorkflowCompleted())
+			})
+		}
+	}
+}
+
+func TestBreakerTriesLessAndLessOften(t *testing.T) {
+	h := newHarness(t, "reaction.default.lines")
+	h.healthy()
+	h.loops(reactions.ReactionRun, time.Second, activities.RunResult{}, coded(failure.Unreachable)).Times(8)
+	h.loops(reactions.ReactionRun, 1000*time.Hour, drained, nil)
+	var opened []time.Time
+	for i := range 200 {
+		h.at(time.Duration(i+1)*time.Minute, func() {
+			if s := h.status(); s.Phase == PhaseBreakerOpen && (len(opened) == 0 || !opened[len(opened)-1].Equal(*s.Breaker.OpenUntil)) {
+				opened = append(opened, *s.Breaker.OpenUntil)
+			}
+		})
+	}
+	h.at(201*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, breakerHalfOpen, s.Breaker.State)
+		require.Equal(t, 8, s.Breaker.Failures)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeReaction, input(reactionSpec))
+	require.True(t, h.IsWorkflowCompleted())
+	require.GreaterOrEqual(t, len(opened), 6)
+	require.Equal(t, 9, h.count("ReactionRun"))
+}
+
+func TestBreakerWaits(t *testing.T) {
+	var b Breaker
+	now := time.Unix(0, 0)
+	for _, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 30 * time.Minute, 30 * time.Minute} {
+		b.fail(now, "source.default.orders")
+		require.InEpsilon(t, want, b.OpenUntil.Sub(now), 0.21)
+		b.probe()
+		require.Equal(t, breakerHalfOpen, b.State)
+	}
+	b.reset()
+	require.Equal(t, Breaker{State: breakerClosed}, b)
+}
+
+func TestCommandsEndTheBreakersWait(t *testing.T) {
+	for _, command := range []string{CommandResume, CommandResetBreaker, CommandRestart} {
+		t.Run(command, func(t *testing.T) {
+			h := newHarness(t, "reaction.default.lines")
+			h.healthy()
+			h.loops(reactions.ReactionRun, time.Second, activities.RunResult{}, coded(failure.Unreachable)).Once()
+			h.loops(reactions.ReactionRun, 1000*time.Hour, drained, nil)
+			h.at(10*time.Second, func() {
+				require.Equal(t, PhaseBreakerOpen, h.status().Phase)
+				h.signal(command, nil)
+			})
+			h.at(11*time.Second, func() {
+				require.Equal(t, PhaseRunning, h.status().Phase)
+				h.CancelWorkflow()
+			})
+			h.ExecuteWorkflow(TypeReaction, input(reactionSpec))
+			require.True(t, h.IsWorkflowCompleted())
+		})
+	}
+}
+
+func TestDelete(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, time.Minute, drained, nil)
+	h.at(30*time.Second, func() { h.signal(CommandDelete, map[string]any{"confirm": "orders", "dropResources": false}) })
+	h.at(40*time.Second, func() { h.signal(CommandPause, nil) })
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.NoError(t, h.GetWorkflowError())
+	var r Result
+	require.NoError(t, h.GetWorkflowResult(&r))
+	require.Equal(t, "Deleted", r.Outcome)
+	require.Equal(t, "0/16B3748", r.Position)
+	require.Equal(t, 1, h.count("TeardownSource"))
+}
+
+func TestDeleteThatIsBlocked(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		h := newHarness(t, "source.default.orders")
+		h.OnActivity(sources.TeardownSource, mock.Anything, mock.Anything).Return(coded(failure.PermissionDenied)).Once()
+		h.healthy()
+		h.loops(sources.SourceRun, time.Minute, drained, nil)
+		h.at(30*time.Second, func() { h.signal(CommandDelete, nil) })
+		h.at(time.Hour, func() {
+			s := h.status()
+			require.Equal(t, PhaseDeleteBlocked, s.Phase)
+			require.Equal(t, failure.PermissionDenied.ID, s.Breaker.LastError.Code)
+			h.signal(CommandDelete, map[string]any{"force": force})
+		})
+		h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+		require.NoError(t, h.GetWorkflowError())
+		want := 2
+		if force {
+			want = 1
+		}
+		require.Equal(t, want, h.count("TeardownSource"))
+	}
+}
+
+func TestReconfigure(t *testing.T) {
+	const better = `{"name":"orders","kind":"postgres","config":{"host":"db2"},"policy":{"drainSeconds":36000}}`
+	h := newHarness(t, "source.default.orders")
+	h.OnActivity(sources.ValidateSource, mock.Anything, mock.MatchedBy(func(in activities.SpecInput) bool {
+		return string(in.Spec) == `{"name":"orders","kind":"nonsense"}`
+	})).Return(activities.Checks{}, coded(failure.ConfigInvalid))
+	h.healthy()
+	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
+	h.at(time.Minute, func() {
+		h.signal(CommandReconfigure, map[string]any{"spec": json.RawMessage(`{"name":"orders","kind":"nonsense"}`), "requestId": "bad"})
+	})
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase, "a spec that is not valid does no harm")
+		require.Equal(t, 1, s.SpecVersion)
+		require.Equal(t, Rejected, s.Commands[0].Outcome)
+		require.Contains(t, s.Commands[0].Error, "ConfigInvalid")
+		h.signal(CommandReconfigure, map[string]any{"spec": json.RawMessage(better), "baseSpecVersion": 1})
+	})
+	h.at(15*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, 2, s.SpecVersion)
+		require.Equal(t, uint64(2), s.Generation)
+		value, err := h.QueryWorkflow(QuerySpec)
+		require.NoError(t, err)
+		var spec json.RawMessage
+		require.NoError(t, value.Get(&spec))
+		require.JSONEq(t, better, string(spec))
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+// TestContinueAsNew runs a component over two histories.
+func TestContinueAsNew(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
+	h.at(time.Minute, func() { h.signal(CommandRestart, map[string]string{"requestId": "r1"}) })
+	h.at(15*time.Minute, func() { h.signal(CommandUpgrade, nil) })
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	in := continued(t, h.GetWorkflowError())
+	require.NotNil(t, in.Carry)
+	require.Equal(t, uint64(2), in.Carry.Generation)
+
+	h = newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
+	h.at(time.Minute, func() { h.signal(CommandRestart, map[string]string{"requestId": "r1"}) })
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, uint64(3), s.Generation)
+		require.Equal(t, "0/16B3748", s.Position)
+		require.Len(t, s.Commands, 2, "the first history's commands are known, and a repeated request is not done again")
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, in)
+	require.Zero(t, h.count("ValidateSource"))
+	require.Zero(t, h.count("ProvisionSource"))
+}
+
+func TestContinueAsNewWhereItCostsNothing(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.SetCurrentHistoryLength(longHistory + 1)
+	h.ExecuteWorkflow(TypeSource, Input{Spec: json.RawMessage(sourceSpec), Desired: Stopped})
+	in := continued(t, h.GetWorkflowError())
+	require.Equal(t, Stopped, in.Desired)
+	require.Zero(t, h.count("SourceRun"))
+}
+
+func TestContinueAsNewWhenSuggestedDrainsFirst(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
+	h.at(time.Minute, func() {
+		h.SetContinueAsNewSuggested(true)
+		h.signal(CommandResume, nil) // something happens
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	in := continued(t, h.GetWorkflowError())
+	require.Equal(t, "0/16B3748", in.Carry.Position)
+	require.Equal(t, 1, h.count("RequestDrain"))
+}
+
+// TestStateStaysSmall fills everything that is carried over with the longest that is accepted.
+func TestStateStaysSmall(t *testing.T) {
+	long := string(make([]byte, 5000))
+	var s State
+	for i := range 100 {
+		s.record(Command{RequestID: fmt.Sprintf("%0128d", i), Name: CommandPause, Outcome: Rejected, Error: long, Reason: long})
+	}
+	report := failure.Report{Message: long, Details: map[string]string{"stack": long}}
+	for range 20 {
+		report.Causes = append(report.Causes, long)
+	}
+	s.Breaker.LastError = &LastError{Report: trimmed(report)}
+	data, err := json.Marshal(s)
+	require.NoError(t, err)
+	require.Len(t, s.Commands, keptCommands)
+	require.Len(t, s.Requests, keptRequests)
+	t.Log(len(data))
+}
+
+func TestUpdatesAnswer(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
+	var paused, again Status
+	var refused error
+	h.at(time.Minute, func() {
+		h.UpdateWorkflow(CommandPause, "u1", callbacks(t, &paused, nil), map[string]string{"requestId": "p"})
+		h.UpdateWorkflow(CommandPause, "u2", callbacks(t, &again, nil), map[string]string{"requestId": "p"})
+		h.UpdateWorkflow(CommandSkip, "u3", callbacks(t, nil, &refused))
+	})
+	h.at(20*time.Minute, func() { h.CancelWorkflow() })
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.Equal(t, Paused, paused.Desired)
+	require.Len(t, again.Commands, 1)
+	require.ErrorContains(t, refused, "not available for source")
+}
+
+func callbacks(t *testing.T, status *Status, refused *error) *testsuite.TestUpdateCallback {
+	return &testsuite.TestUpdateCallback{
+		OnAccept: func() { require.Nil(t, refused) },
+		OnReject: func(err error) {
+			require.NotNil(t, refused)
+			*refused = err
+		},
+		OnComplete: func(answer any, err error) {
+			require.NoError(t, err)
+			*status, _ = answer.(Status)
+		},
+	}
+}
+
+// TestLoopThatDoesNotEnd goes through all steps of ending it.
+func TestLoopThatDoesNotEnd(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
+	h.at(time.Minute, func() { h.signal(CommandStop, nil) })
+	h.at(5*time.Minute, func() {
+		require.Equal(t, PhaseStopped, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(`{"name":"orders"}`))
+	require.Equal(t, 1, h.count("RequestDrain"))
+}
+
+func TestHostThatDoesNotTakeTheRun(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{},
+		temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)).Once()
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+	h.at(time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, 2, h.count("PlaceComponent"))
+		require.Nil(t, s.Breaker.LastError)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 }

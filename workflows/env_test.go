@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	sourceSpec   = `{"name":"orders","kind":"postgres","config":{"host":"db"}}`
+	sourceSpec   = `{"name":"orders","kind":"postgres","config":{"host":"db"},"policy":{"drainSeconds":36000}}`
 	querySpec    = `{"name":"big","query":"MATCH (o:Order) RETURN o.id AS id","sources":["orders"]}`
 	reactionSpec = `{"name":"lines","kind":"log","queries":["big"]}`
 )
@@ -39,8 +39,6 @@ type harness struct {
 	called      []string // activities, in order
 	generations []uint64 // of runs
 	phases      []string // as upserted
-	run         func(ctx context.Context, in activities.RunInput) (activities.RunResult, error)
-	drain       chan struct{}
 }
 
 func newHarness(t *testing.T, id string) *harness {
@@ -101,12 +99,11 @@ func (h *harness) healthy() {
 			}
 			return activities.Placement{Generation: generation, Queue: activities.QueueRun}, nil
 		}).Maybe()
-	// A loop that runs for ever cannot be mocked as one that blocks: time would stand still. It is one that takes a year,
-	// unless it is drained.
 	h.OnActivity(control.RequestDrain, mock.Anything, mock.Anything).Return(nil).Maybe()
 }
 
-// loops makes runs end with an outcome a while after they began.
+// loops makes runs end a while after they began. They take no notice of a drain: an activity that blocks would make the
+// environment's clock stand still.
 func (h *harness) loops(run any, after time.Duration, result activities.RunResult, err error) *testsuite.MockCallWrapper {
 	return h.OnActivity(run, mock.Anything, mock.Anything).Return(result, err).After(after)
 }

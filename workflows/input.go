@@ -45,9 +45,24 @@ type Result struct {
 
 const maxInput = 64 << 10
 
-// decodeInput reads what a workflow was started with.
+// decodeInput reads what a workflow was started with. What it returns with an error is fit to wait for an operator with.
 func decodeInput(raw converter.RawValue) (Input, error) {
-	in := Input{Desired: Running}
+	in, err := decodeFields(raw)
+	switch in.Desired {
+	case Running, Paused, Stopped:
+	case "":
+		in.Desired = Running
+	default:
+		if err == nil {
+			err = failure.ConfigInvalid.Errorf("desired: must be Running, Paused or Stopped, is %q", in.Desired)
+		}
+		in.Desired = Running
+	}
+	return in, err
+}
+
+func decodeFields(raw converter.RawValue) (Input, error) {
+	var in Input
 	data := payloadData(raw)
 	if len(data) == 0 {
 		return in, failure.ConfigInvalid.Errorf(`the workflow was started without an input; it needs {"spec":{...}}`)
@@ -60,13 +75,6 @@ func decodeInput(raw converter.RawValue) (Input, error) {
 	}
 	if len(data) > maxInput {
 		return in, failure.ConfigInvalid.Errorf("the input has %d bytes; the most is %d", len(data), maxInput)
-	}
-	switch in.Desired {
-	case "":
-		in.Desired = Running
-	case Running, Paused, Stopped:
-	default:
-		return in, failure.ConfigInvalid.Errorf("desired: must be Running, Paused or Stopped, is %q", in.Desired)
 	}
 	in.unexpected = unexpectedFields(data, "spec", "desired", "requestedBy", "carry")
 	return in, nil
