@@ -34,3 +34,28 @@ func Children(e Expr) []Expr {
 	}
 	return nil
 }
+
+// WalkQuery walks all expressions of a query in the order of the text.
+func WalkQuery(q *Query, visit func(Expr) bool) {
+	for _, c := range q.Clauses {
+		switch c := c.(type) {
+		case *Match:
+			for _, p := range c.Patterns {
+				for i, n := range p.Nodes {
+					if i > 0 {
+						r := p.Relationships[i-1]
+						Walk(r.Properties, visit)
+						Walk(r.Where, visit)
+					}
+					Walk(n.Properties, visit)
+					Walk(n.Where, visit)
+				}
+			}
+			Walk(c.Where, visit)
+		case *Return:
+			for _, item := range c.Items {
+				Walk(item.Expr, visit)
+			}
+		}
+	}
+}

@@ -1,0 +1,236 @@
+// Package eval turns expressions into closures over an array of slots.
+//
+// Evaluation is a function of the slots alone: the same row gives the same value or the same error whenever it is
+// evaluated, which is what makes retraction exact. Errors belong to the row.
+package eval
+
+import (
+	"fmt"
+
+	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/cypher/token"
+	"github.com/perdure/perdure/streaming/graph"
+)
+
+// Func is a compiled expression.
+type Func func(*Env) (graph.Value, error)
+
+// Env is what closures read: the slots of the row at hand. It belongs to one goroutine.
+type Env struct {
+	Slots []graph.Value
+	sites []site // one per property access in the text
+}
+
+// site remembers where a property was in the shape that came last, which is nearly always the shape that comes next.
+type site struct {
+	shape *graph.Shape
+	slot  int
+}
+
+// NewEnv returns an environment for the expressions of c.
+func (c *Compiler) NewEnv(slots int) *Env {
+	return &Env{Slots: make([]graph.Value, slots), sites: make([]site, c.sites)}
+}
+
+// Compiler compiles the expressions of one query.
+type Compiler struct {
+	// Slot resolves a variable.
+	Slot func(name string) (slot int, ok bool)
+	// Replace, when set, may give an expression a slot that holds its value, as for what aggregation has computed.
+	Replace func(ast.Expr) (slot int, ok bool)
+	// Parameters are the values of $name.
+	Parameters map[string]graph.Value
+	// Errs takes everything that is wrong.
+	Errs *token.Errors
+
+	sites int
+}
+
+// Compile compiles e. Problems are added to Errs, and what is returned must then not be called.
+func (c *Compiler) Compile(e ast.Expr) Func {
+	if c.Replace != nil {
+		if slot, ok := c.Replace(e); ok {
+			return Slot(slot)
+		}
+	}
+	switch e := e.(type) {
+	case *ast.Literal:
+		return constant(e.Value)
+	case *ast.Parameter:
+		v, ok := c.Parameters[e.Name]
+		if !ok {
+			c.Errs.Add(e.Range, "the parameter $%s has no value", ast.FormatName(e.Name))
+		}
+		return constant(v)
+	case *ast.Variable:
+		slot, ok := c.Slot(e.Name)
+		if !ok {
+			c.Errs.Add(e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
+		}
+		return Slot(slot)
+	case *ast.Property:
+		return c.property(e)
+	case *ast.LabelTest:
+		return c.labelTest(e)
+	case *ast.Unary:
+		return c.unary(e)
+	case *ast.Binary:
+		return c.binary(e)
+	case *ast.Comparison:
+		return c.comparison(e)
+	case *ast.NullTest:
+		operand, not := c.Compile(e.Operand), e.Not
+		return func(env *Env) (graph.Value, error) {
+			v, err := operand(env)
+			return graph.Bool(v.IsNull() != not), err
+		}
+	case *ast.ListLiteral:
+		return c.list(e)
+	case *ast.MapLiteral:
+		return c.mapLiteral(e)
+	case *ast.Call:
+		c.Errs.Add(e.Range, "the function %s is not supported yet", e.Name)
+		return constant(graph.Null)
+	}
+	panic(fmt.Sprintf("eval: no rule for %T", e))
+}
+
+func constant(v graph.Value) Func {
+	return func(*Env) (graph.Value, error) { return v, nil }
+}
+
+// Slot returns an expression that is a slot's value.
+func Slot(slot int) Func {
+	return func(env *Env) (graph.Value, error) { return env.Slots[slot], nil }
+}
+
+func (c *Compiler) property(e *ast.Property) Func {
+	name, at := e.Name, c.sites
+	c.sites++
+	if v, ok := e.Subject.(*ast.Variable); ok && c.Replace == nil {
+		if slot, ok := c.Slot(v.Name); ok {
+			return func(env *Env) (graph.Value, error) { return env.property(&env.Slots[slot], name, at) }
+		}
+	}
+	subject := c.Compile(e.Subject)
+	return func(env *Env) (graph.Value, error) {
+		v, err := subject(env)
+		if err != nil {
+			return graph.Null, err
+		}
+		return env.property(&v, name, at)
+	}
+}
+
+func (env *Env) property(v *graph.Value, name string, at int) (graph.Value, error) {
+	switch v.Kind() {
+	case graph.KindNull:
+		return graph.Null, nil
+	case graph.KindNode, graph.KindRelationship:
+		e := v.AsElement()
+		if e.Shape == nil {
+			return graph.Null, nil
+		}
+		s := &env.sites[at]
+		if s.shape != e.Shape {
+			s.shape, s.slot = e.Shape, e.Shape.Slot(name)
+		}
+		if s.slot < 0 || s.slot >= len(e.Values) {
+			return graph.Null, nil
+		}
+		return e.Values[s.slot], nil
+	case graph.KindMap:
+		return v.AsMap().Get(name), nil
+	}
+	return graph.Null, fmt.Errorf("a %s has no property %s", v.Kind(), name)
+}
+
+func (c *Compiler) labelTest(e *ast.LabelTest) Func {
+	subject, labels := c.Compile(e.Subject), e.Labels
+	return func(env *Env) (graph.Value, error) {
+		v, err := subject(env)
+		switch {
+		case err != nil || v.IsNull():
+			return graph.Null, err
+		case v.Kind() != graph.KindNode && v.Kind() != graph.KindRelationship:
+			return graph.Null, fmt.Errorf("a %s has no labels", v.Kind())
+		}
+		return graph.Bool(HasLabels(v.AsElement().Labels, labels)), nil
+	}
+}
+
+// HasLabels reports whether an element with these labels satisfies a label expression; nil asks for nothing.
+func HasLabels(labels []string, want ast.LabelExpr) bool {
+	switch want := want.(type) {
+	case *ast.LabelName:
+		for _, l := range labels {
+			if l == want.Name.Text {
+				return true
+			}
+		}
+		return false
+	case *ast.LabelAny:
+		return len(labels) > 0
+	case *ast.LabelNot:
+		return !HasLabels(labels, want.Operand)
+	case *ast.LabelBinary:
+		if left := HasLabels(labels, want.Left); left == want.Or {
+			return left
+		}
+		return HasLabels(labels, want.Right)
+	}
+	return true
+}
+
+func (c *Compiler) list(e *ast.ListLiteral) Func {
+	items := make([]Func, len(e.Items))
+	for i, item := range e.Items {
+		items[i] = c.Compile(item)
+	}
+	return c.fold(e, func(env *Env) (graph.Value, error) {
+		values, err := evalAll(env, items)
+		return graph.List(values), err
+	})
+}
+
+func (c *Compiler) mapLiteral(e *ast.MapLiteral) Func {
+	keys, order := MapKeys(e, c.Errs)
+	items := make([]Func, len(order))
+	for i, from := range order {
+		items[i] = c.Compile(e.Values[from])
+	}
+	return c.fold(e, func(env *Env) (graph.Value, error) {
+		values, err := evalAll(env, items)
+		return graph.MapOf(&graph.Map{Keys: keys, Values: values}), err
+	})
+}
+
+func evalAll(env *Env, items []Func) ([]graph.Value, error) {
+	values := make([]graph.Value, len(items))
+	for i, item := range items {
+		v, err := item(env)
+		if err != nil {
+			return nil, err
+		}
+		values[i] = v
+	}
+	return values, nil
+}
+
+// fold evaluates a list or map of constants once.
+func (c *Compiler) fold(e ast.Expr, f Func) Func {
+	fixed := true
+	ast.Walk(e, func(e ast.Expr) bool {
+		switch e.(type) {
+		case *ast.Literal, *ast.Parameter, *ast.ListLiteral, *ast.MapLiteral:
+		default:
+			fixed = false
+		}
+		return fixed
+	})
+	if !fixed {
+		return f
+	}
+	v, err := f(&Env{})
+	return func(*Env) (graph.Value, error) { return v, err }
+}

@@ -1,0 +1,195 @@
+package operator
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/big"
+
+	"github.com/cockroachdb/apd/v3"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/eval"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+)
+
+// sum is sum or avg. Integers, decimals and floats are added up apart and without any rounding, so that taking a number
+// out leaves exactly what was there before it came in, whatever came between.
+type sum struct {
+	average                  bool
+	ints, decimals, floats   int64 // how many of each, those that are not finite included
+	nans, positive, negative int64 // floats and decimals that are not finite
+	intHigh                  int64 // 128 bits: the sum of 2^63 integers fits
+	intLow                   uint64
+	decimal                  apd.Decimal
+	float                    exactFloat
+}
+
+func (s *sum) check(v graph.Value) error {
+	if s.average {
+		return wantNumber("avg", v)
+	}
+	return wantNumber("sum", v)
+}
+
+func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
+	switch v.Kind() {
+	case graph.KindInt:
+		s.ints += int64(weight)
+		s.addInt(v.AsInt(), weight)
+	case graph.KindFloat:
+		s.floats += int64(weight)
+		if f := v.AsFloat(); math.IsNaN(f) || math.IsInf(f, 0) {
+			s.addSpecial(f, weight)
+		} else {
+			s.float.add(f, weight)
+		}
+	default:
+		s.decimals += int64(weight)
+		d := v.AsDecimal()
+		if d.Form != apd.Finite {
+			s.addSpecial(eval.ToFloat(v), weight)
+			break
+		}
+		if weight < 0 {
+			d = new(apd.Decimal).Neg(d)
+		}
+		if err := eval.AddDecimal(&s.decimal, &s.decimal, d); err != nil {
+			return err
+		}
+	}
+	if s.ints < 0 || s.floats < 0 || s.decimals < 0 {
+		return errState
+	}
+	return nil
+}
+
+func (s *sum) addInt(i int64, weight int) {
+	high := uint64(i >> 63) // sign extension
+	var carry uint64
+	if weight > 0 {
+		s.intLow, carry = add64(s.intLow, uint64(i))
+		s.intHigh += int64(high) + int64(carry)
+		return
+	}
+	s.intLow, carry = sub64(s.intLow, uint64(i))
+	s.intHigh -= int64(high) + int64(carry)
+}
+
+func (s *sum) addSpecial(f float64, weight int) {
+	switch {
+	case math.IsNaN(f):
+		s.nans += int64(weight)
+	case f > 0:
+		s.positive += int64(weight)
+	default:
+		s.negative += int64(weight)
+	}
+}
+
+var errSumOverflow = errors.New("integer overflow in sum")
+
+func (s *sum) value(index.Batch) (graph.Value, error) {
+	n := s.ints + s.floats + s.decimals
+	switch {
+	case n == 0 && s.average:
+		return graph.Null, nil
+	case s.nans+s.positive+s.negative > 0:
+		return s.special(), nil
+	case s.floats > 0:
+		f := s.float.plus(s.bigInt()) + eval.ToFloat(graph.Decimal(&s.decimal))
+		if s.average {
+			f /= float64(n)
+		}
+		return graph.Float(f), nil
+	case s.decimals > 0:
+		return s.decimalValue(n)
+	case s.average:
+		f, _ := new(big.Float).SetInt(s.bigInt()).Float64()
+		return graph.Float(f / float64(n)), nil
+	case s.intHigh != int64(s.intLow)>>63:
+		return graph.Null, errSumOverflow
+	}
+	return graph.Int(int64(s.intLow)), nil
+}
+
+func (s *sum) special() graph.Value {
+	f := math.NaN()
+	switch {
+	case s.nans > 0 || s.positive > 0 && s.negative > 0:
+	case s.positive > 0:
+		f = math.Inf(1)
+	default:
+		f = math.Inf(-1)
+	}
+	if s.floats > 0 {
+		return graph.Float(f)
+	}
+	d := &apd.Decimal{Form: apd.NaN}
+	if !math.IsNaN(f) {
+		d.Form, d.Negative = apd.Infinite, f < 0
+	}
+	return graph.Decimal(d)
+}
+
+// decimalValue has no zeros behind the last digit that counts: they would tell of numbers that are gone.
+func (s *sum) decimalValue(n int64) (graph.Value, error) {
+	d := new(apd.Decimal)
+	whole := apd.NewWithBigInt(new(apd.BigInt).SetMathBigInt(s.bigInt()), 0)
+	if err := eval.AddDecimal(d, &s.decimal, whole); err != nil {
+		return graph.Null, err
+	}
+	if s.average {
+		if err := eval.DivideDecimal(d, d, apd.New(n, 0)); err != nil {
+			return graph.Null, err
+		}
+	}
+	return graph.Decimal(reduce(d)), nil
+}
+
+func reduce(d *apd.Decimal) *apd.Decimal {
+	d.Reduce(d)
+	if d.Exponent > 0 && d.Exponent < 400 {
+		// 1E+2 is 100 in a column of amounts.
+		scale := new(apd.BigInt).Exp(apd.NewBigInt(10), apd.NewBigInt(int64(d.Exponent)), nil)
+		d.Coeff.Mul(&d.Coeff, scale)
+		d.Exponent = 0
+	}
+	return d
+}
+
+func (s *sum) bigInt() *big.Int {
+	i := big.NewInt(s.intHigh)
+	return i.Lsh(i, 64).Add(i, new(big.Int).SetUint64(s.intLow))
+}
+
+func (s *sum) append(dst []byte) []byte {
+	for _, n := range [...]int64{s.ints, s.decimals, s.floats, s.nans, s.positive, s.negative} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	dst = binary.AppendVarint(dst, s.intHigh)
+	dst = binary.AppendUvarint(dst, s.intLow)
+	if s.decimals > 0 {
+		dst = graph.AppendValue(dst, graph.Decimal(reduce(new(apd.Decimal).Set(&s.decimal))))
+	}
+	if s.floats > 0 {
+		dst = s.float.append(dst)
+	}
+	return dst
+}
+
+func (s *sum) read(r *store.Reader) {
+	for _, n := range [...]*int64{&s.ints, &s.decimals, &s.floats, &s.nans, &s.positive, &s.negative} {
+		*n = int64(r.Uvarint())
+	}
+	s.intHigh, s.intLow = r.Varint(), r.Uvarint()
+	if s.decimals > 0 {
+		if v := r.Value(); v.Kind() == graph.KindDecimal {
+			s.decimal.Set(v.AsDecimal())
+		}
+	}
+	if s.floats > 0 {
+		s.float.read(r)
+	}
+}

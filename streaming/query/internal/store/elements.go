@@ -1,0 +1,332 @@
+package store
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+)
+
+// Relevance says what a plan wants to know of elements with given labels.
+type Relevance struct {
+	// Positions has a bit for each pattern position where such an element may stand. None: it is not stored.
+	Positions uint64
+	// Properties are those that are kept, ascending; All keeps every one.
+	Properties []string
+	All        bool
+}
+
+// Element is a stored element. It is immutable.
+type Element struct {
+	graph.Element
+	Positions uint64 // where it may stand
+	size      int
+}
+
+func sizeOf(e *Element) int { return e.size }
+
+// elementOverhead is about what a cached element takes beside its record: structs, map entry, key.
+const elementOverhead = 256
+
+// Elements is the graph store: elements by id, adjacency by node, and scans by pattern position.
+type Elements struct {
+	relevance func(labels []string, relationship bool) Relevance
+	scanned   uint64 // positions that the plan scans
+	names     names
+	cache     *Cache[graph.ElementID, *Element]
+	kinds     map[string]*kind
+	lastKind  *kind
+	key, buf  []byte
+	count     int64
+}
+
+// kind is what elements with the same labels have in common.
+type kind struct {
+	labels       []string
+	relationship bool
+	relevance    Relevance
+	shape        *graph.Shape // of Properties, made when first needed
+	from         map[*graph.Shape][]int
+}
+
+// maxShapes bounds how many foreign shapes a kind remembers, as a source might make a new one for each element.
+const maxShapes = 256
+
+// NewElements returns the store for a plan; scanned are the positions that the plan will Scan.
+func NewElements(relevance func(labels []string, relationship bool) Relevance, scanned uint64, cacheBytes int) *Elements {
+	return &Elements{
+		relevance: relevance, scanned: scanned, kinds: make(map[string]*kind),
+		cache: NewCache[graph.ElementID, *Element](cacheBytes),
+	}
+}
+
+// Load forgets everything cached and reads the interned names.
+func (s *Elements) Load(r index.Reader, count int64) error {
+	s.cache.Clear()
+	clear(s.kinds)
+	s.lastKind, s.count = nil, count
+	return s.names.load(r)
+}
+
+// Count returns the number of stored elements.
+func (s *Elements) Count() int64 { return s.count }
+
+// Age lets the cache drop what was not used lately.
+func (s *Elements) Age() { s.cache.Age() }
+
+func (s *Elements) kind(labels []string, relationship bool) *kind {
+	if k := s.lastKind; k != nil && k.relationship == relationship && slices.Equal(k.labels, labels) {
+		return k
+	}
+	name := joinNames(labels)
+	if relationship {
+		name += "\xff"
+	}
+	k, ok := s.kinds[name]
+	if !ok {
+		own := make([]string, len(labels))
+		for i, l := range labels {
+			own[i] = strings.Clone(l)
+		}
+		k = &kind{labels: own, relationship: relationship, relevance: s.relevance(own, relationship), from: map[*graph.Shape][]int{}}
+		s.kinds[name] = k
+	}
+	s.lastKind = k
+	return k
+}
+
+// Get returns a stored element, or nil.
+func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
+	if e, ok := s.cache.Get(id, sizeOf); ok {
+		return e, nil
+	}
+	s.key = appendElementKey(s.key[:0], id)
+	record, found, err := r.Get(s.key)
+	if err != nil || !found {
+		return nil, err
+	}
+	e, err := s.decode(graph.ElementID(strings.Clone(string(id))), slices.Clone(record))
+	if err != nil {
+		return nil, err
+	}
+	s.cache.Put(e.ID, e, e.size)
+	return e, nil
+}
+
+// Prune returns what is stored of an element, or nil when that is nothing. Unchanged values come from old, which may be
+// nil; with partial all properties that e does not give do.
+func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial bool) (*Element, error) {
+	k := s.kind(e.Labels, e.IsRelationship())
+	if k.relevance.Positions == 0 {
+		return nil, nil
+	}
+	stored := &Element{Positions: k.relevance.Positions}
+	stored.ID, stored.Labels, stored.Start, stored.End = e.ID, k.labels, e.Start, e.End
+	from, err := s.shapeOf(b, k, e, old, partial, stored)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(stored.Shape.Names()); n > 0 {
+		stored.Values = make([]graph.Value, n)
+	}
+	for i := range stored.Values {
+		given := from[i] >= 0 && from[i] < len(e.Values)
+		switch {
+		case given && e.Values[from[i]].Kind() != graph.KindUnchanged:
+			stored.Values[i] = e.Values[from[i]]
+		case old != nil && (given || partial && from[i] < 0):
+			stored.Values[i] = old.Get(stored.Shape.Names()[i])
+		}
+	}
+	return stored, nil
+}
+
+// shapeOf sets the shape that e is stored with and returns for each of its slots the slot of e, or -1.
+func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Element, partial bool, stored *Element) (from []int, err error) {
+	var props []string
+	switch {
+	case !k.relevance.All:
+		if k.shape == nil {
+			if k.shape, err = s.names.shape(b, k.relevance.Properties); err != nil {
+				return nil, err
+			}
+		}
+		stored.Shape = k.shape
+	default:
+		if e.Shape != nil {
+			props = slices.Clone(e.Shape.Names())
+		}
+		if partial && old != nil {
+			props = append(props, old.Shape.Names()...)
+		}
+		slices.Sort(props)
+		if stored.Shape, err = s.names.shape(b, slices.Compact(props)); err != nil {
+			return nil, err
+		}
+	}
+	cacheable := !partial
+	if from, ok := k.from[e.Shape]; ok && cacheable {
+		return from, nil
+	}
+	from = make([]int, len(stored.Shape.Names()))
+	for i, name := range stored.Shape.Names() {
+		if from[i] = -1; e.Shape != nil {
+			from[i] = e.Shape.Slot(name)
+		}
+	}
+	if cacheable {
+		if len(k.from) >= maxShapes {
+			clear(k.from)
+		}
+		k.from[e.Shape] = from
+	}
+	return from, nil
+}
+
+// Put stores e in place of old; either may be nil, and then both ids are the same. It returns what is stored, which
+// shares nothing with the message that e came in.
+func (s *Elements) Put(b index.Batch, old, e *Element) (*Element, error) {
+	if e == nil {
+		return nil, s.remove(b, old)
+	}
+	record, err := s.encode(b, e)
+	if err != nil {
+		return nil, err
+	}
+	s.key = appendElementKey(s.key[:0], e.ID)
+	if err := b.Set(s.key, record); err != nil {
+		return nil, err
+	}
+	id := graph.ElementID("")
+	if old != nil {
+		id = old.ID
+	} else {
+		id = graph.ElementID(strings.Clone(string(e.ID)))
+		s.count++
+	}
+	own, err := s.decode(id, slices.Clone(record))
+	if err != nil {
+		return nil, err
+	}
+	s.cache.Put(own.ID, own, own.size)
+	return own, s.link(b, old, own)
+}
+
+func (s *Elements) remove(b index.Batch, old *Element) error {
+	s.cache.Delete(old.ID)
+	s.count--
+	s.key = appendElementKey(s.key[:0], old.ID)
+	if err := b.Delete(s.key); err != nil {
+		return err
+	}
+	return s.link(b, old, nil)
+}
+
+// link keeps adjacency and scans as e wants them, where old wanted them otherwise.
+func (s *Elements) link(b index.Batch, old, e *Element) error {
+	var was, is uint64
+	if old != nil {
+		was = old.Positions & s.scanned
+	}
+	if e != nil {
+		is = e.Positions & s.scanned
+	}
+	for changed := was ^ is; changed != 0; changed &= changed - 1 {
+		position := bits.TrailingZeros64(changed)
+		id, write := graph.ElementID(""), b.Delete
+		if is&(1<<position) != 0 {
+			id, write = e.ID, func(key []byte) error { return b.Set(key, nil) }
+		} else {
+			id = old.ID
+		}
+		s.key = appendPositionKey(s.key[:0], position, id)
+		if err := write(s.key); err != nil {
+			return err
+		}
+	}
+	linked := func(e *Element) bool { return e != nil && e.IsRelationship() }
+	if linked(old) && linked(e) && old.Start == e.Start && old.End == e.End && old.Labels[0] == e.Labels[0] {
+		return nil
+	}
+	if linked(old) {
+		err := s.eachEnd(b, old, func(key []byte, _ graph.ElementID) error { return b.Delete(key) })
+		if err != nil {
+			return err
+		}
+	}
+	if linked(e) {
+		return s.eachEnd(b, e, func(key []byte, other graph.ElementID) error { return b.Set(key, []byte(other)) })
+	}
+	return nil
+}
+
+func (s *Elements) eachEnd(b index.Batch, e *Element, write func(key []byte, other graph.ElementID) error) error {
+	label, err := s.names.label(b, e.Labels[0])
+	if err != nil {
+		return err
+	}
+	s.key = appendAdjacencyKey(s.key[:0], e.Start, Outgoing, label, e.ID)
+	if err := write(s.key, e.End); err != nil {
+		return err
+	}
+	s.key = appendAdjacencyKey(s.key[:0], e.End, Incoming, label, e.ID)
+	return write(s.key, e.Start)
+}
+
+// encode returns the record of e; it is valid until the next call.
+func (s *Elements) encode(b index.Batch, e *Element) ([]byte, error) {
+	number := s.names.byPointer[e.Shape]
+	buf := binary.AppendUvarint(s.buf[:0], uint64(number))
+	buf = binary.AppendUvarint(buf, uint64(len(e.Labels)))
+	for _, l := range e.Labels {
+		number, err := s.names.label(b, l)
+		if err != nil {
+			return nil, err
+		}
+		buf = binary.AppendUvarint(buf, uint64(number))
+	}
+	buf = append(binary.AppendUvarint(buf, uint64(len(e.Start))), e.Start...)
+	buf = append(binary.AppendUvarint(buf, uint64(len(e.End))), e.End...)
+	for _, v := range e.Values {
+		buf = graph.AppendValue(buf, v)
+	}
+	s.buf = buf
+	return buf, nil
+}
+
+// decode reads a record, which the element keeps.
+func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
+	r := Reader{Src: record}
+	number := r.Uvarint()
+	if number >= uint64(len(s.names.shapes)) {
+		return nil, corrupt("an element")
+	}
+	e := &Element{size: len(record) + len(id) + elementOverhead}
+	e.ID, e.Shape = id, s.names.shapes[number]
+	var labels [8]string
+	list := labels[:0]
+	for n := r.Uvarint(); n > 0 && r.Err == nil; n-- {
+		number := r.Uvarint()
+		if number >= uint64(len(s.names.labels)) {
+			return nil, corrupt("an element")
+		}
+		list = append(list, s.names.labels[number])
+	}
+	e.Start, e.End = graph.ElementID(r.Text()), graph.ElementID(r.Text())
+	if n := len(e.Shape.Names()); n > 0 && r.Err == nil {
+		e.Values = make([]graph.Value, n)
+		for i := range e.Values {
+			e.Values[i] = r.Value()
+		}
+		e.size += 24 * n
+	}
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	k := s.kind(list, e.IsRelationship())
+	e.Labels, e.Positions = k.labels, k.relevance.Positions
+	return e, nil
+}

@@ -1,0 +1,199 @@
+package query
+
+import (
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+// Loading stores elements only. Sealing then evaluates the query once on the whole graph, in batches that are small
+// enough for memory, and remembers after each how far it is.
+const (
+	sealNone     = iota
+	sealMatches  // the view is being filled; the cursor is the last element
+	sealSnapshot // the view is being turned into events; the cursor is the last row
+)
+
+// sealElements and sealRows bound what one batch of sealing takes in.
+const (
+	sealElements = 4096
+	sealRows     = 16384
+)
+
+// Load takes changes while the state is empty or loading: no events, no order between elements. The token is stored in
+// the same batch, so that loading goes on where it stopped.
+func (q *Query) Load(source string, token []byte, changes []graph.Change) error {
+	if q.Phase() == Empty && q.meta.SealStage == sealNone {
+		q.meta.Phase = byte(Loading)
+	}
+	if err := q.want(Loading); err != nil {
+		return err
+	}
+	if q.meta.SealStage != sealNone {
+		return failure.StateCorrupt.Errorf("loading into a query that is being sealed")
+	}
+	return q.write(func(b index.Batch) error {
+		q.meta.Source(source).Token = token
+		if err := q.gather(b, source, changes); err != nil {
+			return err
+		}
+		for _, t := range q.tx.touched {
+			if t.old == nil && t.now == nil || sameElement(t.old, t.now) {
+				continue
+			}
+			if _, err := q.elements.Put(b, t.old, t.now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Token returns the last token that Load stored for a source: where loading goes on after a crash.
+func (q *Query) Token(source string) []byte {
+	for i := range q.meta.Sources {
+		if q.meta.Sources[i].Name == source {
+			return q.meta.Sources[i].Token
+		}
+	}
+	return nil
+}
+
+// Begin makes an empty query live without loading. What the query answers on an empty graph, such as a count of 0,
+// becomes a Snapshot event.
+func (q *Query) Begin(state result.State) error {
+	if err := q.want(Empty); err != nil {
+		return err
+	}
+	return q.write(func(b index.Batch) error {
+		if err := q.sealStart(b); err != nil {
+			return err
+		}
+		return q.sealEvents(b, state, 1)
+	})
+}
+
+// Seal ends loading: the whole result set becomes Snapshot events of at most rowsPerEvent rows each, in the outbox, and
+// the query is live at state, whose sequence does not count. When it fails or the process ends, calling it again with
+// the same arguments goes on.
+func (q *Query) Seal(state result.State, rowsPerEvent int) error {
+	if err := q.want(Loading); err != nil {
+		return err
+	}
+	return q.seal(state, rowsPerEvent)
+}
+
+func (q *Query) seal(state result.State, rowsPerEvent int) error {
+	if q.meta.SealStage == sealNone {
+		if err := q.write(q.sealStart); err != nil {
+			return err
+		}
+	}
+	for q.meta.SealStage == sealMatches {
+		if err := q.write(q.sealMatch); err != nil {
+			return err
+		}
+	}
+	for q.Phase() != Live {
+		err := q.write(func(b index.Batch) error { return q.sealEvents(b, state, max(rowsPerEvent, 1)) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealStart makes the rows that need no element.
+func (q *Query) sealStart(index.Batch) error {
+	q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Loading), sealMatches, nil
+	if err := q.chain.Begin(); err != nil {
+		return err
+	}
+	if len(q.plan.plan.Positions) == 0 {
+		if err := q.chain.Match.Empty(); err != nil {
+			return err
+		}
+	}
+	_, err := q.chain.Diffs()
+	return err
+}
+
+// sealMatch inserts the matches that have one of the next elements at the first position, of which each match has one.
+func (q *Query) sealMatch(b index.Batch) error {
+	const first = 1 << 0
+	var elements []*store.Element
+	seen := 0
+	cursor := graph.ElementID(q.meta.SealCursor)
+	err := q.elements.Scan(b, cursor, func(e *store.Element) (bool, error) {
+		if e.ID == cursor {
+			return true, nil
+		}
+		if e.Positions&first != 0 {
+			elements = append(elements, e)
+		}
+		seen++
+		q.meta.SealCursor = []byte(e.ID)
+		return seen < sealElements, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range elements {
+		if err := q.chain.Match.Delta(e, first, 1); err != nil {
+			return err
+		}
+	}
+	if _, err := q.chain.Diffs(); err != nil {
+		return err
+	}
+	if seen < sealElements {
+		q.meta.SealStage, q.meta.SealCursor = sealSnapshot, nil
+	}
+	return nil
+}
+
+// sealEvents turns the next rows of the view into events; behind the last row the query is live.
+func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) error {
+	from, to := store.ViewBounds()
+	if len(q.meta.SealCursor) > 0 {
+		from = append(q.meta.SealCursor, 0)
+	}
+	var rows []result.Diff
+	limit := (sealRows + rowsPerEvent - 1) / rowsPerEvent * rowsPerEvent
+	err := scanRows(b, from, to, len(q.plan.plan.Columns), func(row result.Row) (bool, error) {
+		rows = append(rows, result.Diff{Op: result.Added, Key: row.Key, After: row.Values})
+		return len(rows) < limit, nil
+	})
+	if err != nil {
+		return err
+	}
+	last := len(rows) < limit
+	for len(rows) > 0 {
+		n := min(rowsPerEvent, len(rows))
+		e := result.Event{Snapshot: true, Diffs: rows[:n]}
+		if len(state.Positions) == 1 {
+			for name, position := range state.Positions {
+				e.Source, e.Position = name, position
+			}
+		}
+		if err := q.emit(b, &e); err != nil {
+			return err
+		}
+		q.meta.SealCursor = store.ViewKey(nil, rows[n-1].Key)
+		rows = rows[n:]
+	}
+	if last {
+		q.live(state)
+	}
+	return nil
+}
+
+func (q *Query) live(state result.State) {
+	q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Live), sealNone, nil
+	for _, name := range sortedNames(state.Positions, state.Offsets) {
+		s := q.meta.Source(name)
+		s.Position, s.Offset = state.Positions[name], state.Offsets[name]
+	}
+}

@@ -1,0 +1,194 @@
+// Package querytest runs scripts that say what continuous queries answer, and replays each script in many other ways
+// that must lead to the same answers. README.md describes the script language.
+package querytest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+const (
+	source    = "script"
+	storeName = "query"
+)
+
+// Session is a query under test. Beside the query it keeps a replica of the result set, made of nothing but events, and
+// holds the two against each other.
+type Session struct {
+	t       testing.TB
+	backend index.Backend
+	plan    *query.Plan
+	Query   *query.Query
+	replica map[result.RowKey][]graph.Value
+	next    uint64 // sequence of the next event
+	offset  uint64
+}
+
+// NewSession opens a query on an empty store of the back end.
+func NewSession(t testing.TB, backend index.Backend, text string, parameters map[string]graph.Value) *Session {
+	plan, err := query.Compile(text, query.Options{Parameters: parameters})
+	require.NoError(t, err)
+	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1}
+	s.open()
+	return s
+}
+
+func (s *Session) open() {
+	store, err := s.backend.Open(storeName)
+	require.NoError(s.t, err)
+	s.Query, err = query.Open(s.plan, store)
+	require.NoError(s.t, err)
+}
+
+// Close closes the query.
+func (s *Session) Close() { require.NoError(s.t, s.Query.Close()) }
+
+// Reopen closes the query and opens it again, as a restart does.
+func (s *Session) Reopen() {
+	s.Close()
+	s.open()
+}
+
+// Load loads elements in several steps and seals.
+func (s *Session) Load(elements []graph.Change) {
+	half := len(elements) / 2
+	for i, part := range [][]graph.Change{elements[:half], elements[half:]} {
+		require.NoError(s.t, s.Query.Load(source, []byte{byte(i)}, part))
+		require.Equal(s.t, []byte{byte(i)}, s.Query.Token(source))
+	}
+	require.NoError(s.t, s.Query.Seal(result.State{}, 2))
+	s.snapshot()
+}
+
+// Begin starts with an empty graph.
+func (s *Session) Begin() {
+	require.NoError(s.t, s.Query.Begin(result.State{}))
+	s.snapshot()
+}
+
+func (s *Session) snapshot() {
+	err := s.Query.Outbox(0, func(_ uint64, encoded []byte) (bool, error) {
+		e, rest, err := result.DecodeEvent(encoded)
+		require.NoError(s.t, err)
+		require.Empty(s.t, rest)
+		require.True(s.t, e.Snapshot)
+		s.replay(e)
+		return true, nil
+	})
+	require.NoError(s.t, err)
+	s.Check()
+}
+
+// Apply applies transactions as one batch and checks all that must hold of the events.
+func (s *Session) Apply(transactions ...[]graph.Change) []result.Event {
+	s.offset++
+	position := graph.Position(fmt.Sprint(s.offset))
+	b := query.Batch{Source: source, Offset: s.offset, Position: position}
+	for _, changes := range transactions {
+		b.Transactions = append(b.Transactions, graph.Transaction{Position: position, Changes: changes})
+	}
+	before := s.next
+	events, err := s.Query.Apply(b)
+	require.NoError(s.t, err)
+	for i := range events {
+		s.replay(&events[i])
+	}
+	again, err := s.Query.Apply(b)
+	require.NoError(s.t, err)
+	require.Empty(s.t, again, "a batch that was applied changes nothing")
+	s.checkOutbox(before, events)
+	s.Check()
+	return events
+}
+
+// replay applies an event to the replica; a diff that does not fit it is a bug.
+func (s *Session) replay(e *result.Event) {
+	require.Equal(s.t, s.next, e.Sequence)
+	s.next++
+	require.NotEmpty(s.t, e.Diffs)
+	for _, d := range e.Diffs {
+		old, there := s.replica[d.Key]
+		require.Equal(s.t, d.Op != result.Added, there, "%s row %s", d.Op, d.Key)
+		if there {
+			require.True(s.t, slices.EqualFunc(old, d.Before, graph.Identical), "before is %v, was %v", d.Before, old)
+		}
+		if d.Op == result.Deleted {
+			delete(s.replica, d.Key)
+			continue
+		}
+		require.False(s.t, there && slices.EqualFunc(old, d.After, graph.Identical), "an update that changes nothing")
+		s.replica[d.Key] = d.After
+	}
+}
+
+func (s *Session) checkOutbox(from uint64, events []result.Event) {
+	i := 0
+	err := s.Query.Outbox(from-1, func(sequence uint64, encoded []byte) (bool, error) {
+		require.Less(s.t, i, len(events))
+		require.Equal(s.t, events[i].Sequence, sequence)
+		require.Equal(s.t, string(result.AppendEvent(nil, &events[i])), string(encoded))
+		i++
+		return true, nil
+	})
+	require.NoError(s.t, err)
+	require.Len(s.t, events, i)
+}
+
+// Check compares the view with the replica.
+func (s *Session) Check() {
+	var replica []string
+	for _, values := range s.replica {
+		replica = append(replica, s.text(values))
+	}
+	slices.Sort(replica)
+	require.Equal(s.t, strings.Join(replica, "\n"), strings.Join(s.View(), "\n"), "the events do not add up to the view")
+	require.EqualValues(s.t, len(replica), s.Query.Stats().Rows)
+}
+
+// View returns the rows as text, sorted.
+func (s *Session) View() []string {
+	v, err := s.Query.View()
+	require.NoError(s.t, err)
+	defer v.Close()
+	var rows []string
+	require.NoError(s.t, v.Scan(func(row result.Row) error {
+		rows = append(rows, s.text(row.Values))
+		return nil
+	}))
+	slices.Sort(rows)
+	return rows
+}
+
+func (s *Session) text(values []graph.Value) string {
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = s.plan.Columns()[i] + ": " + v.String()
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+// EventText shows an event, a diff a line, sorted by text.
+func (s *Session) EventText(e *result.Event) []string {
+	var lines []string
+	for _, d := range e.Diffs {
+		switch d.Op {
+		case result.Added:
+			lines = append(lines, "+ "+s.text(d.After))
+		case result.Deleted:
+			lines = append(lines, "- "+s.text(d.Before))
+		default:
+			lines = append(lines, "~ "+s.text(d.Before)+" -> "+s.text(d.After))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
