@@ -1,0 +1,324 @@
+package workflows
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+const bootID = "bootstrap.default.big.orders.1"
+
+func bootInput() BootstrapInput {
+	return BootstrapInput{ID: bootID, Instance: "default", Query: "big", Source: "orders", Spec: json.RawMessage(querySpec), Parallelism: 3}
+}
+
+// bootstraps makes the activities of bootstraps succeed, apart from those a test has set up already.
+func (h *harness) bootstraps(chunks int) {
+	h.OnActivity(bootstraps.Subscribe, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(bootstraps.PlanChunks, mock.Anything, mock.Anything).Return(activities.BootstrapPlan{Tables: 1, Chunks: chunks, Rows: 1000}, nil).Maybe()
+	h.OnActivity(bootstraps.CopyWorker, mock.Anything, mock.Anything).Return(activities.CopyResult{Chunks: 2, Rows: 200}, nil).After(10 * time.Minute).Maybe()
+	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(bootstraps.SealBootstrap, mock.Anything, mock.Anything).Return(activities.Sealed{Position: "0/20", Rows: 600}, nil).Maybe()
+	h.OnActivity(bootstraps.AbandonBootstrap, mock.Anything, mock.Anything).Return(nil).Maybe()
+}
+
+// holds makes a holder hold its snapshot for a while. Only a signal says that it is ready.
+func (h *harness) holds(d time.Duration, err error) *testsuite.MockCallWrapper {
+	return h.OnActivity(bootstraps.HoldSnapshot, mock.Anything, mock.Anything).Return(err).After(d)
+}
+
+func (h *harness) snapshotReady(generation int) func() {
+	return func() {
+		h.signal(activities.SignalSnapshotReady, activities.SnapshotReady{SnapshotGeneration: generation, Position: fmt.Sprintf("0/%d", generation)})
+	}
+}
+
+func (h *harness) bootstrapStatus() BootstrapStatus {
+	h.t.Helper()
+	value, err := h.QueryWorkflow(QueryStatus)
+	require.NoError(h.t, err)
+	var s BootstrapStatus
+	require.NoError(h.t, value.Get(&s))
+	return s
+}
+
+func TestBootstrap(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(72*time.Hour, nil)
+	h.bootstraps(100)
+	h.at(time.Second, h.snapshotReady(7)) // of another snapshot
+	h.at(time.Minute, func() {
+		require.Equal(t, bootSnapshotting, h.bootstrapStatus().Phase)
+		h.snapshotReady(1)()
+	})
+	h.at(2*time.Minute, func() {
+		s := h.bootstrapStatus()
+		require.Equal(t, bootCopying, s.Phase)
+		require.Equal(t, 3, s.Workers)
+		require.Equal(t, "0/1", s.Position)
+		h.signal(CommandSetConcurrency, map[string]int{"parallelism": 5})
+		h.signal(CommandSetConcurrency, map[string]int{"parallelism": 500})
+		h.signal("setSpeed", nil)
+	})
+	h.at(3*time.Minute, func() {
+		s := h.bootstrapStatus()
+		require.Equal(t, 5, s.Workers)
+		require.Equal(t, []string{Applied, Rejected, Rejected}, []string{s.Commands[0].Outcome, s.Commands[1].Outcome, s.Commands[2].Outcome})
+	})
+	h.ExecuteWorkflow(TypeBootstrap, bootInput())
+	require.NoError(t, h.GetWorkflowError())
+	var r BootstrapResult
+	require.NoError(t, h.GetWorkflowResult(&r))
+	require.Equal(t, BootstrapResult{ID: bootID, Position: "0/20", Rows: 600, Snapshots: 1}, r)
+	require.Equal(t, 5, h.count("CopyWorker"))
+	require.Zero(t, h.count("AbandonBootstrap"))
+}
+
+func TestBootstrapPauses(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(72*time.Hour, nil)
+	h.bootstraps(2)
+	h.at(time.Second, h.snapshotReady(1))
+	h.at(time.Minute, func() { h.signal(CommandPause, nil) })
+	h.at(30*time.Minute, func() {
+		s := h.bootstrapStatus()
+		require.True(t, s.Paused)
+		require.Zero(t, s.Workers)
+		h.signal(CommandResume, nil)
+	})
+	h.at(31*time.Minute, func() { require.Equal(t, 2, h.bootstrapStatus().Workers) })
+	h.ExecuteWorkflow(TypeBootstrap, bootInput())
+	require.NoError(t, h.GetWorkflowError())
+}
+
+func TestBootstrapSurvivesTwoLostSnapshots(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(2*time.Minute, coded(failure.SnapshotLost)).Twice()
+	h.holds(72*time.Hour, nil)
+	h.bootstraps(100)
+	h.at(time.Minute, h.snapshotReady(1))
+	h.at(3*time.Minute, func() {
+		s := h.bootstrapStatus()
+		require.Equal(t, 2, s.Snapshot)
+		require.Equal(t, bootSnapshotting, s.Phase)
+		require.Equal(t, failure.SnapshotLost.ID, s.LastError.Code)
+		h.snapshotReady(2)()
+	})
+	h.at(6*time.Minute, h.snapshotReady(3))
+	h.ExecuteWorkflow(TypeBootstrap, bootInput())
+	require.NoError(t, h.GetWorkflowError())
+	var r BootstrapResult
+	require.NoError(t, h.GetWorkflowResult(&r))
+	require.Equal(t, 3, r.Snapshots)
+	require.Equal(t, 1, h.count("Subscribe"), "the log keeps what it keeps")
+	require.Equal(t, 3, h.count("PlanChunks"))
+	require.Equal(t, 9, h.count("CopyWorker"))
+}
+
+func TestBootstrapGivesUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		want  string
+		holds int
+	}{
+		"snapshots are lost again and again": {coded(failure.SnapshotLost), failure.SnapshotLost.ID, lostInARow},
+		"what no snapshot helps against":     {coded(failure.PermissionDenied), failure.PermissionDenied.ID, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, bootID)
+			h.holds(time.Second, c.err)
+			h.bootstraps(100)
+			h.ExecuteWorkflow(TypeBootstrap, bootInput())
+			require.Equal(t, c.want, activities.ReportOf(h.GetWorkflowError()).Code)
+			require.Equal(t, c.holds, h.count("HoldSnapshot"))
+			require.Equal(t, 1, h.count("AbandonBootstrap"))
+		})
+	}
+}
+
+func TestBootstrapFailsWhereACopyFails(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(72*time.Hour, nil)
+	h.OnActivity(bootstraps.CopyWorker, mock.Anything, mock.Anything).Return(activities.CopyResult{}, coded(failure.SchemaMismatch)).After(time.Minute).Once()
+	h.bootstraps(100)
+	h.at(time.Second, h.snapshotReady(1))
+	h.ExecuteWorkflow(TypeBootstrap, bootInput())
+	report := activities.ReportOf(h.GetWorkflowError())
+	require.Equal(t, failure.SchemaMismatch.ID, report.Code)
+	require.NotEmpty(t, report.Fix)
+}
+
+func TestBootstrapRefusesMalformedInput(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.ExecuteWorkflow(TypeBootstrap, "x")
+	require.Equal(t, failure.ConfigInvalid.ID, activities.ReportOf(h.GetWorkflowError()).Code)
+}
+
+// needsBootstrap makes a query's first run ask for one.
+func (h *harness) needsBootstrap() {
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).
+		Return(activities.RunResult{Outcome: activities.OutcomeNeedsBootstrap}, nil).Once()
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+}
+
+func TestQueryBootstraps(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.needsBootstrap()
+	h.healthy()
+	h.OnWorkflow(TypeBootstrap, mock.Anything, mock.Anything).Return(&BootstrapResult{}, nil).After(time.Hour).Once()
+	h.at(time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseBootstrapping, s.Phase)
+		require.Equal(t, []string{bootID}, s.Bootstrap.WorkflowIDs)
+	})
+	h.at(2*time.Hour, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, uint64(2), s.Generation)
+		require.Equal(t, "h1", s.Host)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+	require.Equal(t, []string{"Validating", "Starting", "Bootstrapping", "Starting", "Running", "Draining"}, h.phases, "it is not shown as running before it has its data")
+}
+
+func TestQueryIsPausedWhileItBootstraps(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.needsBootstrap()
+	h.healthy()
+	h.holds(72*time.Hour, nil)
+	h.bootstraps(100)
+	ready := func() {
+		require.NoError(t, h.SignalWorkflowByID(bootID, activities.SignalSnapshotReady, activities.SnapshotReady{SnapshotGeneration: 1, Position: "0/1"}))
+	}
+	h.at(time.Minute, ready)
+	h.at(2*time.Minute, func() { h.signal(CommandPause, nil) })
+	h.at(time.Hour, func() {
+		require.Equal(t, PhasePaused, h.status().Phase)
+		require.Equal(t, 4, h.count("CopyWorker"))
+		h.signal(CommandResume, nil)
+	})
+	h.at(time.Hour+time.Minute, func() { require.Equal(t, PhaseBootstrapping, h.status().Phase) })
+	h.at(2*time.Hour, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		require.Equal(t, 8, h.count("CopyWorker"))
+		require.Equal(t, 1, h.count("HoldSnapshot"), "the snapshot was kept")
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+func TestQueryIsStoppedWhileItBootstraps(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.needsBootstrap()
+	h.healthy()
+	h.holds(72*time.Hour, nil)
+	h.bootstraps(100)
+	h.at(time.Minute, func() { h.signal(CommandStop, nil) })
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseStopped, s.Phase)
+		require.Nil(t, s.Breaker.LastError)
+		require.Equal(t, 1, h.count("AbandonBootstrap"))
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+// TestQueryFailsToBootstrap shows that what is done stays done, and that what failed is named.
+func TestQueryFailsToBootstrap(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.needsBootstrap()
+	h.healthy()
+	failing := true
+	h.OnWorkflow(TypeBootstrap, mock.Anything, mock.Anything).Return(
+		func(_ workflow.Context, raw converter.RawValue) (*BootstrapResult, error) {
+			var in BootstrapInput
+			require.NoError(t, json.Unmarshal(payloadData(raw), &in))
+			if in.Source == "people" && failing {
+				return nil, coded(failure.PermissionDenied)
+			}
+			return &BootstrapResult{}, nil
+		})
+	h.at(time.Hour, func() {
+		s := h.status()
+		require.Equal(t, PhaseNeedsOperator, s.Phase)
+		require.Equal(t, failure.PermissionDenied.ID, s.Breaker.LastError.Code)
+		require.Equal(t, []string{"orders"}, s.Bootstrap.Sealed)
+		failing = false
+		h.signal(CommandResume, nil)
+	})
+	h.at(2*time.Hour, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(`{"name":"big","query":"MATCH (o) RETURN o","sources":["orders","people"]}`))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+func TestQueryWithoutBootstrapRunsAtOnce(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+	h.at(100*time.Millisecond, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		h.signal(CommandRebootstrap, nil)
+	})
+	h.at(time.Second, func() {
+		require.Equal(t, "the query is declared with bootstrap none", h.status().Commands[0].Error)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(`{"name":"big","query":"MATCH (o) RETURN o","sources":["orders"],"bootstrap":"none"}`))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
+func TestQueryIsBuiltAnew(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.loops(queries.QueryRun, 30*time.Minute, drained, nil)
+	h.OnWorkflow(TypeBootstrap, mock.Anything, mock.Anything).Return(&BootstrapResult{}, nil).After(time.Minute).Once()
+	h.at(2*time.Second, func() { require.Equal(t, PhaseStarting, h.status().Phase) })
+	h.at(time.Minute, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase, "no news is good news")
+		h.signal(CommandRebootstrap, nil)
+	})
+	h.at(20*time.Minute, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.Equal(t, 2, len(h.generations))
+}
+
+func TestQueryWaitsForItsSources(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.OnActivity(queries.ValidateQuery, mock.Anything, mock.Anything).Return(activities.Checks{MissingSources: []string{"orders"}}, nil)
+	h.OnActivity(queries.WaitForSources, mock.Anything, mock.Anything).Return(
+		func(_ context.Context, in activities.WaitInput) error {
+			require.Equal(t, activities.WaitInput{Instance: "default", Sources: []string{"orders"}}, in)
+			return nil
+		}).After(time.Hour)
+	h.healthy()
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+	h.at(30*time.Minute, func() { require.Equal(t, PhaseWaitingForSource, h.status().Phase) })
+	h.at(2*time.Hour, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
