@@ -85,6 +85,10 @@ func (f *feed) decode(sequence uint64, data []byte) (query.Batch, error) {
 	}
 	b.Offset = sequence
 	if f.next > 0 {
+		if len(b.Transactions) > 0 {
+			return query.Batch{}, failure.StateCorrupt.Errorf("message %d of the change log of %s holds whole transactions and a part of another",
+				sequence, f.source)
+		}
 		b.Offset = f.barrier
 	}
 	return b, nil

@@ -3,8 +3,8 @@ package pipeline
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +39,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 
 	if boots == nil {
 		if found && current.Fingerprint == r.plan.Fingerprint() {
+			r.base = current.Base
 			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
 				return live, err
 			}
@@ -51,6 +52,11 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if boots == nil {
 		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
 	}
+	if found && current.Store == wanted.Store {
+		wanted.Base = current.Base
+	} else if wanted.Base, err = r.lastKnown(ctx); err != nil {
+		return false, err
+	}
 	if found && current.Store != wanted.Store {
 		if err := r.host.index.Remove(current.Store); err != nil {
 			return false, fmt.Errorf("removing the index of an earlier state: %w", err)
@@ -59,6 +65,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if _, err := write(ctx, records, key, wanted); err != nil {
 		return false, err
 	}
+	r.base = wanted.Base
 	if ok, err := r.openStore(ctx, wanted.Store, query.Empty); !ok || err != nil {
 		if err == nil {
 			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
@@ -146,31 +153,30 @@ func (r *queryRun) begin(ctx context.Context) error {
 		}
 		state.Offsets[name] = end.Last
 	}
-	var err error
-	if state.Sequence, err = r.base(ctx); err != nil {
-		return err
-	}
 	if err := r.query.Begin(state); err != nil {
 		return fmt.Errorf("beginning with an empty state: %w", err)
 	}
 	return r.query.Sync()
 }
 
-// base returns the sequence after which a new state goes on: whoever follows the query sees no number twice.
-func (r *queryRun) base(ctx context.Context) (uint64, error) {
+// lastKnown returns the highest sequence that the query's events had so far, whatever state they came from.
+func (r *queryRun) lastKnown(ctx context.Context) (uint64, error) {
 	b, err := r.host.bucket(ctx, subscriptionsBucket)
 	if err != nil {
 		return 0, err
 	}
-	base := r.published
+	if r.published > 0 {
+		return r.published, nil
+	}
+	var last uint64 // the log of a query that was idle for long is empty
 	for name := range r.logs {
 		var s subscription
 		if _, _, err := read(ctx, b, subscriptionKey(r.id.Instance, name, r.id.Name), &s); err != nil {
 			return 0, err
 		}
-		base = max(base, s.Sequence)
+		last = max(last, s.Sequence)
 	}
-	return base, nil
+	return last, nil
 }
 
 // load fills the state from the bootstraps and makes it live. It goes on where an earlier attempt was interrupted.
@@ -186,10 +192,6 @@ func (r *queryRun) load(ctx context.Context, boots []*boot) error {
 		}
 		if err := r.query.Sync(); err != nil {
 			return fmt.Errorf("syncing the index: %w", err)
-		}
-		var err error
-		if state.Sequence, err = r.base(ctx); err != nil {
-			return err
 		}
 		progress.Set(func(s *Status) { s.Phase = "sealing" })
 		if err := r.query.Seal(state, rowsPerSnapshotEvent); err != nil {
@@ -230,22 +232,29 @@ func (r *queryRun) loadSource(ctx context.Context, b *boot, state *result.State)
 	if err != nil {
 		return err
 	}
-	if !at.begun {
+	if at.Stage == loadingCopy {
 		if err := r.loadCopy(ctx, b, at); err != nil {
 			return err
 		}
-		at = token{copied: b.record.LastMessage, change: b.record.From - 1, begun: true}
+		at = token{Stage: loadingChanges, Offset: b.record.From - 1, Position: b.record.Snapshot.Position}
 	}
-	position, offset, err := r.loadChanges(ctx, b, at)
-	if err != nil {
-		return err
+	if at.Stage == loadingChanges && at.Offset < b.record.SealOffset {
+		if at, err = r.loadChanges(ctx, b, at); err != nil {
+			return err
+		}
 	}
-	state.Positions[b.source], state.Offsets[b.source] = position, offset
+	if at.Stage != loaded {
+		at.Stage = loaded
+		if err := r.query.Load(b.source, at.bytes(), nil); err != nil {
+			return fmt.Errorf("loading the last of source %s: %w", b.source, err)
+		}
+	}
+	state.Positions[b.source], state.Offsets[b.source] = at.Position, at.Offset
 	return nil
 }
 
 func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
-	if at.copied >= b.record.LastMessage {
+	if at.Offset >= b.record.LastMessage {
 		return nil
 	}
 	bucket, err := r.host.bucket(ctx, bootstrapBucket)
@@ -264,18 +273,18 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	if err != nil {
 		return fmt.Errorf("opening the bootstrap log: %w", err)
 	}
-	reader, err := log.Read(ctx, at.copied+1)
+	reader, err := log.Read(ctx, at.Offset+1)
 	if err != nil {
 		return fmt.Errorf("reading the bootstrap log: %w", err)
 	}
 	defer reader.Close()
 	var decoder graph.Decoder
-	for at.copied < b.record.LastMessage {
+	for at.Offset < b.record.LastMessage {
 		m, err := reader.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("reading the bootstrap log: %w", err)
 		}
-		at.copied = m.Sequence
+		at.Offset = m.Sequence
 		from, ok := parseCopy(m.ID)
 		if !ok || !wanted[from] {
 			continue
@@ -295,12 +304,8 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 }
 
 // loadChanges applies the changes from the subscription to the seal. It returns where that ends.
-func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (graph.Position, uint64, error) {
-	position, offset := b.record.Snapshot.Position, at.change
-	if at.change >= b.record.SealOffset {
-		return position, offset, nil
-	}
-	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.change+1, func(m message) error {
+func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, error) {
+	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
 		var kept []graph.Change
 		for _, tx := range m.Transactions {
@@ -310,9 +315,9 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (graph.Po
 				}
 			}
 		}
-		at.change, offset = m.Offset, m.Offset
-		if m.Position.Compare(position) > 0 {
-			position = m.Position
+		at.Offset = m.Offset
+		if m.Position.Compare(at.Position) > 0 {
+			at.Position = m.Position
 		}
 		if err := r.query.Load(b.source, at.bytes(), kept); err != nil {
 			return fmt.Errorf("loading changes up to message %d: %w", m.Offset, err)
@@ -323,25 +328,30 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (graph.Po
 		return nil
 	})
 	if !errors.Is(err, errLoaded) {
-		return "", 0, err
+		return at, err
 	}
-	return position, offset, nil
+	return at, nil
 }
 
 var errLoaded = errors.New("loaded")
 
 // token is how far loading of a source has come; it is stored with what was loaded.
 type token struct {
-	copied uint64 // last message of the bootstrap log that is loaded
-	change uint64 // last message of the change log that is loaded
-	begun  bool   // the change log is being loaded
+	Stage    loadStage      `json:"stage"`
+	Offset   uint64         `json:"offset"` // last message that is loaded: of the bootstrap log, then of the change log
+	Position graph.Position `json:"position,omitempty"`
 }
 
+type loadStage int
+
+const (
+	loadingCopy loadStage = iota
+	loadingChanges
+	loaded
+)
+
 func (t token) bytes() []byte {
-	b := binary.AppendUvarint(nil, t.copied)
-	if t.begun {
-		b = binary.AppendUvarint(b, t.change)
-	}
+	b, _ := json.Marshal(t) // has nothing that cannot be encoded
 	return b
 }
 
@@ -350,15 +360,8 @@ func parseToken(b []byte) (token, error) {
 	if len(b) == 0 {
 		return t, nil
 	}
-	n, m := 0, 0
-	if t.copied, n = binary.Uvarint(b); n <= 0 {
-		return t, failure.StateCorrupt.Errorf("the loading token %x cannot be read", b)
-	}
-	if len(b) > n {
-		if t.change, m = binary.Uvarint(b[n:]); m <= 0 {
-			return t, failure.StateCorrupt.Errorf("the loading token %x cannot be read", b)
-		}
-		t.begun = true
+	if err := json.Unmarshal(b, &t); err != nil {
+		return t, failure.StateCorrupt.Errorf("decoding the loading token %q: %w", b, err)
 	}
 	return t, nil
 }

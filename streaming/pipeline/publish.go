@@ -33,6 +33,7 @@ func (e *events) took(sequence uint64) {
 // publish hands an event to the outlet, unless an earlier attempt published it: then this one has only made it again,
 // from a state that lost its end in a crash of the machine.
 func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
+	e.Sequence += r.base
 	if e.Sequence <= r.published {
 		return nil
 	}
@@ -48,15 +49,13 @@ func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
 
 // publishOutbox publishes what was committed but not published when the attempt before ended.
 func (r *queryRun) publishOutbox(ctx context.Context) error {
-	err := r.query.Outbox(r.published, func(sequence uint64, encoded []byte) (bool, error) {
-		if sequence != r.published+1 && r.published > 0 {
-			return false, failure.StateCorrupt.Errorf("the outbox goes on with event %d after event %d", sequence, r.published)
+	after := r.published - min(r.published, r.base)
+	err := r.query.Outbox(after, func(_ uint64, encoded []byte) (bool, error) {
+		e, _, err := result.DecodeEvent(encoded)
+		if err != nil {
+			return false, err
 		}
-		r.published = sequence
-		return true, r.out.add(ctx, false, func(p *events) {
-			p.buf = append(p.buf, encoded...)
-			p.took(sequence)
-		})
+		return true, r.publish(ctx, e)
 	})
 	if err != nil {
 		return fmt.Errorf("publishing the outbox: %w", err)

@@ -133,12 +133,13 @@ type queryRun struct {
 	published uint64                 // sequence of the last event in the result log
 
 	query *query.Query
+	base  uint64 // added to the query's own sequences
 	out   *outlet[*events]
 }
 
 // follow applies changes as they come and publishes what they change.
 func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
-	state := r.query.State()
+	state := r.state()
 	progress := r.attempt.Progress
 	progress.Set(func(s *Status) {
 		s.Phase, s.Sequence, s.Offset = "following", state.Sequence, soleOffset(state)
@@ -192,6 +193,13 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	return err
 }
 
+// state returns the query's state with sequences as others know them.
+func (r *queryRun) state() result.State {
+	s := r.query.State()
+	s.Sequence += r.base
+	return s
+}
+
 // apply is the one goroutine that uses the query.
 func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-chan uint64, synced chan<- result.State, stopReading func()) error {
 	beat := time.NewTicker(syncEvery)
@@ -215,7 +223,7 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 				return err
 			}
 		case through := <-sent:
-			if err := r.query.TrimOutbox(through); err != nil {
+			if err := r.query.TrimOutbox(through - r.base); err != nil {
 				return fmt.Errorf("trimming the outbox: %w", err)
 			}
 		case <-beat.C:
@@ -243,7 +251,7 @@ func (r *queryRun) sync(synced chan<- result.State) error {
 	if !r.out.isStuck() {
 		r.attempt.Progress.Tick()
 	}
-	state := r.query.State()
+	state := r.state()
 	if err := r.query.Sync(); err != nil {
 		return fmt.Errorf("syncing the index: %w", err)
 	}
@@ -299,7 +307,7 @@ func (r *queryRun) progressed(b query.Batch) {
 		p.Tick()
 	}
 	p.Set(func(s *Status) {
-		s.Position, s.Offset, s.Sequence, s.Backpressure = b.Position, b.Offset, r.query.State().Sequence, ""
+		s.Position, s.Offset, s.Sequence, s.Backpressure = b.Position, b.Offset, max(s.Sequence, r.published), ""
 		if n := len(b.Transactions); n > 0 {
 			s.CommitTime = b.Transactions[n-1].CommitTime
 		}
@@ -384,7 +392,10 @@ func replaceLatest(c chan uint64, v uint64) {
 // queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
 // a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
 type queryRecord struct {
-	Store       string   `json:"store"`
-	Fingerprint string   `json:"fingerprint"`
-	Bootstraps  []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
+	Store       string `json:"store"`
+	Fingerprint string `json:"fingerprint"`
+	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
+	// comes back after the state was built anew is not given other events under the numbers that it knows.
+	Base       uint64   `json:"base,omitempty"`
+	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
 }

@@ -95,7 +95,9 @@ func (r *queryRun) sendView(ctx context.Context, inbox string) error {
 		return fmt.Errorf("opening the view: %w", err)
 	}
 	defer view.Close()
-	begin, err := json.Marshal(viewBegin{view.Columns(), view.State()})
+	state := view.State()
+	state.Sequence += r.base
+	begin, err := json.Marshal(viewBegin{view.Columns(), state})
 	if err != nil {
 		return fmt.Errorf("encoding the view's state: %w", err)
 	}

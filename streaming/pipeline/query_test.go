@@ -1,0 +1,329 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+var late = component.QuerySpec{
+	Name: "late", Sources: []string{"shop"}, Bootstrap: "none",
+	Query:      "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id, i.name AS name, i.amount AS amount",
+	Parameters: map[string]json.RawMessage{"least": json.RawMessage("10")},
+}
+
+// wanted is the answer to the query late on the book as it is now.
+func (b *book) wanted() map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rows := make(map[string]string)
+	for _, e := range b.elements {
+		if e.HasLabel("Item") && e.Get("amount").AsInt() > 10 {
+			rows[fmt.Sprint(e.Get("id").AsInt())] = fmt.Sprintf(`{"id":%d,"name":"%s","amount":%d}`,
+				e.Get("id").AsInt(), e.Get("name").AsString(), e.Get("amount").AsInt())
+		}
+	}
+	return rows
+}
+
+// shown reads the query's view.
+func (r *rig) shown(query string) (map[string]string, result.State, error) {
+	rows := make(map[string]string)
+	var columns []string
+	var state result.State
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := NewResults(r.conn, "").Snapshot(ctx, query, func(c []string, s result.State) error {
+		columns, state = c, s
+		return nil
+	}, func(row result.Row) error {
+		text := string(result.RowJSON(columns, row))
+		rows[fmt.Sprint(row.Values[0].AsInt())] = text
+		return nil
+	})
+	return rows, state, err
+}
+
+// replayed adds up the result log: sequences without gap or repetition, each difference fitting the rows before it.
+func (r *rig) replayed(query string) (map[string]string, uint64) {
+	r.t.Helper()
+	log, err := r.conn.OpenLog(r.t.Context(), resultLog("default", query))
+	require.NoError(r.t, err)
+	last, err := log.Last(r.t.Context())
+	require.NoError(r.t, err)
+	rows := make(map[string]string)
+	if last == nil {
+		return rows, 0
+	}
+	reader, err := log.Read(r.t.Context(), 0)
+	require.NoError(r.t, err)
+	defer reader.Close()
+	var sequence uint64
+	snapshot := false
+	for {
+		m, err := reader.Next(r.t.Context())
+		require.NoError(r.t, err)
+		events, err := result.DecodeMessage(m.Data)
+		require.NoError(r.t, err)
+		for _, e := range events {
+			require.Equal(r.t, sequence+1, e.Sequence)
+			sequence = e.Sequence
+			if e.Snapshot && !snapshot {
+				clear(rows)
+			}
+			snapshot = e.Snapshot
+			for _, d := range e.Diffs {
+				text := func(values []graph.Value) string { return string(result.RowJSON(e.Columns, result.Row{Values: values})) }
+				if d.Before != nil {
+					id := fmt.Sprint(d.Before[0].AsInt())
+					require.Equal(r.t, rows[id], text(d.Before), "event %d", sequence)
+					delete(rows, id)
+				}
+				if d.After != nil {
+					id := fmt.Sprint(d.After[0].AsInt())
+					require.NotContains(r.t, rows, id, "event %d", sequence)
+					rows[id] = text(d.After)
+				}
+			}
+		}
+		if m.Sequence >= last.Sequence {
+			return rows, sequence
+		}
+	}
+}
+
+// settled waits until the query has seen everything in the book, and checks view and result log against the model.
+func (r *rig) settled(query string) {
+	r.t.Helper()
+	end := r.book.end()
+	eventually(r.t, func() bool {
+		_, state, err := r.shown(query)
+		return err == nil && state.Positions["shop"].Compare(end) >= 0
+	}, "the query has seen everything")
+	rows, state, err := r.shown(query)
+	require.NoError(r.t, err)
+	require.Equal(r.t, r.book.wanted(), rows)
+	eventually(r.t, func() bool {
+		log, err := r.conn.OpenLog(r.t.Context(), resultLog("default", query))
+		require.NoError(r.t, err)
+		last, err := lastSequence(r.t.Context(), log)
+		require.NoError(r.t, err)
+		return last == state.Sequence
+	}, "the last result is published")
+	replayed, sequence := r.replayed(query)
+	require.Equal(r.t, r.book.wanted(), replayed)
+	require.Equal(r.t, state.Sequence, sequence)
+}
+
+// scribble commits so many random transactions.
+func (b *book) scribble(random *rand.Rand, transactions int) {
+	for range transactions {
+		var changes []graph.Change
+		for range 1 + random.IntN(3) {
+			id := random.IntN(60)
+			op := graph.OpInsert
+			switch random.IntN(6) {
+			case 0:
+				op = graph.OpDelete
+			case 1, 2:
+				op = graph.OpUpdate
+			}
+			changes = append(changes, item(op, "Item", id, fmt.Sprint("n", random.IntN(5)), random.IntN(25)))
+		}
+		b.commit(changes...)
+	}
+}
+
+func TestQueryEndToEnd(t *testing.T) {
+	r := newRig(t)
+	source := r.startSource()
+	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.commit(item(graph.OpInsert, "Item", 1, "a", 20), item(graph.OpInsert, "Item", 2, "b", 5))
+	r.book.commit(item(graph.OpUpdate, "Item", 2, "b", 11))
+	r.book.commit(item(graph.OpDelete, "Item", 1, "", 0))
+	r.settled("late")
+	_, state, err := r.shown("late")
+	require.NoError(t, err)
+	require.Equal(t, uint64(3), state.Sequence)
+	query.drained()
+	source.drained()
+	require.WithinDuration(t, time.Now(), query.status.LastTick(), 10*time.Second)
+}
+
+func TestQuerySurvivesBeingCutOffAnywhere(t *testing.T) {
+	for _, backend := range []string{"memory", "pebble"} {
+		t.Run(backend, func(t *testing.T) {
+			r := newRig(t)
+			if backend == "pebble" {
+				r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
+			}
+			source := r.startSource()
+			eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+			first := r.startQuery(late)
+			eventually(t, func() bool { return first.status.Snapshot().Phase == "following" }, "the query runs")
+			random := rand.New(rand.NewPCG(3, 4))
+			stop := make(chan struct{})
+			var writer sync.WaitGroup
+			writer.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Millisecond):
+						r.book.scribble(random, 5)
+					}
+				}
+			})
+			first.kill()
+			pauses := rand.New(rand.NewPCG(5, 6))
+			for range 20 {
+				running := r.startQuery(late)
+				time.Sleep(time.Duration(pauses.IntN(60)) * time.Millisecond)
+				if pauses.IntN(4) == 0 {
+					source.kill()
+					source = r.startSource()
+				}
+				running.kill()
+			}
+			close(stop)
+			writer.Wait()
+			last := r.startQuery(late)
+			r.settled("late")
+			last.drained()
+			source.drained()
+		})
+	}
+}
+
+func TestQueryResumesAfterDrainWithoutDoingAnythingAgain(t *testing.T) {
+	r := newRig(t)
+	source := r.startSource()
+	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 100)
+	r.settled("late")
+	query.drained()
+	_, before := r.replayed("late")
+	query = r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.settled("late")
+	query.drained()
+	_, after := r.replayed("late")
+	require.Equal(t, before, after)
+	source.drained()
+}
+
+func TestOldAttemptOfQueryIsFencedOff(t *testing.T) {
+	r := newRig(t)
+	source := r.startSource()
+	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+	old := r.startQuery(late)
+	eventually(t, func() bool { return old.status.Snapshot().Phase == "following" }, "the first attempt works")
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 50)
+	require.NoError(t, r.conn.BumpFence(t.Context(), late.ID().String(), stream.Epoch{Generation: 1000}))
+	require.Equal(t, failure.FencedOff, failure.CodeOf(old.result()))
+	r.attempts.Store(1001)
+	young := r.startQuery(late)
+	r.settled("late")
+	young.drained()
+	source.drained()
+}
+
+func TestQueryPutsLargeTransactionsTogether(t *testing.T) {
+	r := newRig(t)
+	source := r.startSource()
+	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	text := strings.Repeat("x", 10_000)
+	var changes []graph.Change
+	for i := range 300 {
+		changes = append(changes, item(graph.OpInsert, "Item", i, text, i))
+	}
+	r.book.commit(changes...)
+	r.settled("late")
+	_, state, err := r.shown("late")
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), state.Sequence, "one transaction, one event")
+	query.drained()
+	source.drained()
+}
+
+func TestViewsWhileBatchesGoOn(t *testing.T) {
+	r := newRig(t)
+	source := r.startSource()
+	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	// Transactions move one unit between two items: a view between two transactions would show another sum.
+	r.book.commit(item(graph.OpInsert, "Item", 1, "a", 1000), item(graph.OpInsert, "Item", 2, "b", 1000))
+	r.settled("late")
+	stop := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for i := 0; ; i = (i + 1) % 500 {
+			select {
+			case <-stop:
+				return
+			default:
+				r.book.commit(item(graph.OpUpdate, "Item", 1, "a", 1000+i), item(graph.OpUpdate, "Item", 2, "b", 1000-i))
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+	})
+	var sequence uint64
+	for range 50 {
+		sum := int64(0)
+		err := NewResults(r.conn, "").Snapshot(t.Context(), "late", func(_ []string, s result.State) error {
+			require.GreaterOrEqual(t, s.Sequence, sequence)
+			sequence = s.Sequence
+			return nil
+		}, func(row result.Row) error {
+			sum += row.Values[2].AsInt()
+			return nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, int64(2000), sum)
+	}
+	close(stop)
+	writer.Wait()
+	query.drained()
+	source.drained()
+}
+
+func TestQueryRefusals(t *testing.T) {
+	r := newRig(t)
+	h := r.host()
+	a := r.attempt(late.ID())
+	_, err := h.RunQuery(t.Context(), a, late)
+	require.Equal(t, failure.SourceMissing, failure.CodeOf(err))
+	bad := late
+	bad.Query = "MATCH (i:Item RETURN i"
+	require.Equal(t, failure.QueryInvalid, failure.CodeOf(h.ValidateQuery(t.Context(), bad)))
+	require.NoError(t, h.ValidateQuery(t.Context(), late))
+	require.NoError(t, h.ProvisionSource(t.Context(), shop))
+	auto := late
+	auto.Bootstrap = "auto"
+	outcome, err := h.RunQuery(t.Context(), r.attempt(late.ID()), auto)
+	require.NoError(t, err)
+	require.Equal(t, NeedsBootstrap, outcome)
+	require.Equal(t, failure.ConfigInvalid, failure.CodeOf(h.ValidateSource(t.Context(), component.SourceSpec{Name: "x", Kind: "nothing"})))
+	require.NoError(t, h.TeardownQuery(t.Context(), late))
+}
