@@ -37,7 +37,7 @@ type Config struct {
 	ReceiveTimeout   time.Duration `json:"receiveTimeout,omitempty" doc:"Longest silence of the server, which is asked for a sign of life every second, before the connection is opened anew." default:"1m"`
 	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
 
-	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"50000" minimum:"1"`
+	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"100000" minimum:"1"`
 	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`
 }
 
@@ -60,10 +60,11 @@ type Relationship struct {
 type URL struct {
 	text   string
 	secret component.Secret
+	bad    bool // given, and refused
 }
 
 // IsZero reports whether no URL is given.
-func (u URL) IsZero() bool { return u.text == "" && u.secret.IsZero() }
+func (u URL) IsZero() bool { return u.text == "" && u.secret.IsZero() && !u.bad }
 
 // MarshalJSON writes the URL or the reference.
 func (u URL) MarshalJSON() ([]byte, error) {
@@ -75,9 +76,14 @@ func (u URL) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a URL or a reference. Its errors never repeat the URL, which may hold a password.
 func (u *URL) UnmarshalJSON(data []byte) error {
+	u.bad = true
 	var text string
 	if json.Unmarshal(data, &text) != nil {
-		return u.secret.UnmarshalJSON(data)
+		if err := u.secret.UnmarshalJSON(data); err != nil {
+			return err
+		}
+		u.bad = false
+		return nil
 	}
 	parsed, err := url.Parse(text)
 	if err != nil || parsed.Scheme != "postgres" && parsed.Scheme != "postgresql" || parsed.Host == "" {
@@ -86,7 +92,7 @@ func (u *URL) UnmarshalJSON(data []byte) error {
 	if _, has := parsed.User.Password(); has || parsed.Query().Has("password") {
 		return errors.New(`must not hold a password: give it under password as {"$secret": "env:NAME"}, or the whole URL as such a reference`)
 	}
-	u.text = text
+	u.text, u.bad = text, false
 	return nil
 }
 
@@ -105,10 +111,15 @@ func (c *Config) Validate(p *component.Problems) {
 	if len(c.Publication) > maxIdentifier {
 		p.Addf("publication", "must be at most %d bytes long", maxIdentifier)
 	}
-	for name, d := range map[string]time.Duration{"connectTimeout": c.ConnectTimeout, "statementTimeout": c.StatementTimeout,
-		"receiveTimeout": c.ReceiveTimeout, "statusInterval": c.StatusInterval} {
-		if d < 100*time.Millisecond || d > time.Hour {
-			p.Addf(name, "must be between 100ms and 1h, is %s", d)
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"connectTimeout", c.ConnectTimeout}, {"statementTimeout", c.StatementTimeout},
+		{"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval},
+	} {
+		if f.value < 100*time.Millisecond || f.value > time.Hour {
+			p.Addf(f.name, "must be between 100ms and 1h, is %s", f.value)
 		}
 	}
 	c.validateTables(p)
@@ -125,12 +136,15 @@ func (c *Config) requireAddress(p *component.Problems) {
 }
 
 func (c *Config) refuseAddress(p *component.Problems) {
-	for name, given := range map[string]bool{"host": c.Host != "", "port": c.Port != 0, "database": c.Database != "", "user": c.User != ""} {
-		if given {
-			p.Addf(name, "cannot be given beside url")
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{{"host", c.Host != ""}, {"port", c.Port != 0}, {"database", c.Database != ""}, {"user", c.User != ""}} {
+		if f.given {
+			p.Addf(f.name, "cannot be given beside url")
 		}
 	}
-	if !c.Password.IsZero() && c.URL.text == "" {
+	if !c.Password.IsZero() && !c.URL.secret.IsZero() {
 		p.Addf("password", "cannot be given beside a url that is a secret itself")
 	}
 }
@@ -147,7 +161,7 @@ func (c *Config) validateTables(p *component.Problems) {
 		case tables[name]:
 			p.Addf(at+".name", "%s is named twice", t.Name)
 		case labels[t.label(name)]:
-			p.Addf(at+".label", "label %s is used twice; a truncated table would take the other's nodes with it", t.label(name))
+			p.Addf(at+".label", "label %s is used twice, so that truncating one table would remove the other's nodes", t.label(name))
 		}
 		tables[name], labels[t.label(name)] = true, true
 		validateColumns(at+".key", t.Key, p)
@@ -163,9 +177,9 @@ func (c *Config) validateTables(p *component.Problems) {
 func (c *Config) validateRelationships(p *component.Problems) {
 	for i, r := range c.Relationships {
 		at := fmt.Sprintf("relationships[%d]", i)
-		for field, table := range map[string]string{"table": r.Table, "references": r.References} {
-			if _, err := c.table(table); err != nil && table != "" {
-				p.Addf(at+"."+field, "%s", err)
+		for _, f := range []struct{ name, table string }{{"table", r.Table}, {"references", r.References}} {
+			if _, err := c.table(f.table); err != nil && f.table != "" {
+				p.Addf(at+"."+f.name, "%s", err)
 			}
 		}
 		validateColumns(at+".columns", r.Columns, p)
@@ -244,7 +258,7 @@ func parseTableName(s string) (tableName, error) {
 	case 2:
 		return tableName{parts[0], parts[1]}, nil
 	}
-	return tableName{}, fmt.Errorf(`%q is not a table name: it must be of the form schema.table; put parts that contain dots in double quotes`, s)
+	return tableName{}, fmt.Errorf(`%q is not a table name: it must be of the form schema.table, with parts that contain dots in double quotes`, s)
 }
 
 // parseIdentifier takes one part of a dotted name; after begins with the dot, or is empty.

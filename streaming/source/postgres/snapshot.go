@@ -228,18 +228,18 @@ func measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSize, error) {
 	return size, nil
 }
 
-// chunks divides the blocks; an empty table is one chunk too, so that it is known to be done. The last one is open to
-// the end: what was added after the snapshot is not visible in it.
+// chunks divides the blocks evenly; an empty table is one chunk too, so that it is known to be done. The last one is
+// open to the end: what was added after the snapshot is not visible in it.
 func (size tableSize) chunks(rows int) []source.Chunk {
 	step := max(1, int64(float64(rows)/size.density))
-	var chunks []source.Chunk
-	for from := int64(0); from == 0 || from < size.blocks; from += step {
-		blocks := min(step, size.blocks-from)
-		c := source.Chunk{From: strconv.FormatInt(from, 10), Rows: int64(float64(blocks) * size.density)}
-		if from+step < size.blocks {
-			c.To = strconv.FormatInt(from+step, 10)
+	count := max(1, (size.blocks+step/2)/step)
+	chunks := make([]source.Chunk, count)
+	for i := range count {
+		from, to := i*size.blocks/count, (i+1)*size.blocks/count
+		chunks[i] = source.Chunk{From: strconv.FormatInt(from, 10), Rows: int64(float64(to-from) * size.density)}
+		if i+1 < count {
+			chunks[i].To = strconv.FormatInt(to, 10)
 		}
-		chunks = append(chunks, c)
 	}
 	return chunks
 }

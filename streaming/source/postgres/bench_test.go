@@ -1,0 +1,103 @@
+package postgres_test
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/graph"
+)
+
+const benchRows = 300_000
+
+func benchTable(b *testing.B) (db, fullSource) {
+	d := newDB(b)
+	d.exec(`CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int NOT NULL, status text NOT NULL, total numeric(12, 2) NOT NULL,
+		placed timestamptz NOT NULL, note text)`)
+	return d, d.source(`"tables": [{"name": "orders", "label": "Order"}]`)
+}
+
+const fill = `INSERT INTO orders SELECT i, i %% 1000, 'status ' || i %% 7, i * 0.25, now(), CASE WHEN i %% 3 = 0 THEN 'note ' || i END FROM generate_series(%d, %d) i`
+
+// BenchmarkSnapshot compares reading by chunks with a plain COPY of the table.
+func BenchmarkSnapshot(b *testing.B) {
+	d, s := benchTable(b)
+	d.exec(fill, 1, benchRows)
+	d.exec("VACUUM ANALYZE orders")
+	b.Run("copy", func(b *testing.B) {
+		conn, err := pgx.Connect(b.Context(), d.url)
+		require.NoError(b, err)
+		defer conn.Close(context.Background())
+		for b.Loop() {
+			_, err := conn.PgConn().CopyTo(b.Context(), io.Discard, "COPY orders TO STDOUT (FORMAT binary)")
+			require.NoError(b, err)
+		}
+		b.ReportMetric(float64(b.N*benchRows)/b.Elapsed().Seconds(), "rows/s")
+	})
+	b.Run("chunks", func(b *testing.B) {
+		snapshot, _ := hold(b, s)
+		chunks, err := s.PlanSnapshot(b.Context(), snapshot, nil)
+		require.NoError(b, err)
+		for b.Loop() {
+			rows := 0
+			for _, c := range chunks {
+				require.NoError(b, s.ReadChunk(b.Context(), snapshot, c, func(changes []graph.Change) error {
+					rows += len(changes)
+					return nil
+				}))
+			}
+			require.Equal(b, benchRows, rows)
+		}
+		b.ReportMetric(float64(b.N*benchRows)/b.Elapsed().Seconds(), "rows/s")
+	})
+}
+
+// countingSink only counts.
+type countingSink struct {
+	count, want int
+	done        chan struct{}
+}
+
+func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
+	if s.count += len(tx.Changes); s.count >= s.want && s.want > 0 {
+		s.want = 0
+		close(s.done)
+	}
+	return nil
+}
+func (s *countingSink) Idle(graph.Position)             {}
+func (s *countingSink) Durable() graph.Position         { return "" }
+func (s *countingSink) DurableChanged() <-chan struct{} { return nil }
+func (s *countingSink) Tick()                           {}
+
+// BenchmarkStream drains changes that the server holds already: single-row transactions, and one large transaction.
+func BenchmarkStream(b *testing.B) {
+	for name, write := range map[string]func(d db){
+		"one transaction": func(d db) { d.exec(fill, 1, benchRows) },
+		"10 rows each": func(d db) {
+			d.exec(`CREATE PROCEDURE fill() LANGUAGE plpgsql AS $$ BEGIN FOR n IN 0..29999 LOOP
+				INSERT INTO orders SELECT i, i %% 1000, 'status ' || i %% 7, i * 0.25, now(), 'note' FROM generate_series(n * 10 + 1, n * 10 + 10) i; COMMIT; END LOOP; END $$`)
+			d.exec("CALL fill()")
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			d, s := benchTable(b)
+			write(d)
+			for b.Loop() {
+				sink := &countingSink{want: benchRows, done: make(chan struct{})}
+				ctx, cancel := context.WithCancel(b.Context())
+				finished := make(chan error, 1)
+				go func() { finished <- s.Run(ctx, "", sink) }()
+				begin := time.Now()
+				<-sink.done
+				b.ReportMetric(benchRows/time.Since(begin).Seconds(), "rows/s")
+				cancel()
+				require.NoError(b, <-finished)
+			}
+		})
+	}
+}
