@@ -146,7 +146,7 @@ func (l *lexer) quotedIdentifier() (Token, bool) {
 		name.WriteByte('`')
 	}
 	l.errs.Add(Range{start, start + 1}, "this name has no closing backtick")
-	return Token{}, false
+	return Token{Kind: QuotedIdentifier}, true
 }
 
 // number scans the longest run that could be a number and then says whether it is one.
@@ -222,7 +222,7 @@ func (l *lexer) quoted(quote byte) (Token, bool) {
 		}
 	}
 	l.errs.Add(Range{start, start + 1}, "this string has no closing quote")
-	return Token{}, false
+	return Token{Kind: String}, true // so that the parser has nothing to add
 }
 
 func (l *lexer) escape(s *strings.Builder) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,10 +20,16 @@ const (
 	storeName = "query"
 )
 
+// T is what a session needs of a test; *testing.T and *rapid.T both have it.
+type T interface {
+	require.TestingT
+	Helper()
+}
+
 // Session is a query under test. Beside the query it keeps a replica of the result set, made of nothing but events, and
 // holds the two against each other.
 type Session struct {
-	t       testing.TB
+	t       T
 	backend index.Backend
 	plan    *query.Plan
 	Query   *query.Query
@@ -34,7 +39,7 @@ type Session struct {
 }
 
 // NewSession opens a query on an empty store of the back end.
-func NewSession(t testing.TB, backend index.Backend, text string, parameters map[string]graph.Value) *Session {
+func NewSession(t T, backend index.Backend, text string, parameters map[string]graph.Value) *Session {
 	plan, err := query.Compile(text, query.Options{Parameters: parameters})
 	require.NoError(t, err)
 	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1}
