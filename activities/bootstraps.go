@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
@@ -45,8 +46,8 @@ func (b *Bootstraps) Subscribe(ctx context.Context, ref BootstrapRef) error {
 	return translate(err)
 }
 
-// HoldSnapshot opens a snapshot, tells the workflow when it is ready and keeps it open until it is cancelled. It is not
-// retried: nothing brings a lost snapshot back.
+// HoldSnapshot opens a snapshot, tells the workflow when it is ready and keeps it open until the bootstrap is sealed or
+// cancelled. It is not retried: nothing brings a lost snapshot back.
 func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 	spec, err := b.source(ctx, ref)
 	if err != nil {
@@ -60,6 +61,10 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 			SignalSnapshotReady, SnapshotReady{ref.SnapshotGeneration, string(position)})
 	}
 	alive := func() { activity.RecordHeartbeat(ctx, ref.SnapshotGeneration) }
+	released, err := b.runner.watchControl(ctx, ref.ID, uint64(ref.SnapshotGeneration), b.runner.log)
+	if err != nil {
+		return translate(err)
+	}
 
 	holdCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,16 +77,25 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	stopping := activity.GetWorkerStopChannel(ctx)
+	sealed := false
 	for {
 		select {
 		case err := <-done:
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
+			case sealed:
+				if err := b.runner.store.remove(ctx, controlBucket, ref.ID); err != nil {
+					b.runner.log.Debug("a key stays behind", zap.Error(err))
+				}
+				return nil
 			case err == nil:
 				err = failure.SnapshotLost.Errorf("the worker that held the snapshot stops")
 			}
 			return translate(err)
+		case <-released:
+			released, sealed = nil, true
+			cancel()
 		case <-stopping:
 			stopping = nil
 			cancel()
@@ -143,9 +157,13 @@ func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) erro
 	}))
 }
 
-// SealBootstrap makes the copied rows, with the position they stand for, what the query begins with.
+// SealBootstrap makes the copied rows, with the position they stand for, what the query begins with. Then the holder may
+// let go of the snapshot; it is told through the store, because a cancellation takes until its next heartbeat.
 func (b *Bootstraps) SealBootstrap(ctx context.Context, ref BootstrapRef) (Sealed, error) {
 	position, rows, err := b.host.SealBootstrap(ctx, ref.pipeline())
+	if err == nil {
+		err = b.runner.store.write(ctx, controlBucket, ref.ID, control{uint64(ref.SnapshotGeneration), wantedDrain})
+	}
 	return Sealed{string(position), rows}, translate(err)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // Buckets of the control plane.
 const (
-	controlBucket   = "control"   // <component>: what its loop is asked to do
+	controlBucket   = "control"   // <component> or <bootstrap>: what its loop, or its holder, is asked to do
 	placementBucket = "placement" // <component>: its last generation and host
 	specsBucket     = "specs"     // <component>: spec of a provisioned source
 	hostsBucket     = "hosts"     // <host>: a worker process that is alive

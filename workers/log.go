@@ -1,8 +1,13 @@
 package workers
 
 import (
+	"context"
+	"errors"
+
 	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Logger lets the Temporal SDK log through zap. Give it to the client that the workers use. What the SDK calls
@@ -20,10 +25,24 @@ func (l logger) Debug(msg string, keyvals ...any) { l.sugar.Debugw(msg, keyvals.
 func (l logger) Info(msg string, keyvals ...any) { l.sugar.Debugw(msg, keyvals...) }
 
 // Warn implements log.Logger.
-func (l logger) Warn(msg string, keyvals ...any) { l.sugar.Warnw(msg, keyvals...) }
+func (l logger) Warn(msg string, keyvals ...any) {
+	l.sugar.Logw(unlessCancelled(zapcore.WarnLevel, keyvals), msg, keyvals...)
+}
 
 // Error implements log.Logger.
-func (l logger) Error(msg string, keyvals ...any) { l.sugar.Errorw(msg, keyvals...) }
+func (l logger) Error(msg string, keyvals ...any) {
+	l.sugar.Logw(unlessCancelled(zapcore.ErrorLevel, keyvals), msg, keyvals...)
+}
+
+// unlessCancelled keeps quiet about what ended because it was asked to.
+func unlessCancelled(level zapcore.Level, keyvals []any) zapcore.Level {
+	for _, v := range keyvals {
+		if err, ok := v.(error); ok && (errors.Is(err, context.Canceled) || temporal.IsCanceledError(err)) {
+			return zapcore.DebugLevel
+		}
+	}
+	return level
+}
 
 // With implements log.WithLogger.
 func (l logger) With(keyvals ...any) log.Logger { return logger{l.sugar.With(keyvals...)} }

@@ -1,0 +1,187 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+func TestGenerationsOnlyGrow(t *testing.T) {
+	b := newBench(t)
+	p, err := b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders})
+	require.NoError(t, err)
+	require.Equal(t, Placement{Generation: 1, Queue: QueueRun}, p)
+	p, err = b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders, Generation: 9})
+	require.NoError(t, err)
+	require.Equal(t, uint64(10), p.Generation)
+	p, err = b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders})
+	require.NoError(t, err)
+	require.Equal(t, uint64(11), p.Generation, "a workflow that was started anew goes on above the old one")
+}
+
+func TestPlacement(t *testing.T) {
+	b := newBench(t)
+	place := func(avoid string) (Placement, error) {
+		return b.Control.PlaceComponent(t.Context(), PlaceInput{Component: "query.default.big", NeedsHost: true, Avoid: avoid})
+	}
+	_, err := place("")
+	require.Equal(t, failure.NoHost.ID, ReportOf(err).Code)
+
+	for _, host := range []string{"h1", "h2", "h3"} {
+		require.NoError(t, b.store.AnnounceHost(t.Context(), host))
+	}
+	first, err := place("")
+	require.NoError(t, err)
+	require.Equal(t, HostQueue(first.Host), first.Queue)
+	again, err := place("")
+	require.NoError(t, err)
+	require.Equal(t, first.Host, again.Host, "its state is there")
+	moved, err := place(first.Host)
+	require.NoError(t, err)
+	require.NotEqual(t, first.Host, moved.Host)
+	require.NoError(t, b.store.WithdrawHost(t.Context(), moved.Host))
+	again, err = place("")
+	require.NoError(t, err)
+	require.NotEqual(t, moved.Host, again.Host)
+}
+
+func TestChoose(t *testing.T) {
+	require.Equal(t, "a", choose("x", []string{"a"}, "", "a"), "a suspect is better than none")
+	require.Empty(t, choose("x", nil, "a", ""))
+	used := map[string]int{}
+	for i := range 300 {
+		used[choose(string(rune('a'+i%26))+string(rune('a'+i/26)), []string{"h1", "h2", "h3"}, "", "")]++
+	}
+	for host, n := range used {
+		require.Greater(t, n, 50, host)
+	}
+}
+
+func TestFenceBumpShutsOutAGeneration(t *testing.T) {
+	b := newBench(t)
+	fence, err := b.store.conn.Acquire(t.Context(), orders, stream.Epoch{Generation: 4, Started: 100}, "h1")
+	require.NoError(t, err)
+	require.NoError(t, b.Control.FenceBump(t.Context(), GenerationInput{orders, 4}))
+	require.Equal(t, failure.FencedOff, failure.CodeOf(fence.Check(t.Context())))
+	_, err = b.store.conn.Acquire(t.Context(), orders, stream.Epoch{Generation: 5, Started: 50}, "h1")
+	require.NoError(t, err, "the next generation may")
+}
+
+func TestValidation(t *testing.T) {
+	b := newBench(t)
+	env := b.environment(nil)
+	validate := func(in SpecInput) failure.Report {
+		_, err := env.ExecuteActivity(b.Sources.ValidateSource, in)
+		if err == nil {
+			return failure.Report{}
+		}
+		return ReportOf(err)
+	}
+	require.Empty(t, validate(SpecInput{Spec: json.RawMessage(`{"name":"orders","kind":"x"}`)}))
+	r := validate(SpecInput{Spec: json.RawMessage(`{"name":"orders","kind":"x","polici":{}}`)})
+	require.Equal(t, failure.ConfigInvalid.ID, r.Code)
+	require.Contains(t, r.Message, "polici")
+	r = validate(SpecInput{Spec: json.RawMessage(`{"name":"orders","kind":"x"}`), Unexpected: []string{"desird"}})
+	require.Contains(t, r.Message, "desird")
+	b.host.validate = func() error { panic("oh") }
+	require.Equal(t, failure.Panic.ID, validate(SpecInput{Spec: json.RawMessage(`{"name":"orders","kind":"x"}`)}).Code)
+}
+
+func TestSourcesAreWaitedFor(t *testing.T) {
+	b := newBench(t)
+	asked := 0
+	b.host.ready = func(name string) error {
+		if asked++; asked < 3 {
+			return failure.SourceMissing.Errorf("%s has no log", name)
+		}
+		return nil
+	}
+	_, err := b.environment(nil).ExecuteActivity(b.Queries.WaitForSources, WaitInput{"default", []string{"orders"}})
+	require.NoError(t, err)
+
+	stop := make(chan struct{})
+	b.host.ready = func(name string) error { return failure.SourceMissing.Errorf("%s has no log", name) }
+	close(stop)
+	_, err = b.environment(stop).ExecuteActivity(b.Queries.WaitForSources, WaitInput{"default", []string{"orders"}})
+	require.Equal(t, failure.WorkerStopping.ID, ReportOf(err).Code)
+}
+
+var ref = BootstrapRef{ID: "b1", Instance: "default", Query: "big", Source: "orders", SnapshotGeneration: 1}
+
+// provisioned makes the source's spec known, as a source that runs does.
+func (b *bench) provisioned() {
+	_, err := b.environment(nil).ExecuteActivity(b.Sources.ProvisionSource,
+		SpecInput{Component: orders, Spec: json.RawMessage(`{"name":"orders","kind":"x"}`)})
+	require.NoError(b.t, err)
+}
+
+func TestBootstrapNeedsItsSource(t *testing.T) {
+	b := newBench(t)
+	_, err := b.environment(nil).ExecuteActivity(b.Bootstraps.VerifyBootstrap, ref)
+	require.Equal(t, failure.SourceMissing.ID, ReportOf(err).Code)
+}
+
+func TestBootstrapActivities(t *testing.T) {
+	b := newBench(t)
+	b.provisioned()
+	env := b.environment(nil)
+	value, err := env.ExecuteActivity(b.Bootstraps.PlanChunks, PlanInput{ref, json.RawMessage(`{"name":"big"}`)})
+	require.NoError(t, err)
+	var plan BootstrapPlan
+	require.NoError(t, value.Get(&plan))
+	require.Equal(t, BootstrapPlan{2, 3, 4}, plan)
+
+	b.host.copy = func(context.Context) (pipeline.CopyProgress, error) {
+		return pipeline.CopyProgress{Chunks: 3, Rows: 30}, nil
+	}
+	value, err = env.ExecuteActivity(b.Bootstraps.CopyWorker, CopyInput{ref, "copy-1-1"})
+	require.NoError(t, err)
+	var copied CopyResult
+	require.NoError(t, value.Get(&copied))
+	require.Equal(t, CopyResult{3, 30}, copied)
+
+	stop := make(chan struct{})
+	b.host.copy = func(ctx context.Context) (pipeline.CopyProgress, error) {
+		close(stop)
+		<-ctx.Done()
+		return pipeline.CopyProgress{}, ctx.Err()
+	}
+	_, err = b.environment(stop).ExecuteActivity(b.Bootstraps.CopyWorker, CopyInput{ref, "copy-1-1"})
+	require.Equal(t, failure.WorkerStopping.ID, ReportOf(err).Code)
+}
+
+func TestHolderLetsGoWhenTheBootstrapIsSealed(t *testing.T) {
+	b := newBench(t)
+	b.provisioned()
+	sealed := make(chan error, 1)
+	b.host.hold = func(ctx context.Context, _ func(graph.Position) error, alive func()) error {
+		alive()
+		go func() {
+			_, err := b.Bootstraps.SealBootstrap(t.Context(), ref)
+			sealed <- err
+		}()
+		<-ctx.Done()
+		return nil
+	}
+	_, err := b.environment(nil).ExecuteActivity(b.Bootstraps.HoldSnapshot, ref)
+	require.NoError(t, err)
+	require.NoError(t, <-sealed)
+}
+
+func TestHolderThatLosesItsSnapshot(t *testing.T) {
+	b := newBench(t)
+	b.provisioned()
+	b.host.hold = func(context.Context, func(graph.Position) error, func()) error {
+		return failure.SnapshotLost.Errorf("pinging: %w", errors.New("terminated"))
+	}
+	_, err := b.environment(nil).ExecuteActivity(b.Bootstraps.HoldSnapshot, ref)
+	require.Equal(t, failure.SnapshotLost.ID, ReportOf(err).Code)
+}

@@ -1,0 +1,218 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+func TestRunDrainsWhenAsked(t *testing.T) {
+	b := newBench(t)
+	started := make(chan struct{})
+	b.host.loop = func(ctx context.Context, a pipeline.Attempt) error {
+		require.Equal(t, orders, a.ID.String())
+		require.Equal(t, uint64(3), a.Epoch.Generation)
+		require.NotZero(t, a.Epoch.Started)
+		a.Progress.Set(func(s *pipeline.Status) { s.Position, s.Offset, s.Sequence = "0/42", 7, 1<<60 })
+		close(started)
+		return untilDrained(ctx, a)
+	}
+	asked := make(chan error, 1)
+	go func() {
+		<-started
+		// An earlier run's request is not meant for this one.
+		err := b.Control.RequestDrain(t.Context(), GenerationInput{orders, 2})
+		asked <- errors.Join(err, b.Control.RequestDrain(t.Context(), GenerationInput{orders, 3}))
+	}()
+	r, err := b.source(b.environment(nil), 3)
+	require.NoError(t, err)
+	require.NoError(t, <-asked)
+	require.Equal(t, OutcomeDrained, r.Outcome)
+	require.Equal(t, "0/42", r.Position)
+	require.Equal(t, "7", r.Offset)
+	require.Equal(t, "1152921504606846976", r.Sequence)
+	require.Equal(t, "h1", r.Host)
+}
+
+func TestRunThatIsDrainedBeforeItBegins(t *testing.T) {
+	b := newBench(t)
+	require.NoError(t, b.Control.RequestDrain(t.Context(), GenerationInput{orders, 5}))
+	r, err := b.source(b.environment(nil), 5)
+	require.NoError(t, err)
+	require.Equal(t, OutcomeDrained, r.Outcome)
+}
+
+func TestRunHandsOverWhenItsWorkerStops(t *testing.T) {
+	b := newBench(t)
+	stop := make(chan struct{})
+	b.host.loop = func(ctx context.Context, a pipeline.Attempt) error {
+		close(stop)
+		return untilDrained(ctx, a)
+	}
+	_, err := b.source(b.environment(stop), 1)
+	var handedOver *temporal.ApplicationError
+	require.ErrorAs(t, err, &handedOver)
+	require.Equal(t, failure.WorkerStopping.ID, handedOver.Type())
+	require.False(t, handedOver.NonRetryable())
+	require.Equal(t, 250*time.Millisecond, handedOver.NextRetryDelay())
+	require.Equal(t, temporal.ApplicationErrorCategoryBenign, handedOver.Category())
+}
+
+func TestRunThatStallsIsRestarted(t *testing.T) {
+	b := newBench(t)
+	b.Sources.runner.stalled = 200 * time.Millisecond
+	b.host.loop = func(ctx context.Context, a pipeline.Attempt) error {
+		a.Progress.Tick()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	_, err := b.source(b.environment(nil), 1)
+	require.Equal(t, failure.Stalled.ID, ReportOf(err).Code)
+	require.False(t, nonRetryable(t, err))
+}
+
+func TestRunThatPanics(t *testing.T) {
+	b := newBench(t)
+	b.host.loop = func(context.Context, pipeline.Attempt) error { panic("no such thing") }
+	_, err := b.source(b.environment(nil), 1)
+	report := ReportOf(err)
+	require.Equal(t, failure.Panic.ID, report.Code)
+	require.Contains(t, report.Message, "no such thing")
+	require.Contains(t, report.Details["stack"], "run_test.go")
+	require.True(t, nonRetryable(t, err))
+}
+
+func TestRunThatEndsByItself(t *testing.T) {
+	b := newBench(t)
+	b.host.loop = func(context.Context, pipeline.Attempt) error { return nil }
+	_, err := b.source(b.environment(nil), 1)
+	require.Contains(t, err.Error(), "nobody asked it to")
+	require.False(t, nonRetryable(t, err))
+}
+
+func TestRunThatNeedsABootstrap(t *testing.T) {
+	b := newBench(t)
+	b.host.outcome = pipeline.NeedsBootstrap
+	in := runInput(1)
+	in.Component = "query.default.big"
+	value, err := b.environment(nil).ExecuteActivity(b.Queries.QueryRun, in)
+	require.NoError(t, err)
+	var r RunResult
+	require.NoError(t, value.Get(&r))
+	require.Equal(t, OutcomeNeedsBootstrap, r.Outcome)
+}
+
+// TestRunGivesUpAfterManyFailures retries as the server does, with the details of the last heartbeat.
+func TestRunGivesUpAfterManyFailures(t *testing.T) {
+	b := newBench(t)
+	b.host.loop = func(context.Context, pipeline.Attempt) error { return failure.Unreachable.Errorf("connecting") }
+	last := beat{}
+	for range givenUpAfter - 1 {
+		env := b.environment(nil)
+		env.SetHeartbeatDetails(last)
+		_, err := b.source(env, 1)
+		require.False(t, nonRetryable(t, err))
+		last.Failures++
+	}
+	env := b.environment(nil)
+	env.SetHeartbeatDetails(last)
+	_, err := b.source(env, 1)
+	require.True(t, nonRetryable(t, err))
+	require.Equal(t, failure.Unreachable.ID, ReportOf(err).Code)
+
+	// What made progress begins counting anew.
+	env = b.environment(nil)
+	env.SetHeartbeatDetails(last)
+	beats := make(chan beat, 100)
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var d beat
+		if details.Get(&d) == nil {
+			beats <- d
+		}
+	})
+	b.host.loop = func(_ context.Context, a pipeline.Attempt) error {
+		a.Progress.Set(func(s *pipeline.Status) { s.Offset = 1 })
+		for d := range beats {
+			if d.Offset == "1" {
+				break
+			}
+		}
+		a.Progress.Set(func(s *pipeline.Status) { s.Offset = 2 })
+		return failure.ConnectionLost.Errorf("reading")
+	}
+	_, err = b.source(env, 1)
+	require.False(t, nonRetryable(t, err))
+}
+
+func TestNewerAttemptEndsTheOlderOne(t *testing.T) {
+	var r registry
+	var older error
+	ended := make(chan struct{})
+	ctx, stop := context.WithCancelCause(t.Context())
+	leave, err := r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 1}, stop)
+	require.NoError(t, err)
+	go func() {
+		<-ctx.Done()
+		older = context.Cause(ctx)
+		leave()
+		close(ended)
+	}()
+	leaveNewer, err := r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 2}, func(error) {})
+	require.NoError(t, err)
+	<-ended
+	require.ErrorIs(t, older, errSuperseded)
+
+	_, err = r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 1}, func(error) {})
+	require.Equal(t, failure.FencedOff, failure.CodeOf(err), "an older attempt that comes late does not disturb")
+	leaveNewer()
+	require.Empty(t, r.running)
+}
+
+func TestErrorsKeepTheirChain(t *testing.T) {
+	cause := fmt.Errorf("dial tcp 10.0.0.1:5432: %w", errors.New("connection refused"))
+	err := translate(fmt.Errorf("opening the slot: %w", failure.Unreachable.Errorf("connecting: %w", cause).
+		WithDetail("host", "10.0.0.1").WithFix("start it")))
+	report := ReportOf(fmt.Errorf("activity error: %w", err))
+	require.Equal(t, failure.Report{
+		Code: failure.Unreachable.ID, Class: failure.Transient.String(),
+		Message: "opening the slot: connecting: dial tcp 10.0.0.1:5432: connection refused",
+		Causes: []string{
+			"connecting: dial tcp 10.0.0.1:5432: connection refused",
+			"dial tcp 10.0.0.1:5432: connection refused",
+			"connection refused",
+		},
+		Fix: "start it", Details: map[string]string{"host": "10.0.0.1"},
+	}, report)
+	require.False(t, nonRetryable(t, err))
+	require.Equal(t, failure.Transient, ClassOf(report))
+}
+
+func TestClassesDecideAboutRetries(t *testing.T) {
+	for _, code := range failure.Codes() {
+		err := translate(code.Errorf("something"))
+		require.Equal(t, !code.Class.Retryable(), nonRetryable(t, err), code.ID)
+		require.Equal(t, code.Class, ClassOf(ReportOf(err)), code.ID)
+		require.Equal(t, err, translate(err), "what is translated stays so")
+	}
+	require.NoError(t, translate(nil))
+	require.ErrorIs(t, translate(fmt.Errorf("reading: %w", context.Canceled)), context.Canceled)
+	require.Equal(t, failure.Transient, ClassOf(ReportOf(errors.New("unheard of"))))
+}
+
+func nonRetryable(t *testing.T, err error) bool {
+	t.Helper()
+	var application *temporal.ApplicationError
+	require.ErrorAs(t, err, &application)
+	return application.NonRetryable()
+}
