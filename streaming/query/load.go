@@ -1,6 +1,8 @@
 package query
 
 import (
+	"slices"
+
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
@@ -36,6 +38,9 @@ func (q *Query) Load(source string, token []byte, changes []graph.Change) error 
 	}
 	return q.write(func(b index.Batch) error {
 		q.meta.Source(source).Token = token
+		if q.insertsOnly(changes) {
+			return q.loadInserts(b, source, changes)
+		}
 		if err := q.gather(b, source, changes); err != nil {
 			return err
 		}
@@ -43,12 +48,38 @@ func (q *Query) Load(source string, token []byte, changes []graph.Change) error 
 			if t.old == nil && t.now == nil || sameElement(t.old, t.now) {
 				continue
 			}
-			if _, err := q.elements.Put(b, t.old, t.now); err != nil {
+			if err := q.elements.Write(b, t.old, t.now); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// insertsOnly reports whether changes can be stored without a look at what is there: whole elements, and a plan that
+// keeps nothing of an element beside itself.
+func (q *Query) insertsOnly(changes []graph.Change) bool {
+	p := q.plan.plan
+	return p.Scanned == 0 && p.Nodes == len(p.Positions) &&
+		!slices.ContainsFunc(changes, func(c graph.Change) bool { return c.Op != graph.OpInsert })
+}
+
+func (q *Query) loadInserts(b index.Batch, source string, changes []graph.Change) error {
+	prefix := q.prefix(source)
+	for i := range changes {
+		e, err := q.changed(b, prefix, &changes[i], nil)
+		if err != nil {
+			return err
+		}
+		var old *store.Element
+		if e == nil { // it may have been relevant before
+			old = &store.Element{Element: graph.Element{ID: qualify(prefix, changes[i].Element.ID)}}
+		}
+		if err := q.elements.Write(b, old, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Token returns the last token that Load stored for a source: where loading goes on after a crash.
@@ -108,6 +139,7 @@ func (q *Query) seal(state result.State, rowsPerEvent int) error {
 // sealStart makes the rows that need no element.
 func (q *Query) sealStart(index.Batch) error {
 	q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Loading), sealMatches, nil
+	q.elements.SetCount(0)
 	if err := q.chain.Begin(); err != nil {
 		return err
 	}
@@ -140,6 +172,7 @@ func (q *Query) sealMatch(b index.Batch) error {
 	if err != nil {
 		return err
 	}
+	q.elements.SetCount(q.elements.Count() + int64(seen))
 	for _, e := range elements {
 		if err := q.chain.Match.Delta(e, first, 1); err != nil {
 			return err

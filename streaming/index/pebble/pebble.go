@@ -79,6 +79,7 @@ func (b *backend) Open(name string) (index.Store, error) {
 	cache := pebble.NewCache(b.options.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
 	o := &pebble.Options{
+		FS:           vfs.Default, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
 		Cache:        cache,
 		Lock:         lock,
 		Logger:       logger{b.options.Log.Sugar().With("index", name)},

@@ -186,44 +186,54 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 	return from, nil
 }
 
-// Put stores e in place of old; either may be nil, and then both ids are the same. It returns what is stored, which
+// Put stores e in place of old; either may be nil, otherwise both ids are the same. It returns what is stored, which
 // shares nothing with the message that e came in.
 func (s *Elements) Put(b index.Batch, old, e *Element) (*Element, error) {
 	if e == nil {
-		return nil, s.remove(b, old)
+		s.count--
+		return nil, s.Write(b, old, nil)
 	}
-	record, err := s.encode(b, e)
-	if err != nil {
+	if err := s.Write(b, old, e); err != nil {
 		return nil, err
 	}
-	s.key = appendElementKey(s.key[:0], e.ID)
-	if err := b.Set(s.key, record); err != nil {
-		return nil, err
-	}
-	id := graph.ElementID("")
+	id := e.ID
 	if old != nil {
 		id = old.ID
 	} else {
 		id = graph.ElementID(strings.Clone(string(e.ID)))
 		s.count++
 	}
-	own, err := s.decode(id, slices.Clone(record))
+	own, err := s.decode(id, slices.Clone(s.buf))
 	if err != nil {
 		return nil, err
 	}
 	s.cache.Put(own.ID, own, own.size)
-	return own, s.link(b, old, own)
+	return own, nil
 }
 
-func (s *Elements) remove(b index.Batch, old *Element) error {
-	s.cache.Delete(old.ID)
-	s.count--
-	s.key = appendElementKey(s.key[:0], old.ID)
-	if err := b.Delete(s.key); err != nil {
+// Write is Put for loading in bulk: nothing is cached or counted.
+func (s *Elements) Write(b index.Batch, old, e *Element) error {
+	if e == nil {
+		s.cache.Delete(old.ID)
+		s.key = appendElementKey(s.key[:0], old.ID)
+		if err := b.Delete(s.key); err != nil {
+			return err
+		}
+		return s.link(b, old, nil)
+	}
+	s.cache.Delete(e.ID)
+	if err := s.encode(b, e); err != nil {
 		return err
 	}
-	return s.link(b, old, nil)
+	s.key = appendElementKey(s.key[:0], e.ID)
+	if err := b.Set(s.key, s.buf); err != nil {
+		return err
+	}
+	return s.link(b, old, e)
 }
+
+// SetCount sets the number of stored elements, which loading in bulk does not keep.
+func (s *Elements) SetCount(n int64) { s.count = n }
 
 // link keeps adjacency and scans as e wants them, where old wanted them otherwise.
 func (s *Elements) link(b index.Batch, old, e *Element) error {
@@ -276,15 +286,15 @@ func (s *Elements) eachEnd(b index.Batch, e *Element, write func(key []byte, oth
 	return write(s.key, e.Start)
 }
 
-// encode returns the record of e; it is valid until the next call.
-func (s *Elements) encode(b index.Batch, e *Element) ([]byte, error) {
+// encode writes the record of e to s.buf.
+func (s *Elements) encode(b index.Batch, e *Element) error {
 	number := s.names.byPointer[e.Shape]
 	buf := binary.AppendUvarint(s.buf[:0], uint64(number))
 	buf = binary.AppendUvarint(buf, uint64(len(e.Labels)))
 	for _, l := range e.Labels {
 		number, err := s.names.label(b, l)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		buf = binary.AppendUvarint(buf, uint64(number))
 	}
@@ -294,7 +304,7 @@ func (s *Elements) encode(b index.Batch, e *Element) ([]byte, error) {
 		buf = graph.AppendValue(buf, v)
 	}
 	s.buf = buf
-	return buf, nil
+	return nil
 }
 
 // decode reads a record, which the element keeps.
