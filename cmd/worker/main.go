@@ -21,7 +21,6 @@ import (
 	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/stream"
-	"github.com/perdure/perdure/workers"
 )
 
 func main() {
@@ -107,9 +106,9 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	defer temporal.Close()
 	defer conn.Close()
 	log.Info("working", zap.String("host", data.HostID))
-	return node.Run(ctx, node.Options{
+	return node.New(node.Options{
 		Client: temporal, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true, Log: log,
-	})
+	}).Run(ctx)
 }
 
 // connect reaches both servers within the time that the settings allow, or says which of them did not answer: whoever
@@ -121,7 +120,7 @@ func connect(ctx context.Context, c config.Worker, identity string, log *zap.Log
 	var group errgroup.Group
 	group.Go(func() error {
 		temporal, temporalErr = client.DialContext(bounded, client.Options{
-			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: workers.Logger(log),
+			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: node.TemporalLogger(log),
 		})
 		if temporalErr != nil {
 			temporalErr = failure.Unreachable.Errorf("connecting to Temporal at %s: %w", c.TemporalAddress, temporalErr).

@@ -36,7 +36,11 @@ minute without an end, aborts it; nothing is lost then either.`,
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
 					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
-					printReady(cmd.OutOrStdout(), c.Namespace, s)
+					printAddresses(cmd.OutOrStdout(), c.Namespace, s)
+					if err := s.AwaitReady(ctx); err != nil {
+						return err
+					}
+					fmt.Fprint(cmd.OutOrStdout(), readyHint)
 					<-ctx.Done()
 					return nil
 				})
@@ -47,7 +51,11 @@ minute without an end, aborts it; nothing is lost then either.`,
 	return cmd
 }
 
-func printReady(w io.Writer, namespace string, s *stack.Stack) {
+const readyHint = `ready. Start a source, a query and a reaction with any Temporal client, for example:
+  tctl workflow start --tq perdure --wt Source -w source.default.shop --if deploy/examples/orders/source.json
+`
+
+func printAddresses(w io.Writer, namespace string, s *stack.Stack) {
 	line := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%-12s %s\n", name, value)
@@ -58,8 +66,6 @@ func printReady(w io.Writer, namespace string, s *stack.Stack) {
 	line("API", s.API)
 	line("NATS", s.NATS)
 	line("Postgres", s.PostgresURL)
-	fmt.Fprintln(w, "ready. Start a source, a query and a reaction with any Temporal client, for example:")
-	fmt.Fprintln(w, "  tctl workflow start --tq perdure --wt Source -w source.default.shop --if deploy/examples/orders/source.json")
 }
 
 func newDemo() *cobra.Command {

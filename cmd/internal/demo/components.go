@@ -17,41 +17,44 @@ import (
 	"github.com/perdure/perdure/workflows"
 )
 
-// components are the example's files, in the order in which they are started.
+// components are the example's files. Those of a group are started together, and all of them run before the next group
+// is started: a reaction would otherwise complain that its queries have no results yet.
 var components = []struct {
-	kind component.Kind
-	file string
+	kind  component.Kind
+	files []string
 }{
-	{component.Source, "source.json"},
-	{component.Query, "query.json"},
-	{component.Query, "query-urgent.json"},
-	{component.Reaction, "reaction.json"},
+	{component.Source, []string{"source.json"}},
+	{component.Query, []string{"query.json", "query-urgent.json"}},
+	{component.Reaction, []string{"reaction.json"}},
 }
 
 // queries are the names of the example's queries; the question of each in SQL is in the file of the same name.
 var queries = []string{"open-orders", "urgent-orders"}
 
-// startComponents starts the workflow of each file, or finds it running since an earlier demonstration. Each runs before
-// the next is started: a reaction would otherwise complain that its queries have no results yet.
+// startComponents starts the workflow of each file, or finds it running since an earlier demonstration.
 func (d *demo) startComponents(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyBound)
 	defer cancel()
-	for _, c := range components {
-		input, err := orders.Files.ReadFile(c.file)
-		if err == nil && c.kind == component.Reaction {
-			input, err = logTo(d.Data.Join(reactionLog), input)
+	for _, group := range components {
+		ids := make([]string, len(group.files))
+		for i, file := range group.files {
+			input, err := orders.Files.ReadFile(file)
+			if err == nil && group.kind == component.Reaction {
+				input, err = logTo(d.Data.Join(reactionLog), input)
+			}
+			if err != nil {
+				return fmt.Errorf("reading the example: %w", err)
+			}
+			if ids[i], err = d.start(ctx, group.kind, input); err != nil {
+				return fmt.Errorf("starting the component of %s: %w", file, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("reading the example: %w", err)
+		for _, id := range ids {
+			if err := d.awaitRunning(ctx, id); err != nil {
+				return fmt.Errorf("waiting for %s: %w", id, err)
+			}
+			d.printf("%s      %s\n", d.paint.good("running"), id)
 		}
-		id, err := d.start(ctx, c.kind, input)
-		if err != nil {
-			return fmt.Errorf("starting the component of %s: %w", c.file, err)
-		}
-		if err := d.awaitRunning(ctx, id); err != nil {
-			return fmt.Errorf("waiting for %s: %w", id, err)
-		}
-		d.printf("%s      %s\n", d.paint.good("running"), id)
 	}
 	d.printf("\n")
 	return nil

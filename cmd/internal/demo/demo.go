@@ -54,6 +54,9 @@ func (d *demo) run(ctx context.Context) error {
 	d.printf("Postgres     %s\n", d.stack.PostgresURL)
 	d.printf("reaction     %s\n\n", d.Data.Join(reactionLog))
 
+	if err := d.stack.AwaitReady(ctx); err != nil {
+		return err
+	}
 	shop, err := openShop(ctx, d.stack.PostgresURL)
 	if err != nil {
 		return fmt.Errorf("setting up the shop: %w", err)

@@ -54,7 +54,7 @@ type Server struct {
 	ui       *uiserver.Server // nil: no UI
 	address  string
 	uiURL    string
-	level    zap.AtomicLevel // raised during the stop, which is noisy by nature
+	level    zap.AtomicLevel // raised by Quiet
 }
 
 // Start starts the server, and the UI when wanted, and returns once clients can use the namespace.
@@ -167,10 +167,14 @@ func (s *Server) Address() string { return s.address }
 // UIURL returns the address of the web UI, "" when there is none.
 func (s *Server) UIURL() string { return s.uiURL }
 
+// Quiet drops what the server logs from now on. Call it before workers stop: to the server, the requests that they cancel
+// look like failures.
+func (s *Server) Quiet() { s.level.SetLevel(zapcore.FatalLevel) }
+
 // Stop ends the UI, then the server. When ctx ends before the server did, its error is returned and the server is left to
 // end with the process; the file is safe then too, as after a power cut.
 func (s *Server) Stop(ctx context.Context) error {
-	s.level.SetLevel(zapcore.FatalLevel)
+	s.Quiet()
 	if s.ui != nil {
 		s.ui.Stop()
 	}

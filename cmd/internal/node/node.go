@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/httpapi"
 	"github.com/perdure/perdure/cmd/internal/process"
 	"github.com/perdure/perdure/streaming/catalog"
@@ -45,43 +49,81 @@ type Options struct {
 	Log    *zap.Logger
 }
 
-// Run works until ctx ends or something fails for good. It stops in order: first the workers, which drain what they
-// have, then the API, so that readers see everything that was done.
-func Run(ctx context.Context, o Options) error {
+// Node is one process's share of the work.
+type Node struct {
+	Options
+	polls atomic.Bool // the workers have been seen to ask for tasks
+}
+
+// New returns a node that does nothing yet.
+func New(o Options) *Node {
 	if o.Secret == nil {
 		o.Secret = component.ResolveSecret
 	}
+	return &Node{Options: o}
+}
+
+// Run works until ctx ends or something fails for good. It stops in order: first the workers, which drain what they
+// have, then the API, so that readers see everything that was done. It is called once.
+func (n *Node) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	drained := make(chan struct{})
 	group.Go(func() error {
 		defer close(drained)
-		if !o.Worker {
+		if !n.Worker {
 			<-ctx.Done()
 			return nil
 		}
-		return work(ctx, o)
+		return n.work(ctx)
 	})
-	if o.API != nil {
-		group.Go(func() error { return serve(o, drained) })
+	if n.API != nil {
+		group.Go(func() error { return n.serve(drained) })
 	}
 	return group.Wait()
 }
 
-func work(ctx context.Context, o Options) error {
+// Ready reports whether both servers that everything depends on answer, and this node asks for tasks. It is safe for
+// concurrent use.
+func (n *Node) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if _, err := n.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		return failure.Unreachable.Errorf("asking Temporal for its health: %w", err)
+	}
+	if !n.Stream.NATS().IsConnected() {
+		return failure.StreamUnavailable.Errorf("the JetStream server does not answer")
+	}
+	if !n.Worker || n.polls.Load() {
+		return nil
+	}
+	queue, err := n.Client.DescribeTaskQueue(ctx, activities.QueueWorkflows, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+	if err != nil {
+		return failure.Unreachable.Errorf("asking Temporal for the workers of task queue %s: %w", activities.QueueWorkflows, err)
+	}
+	for _, poller := range queue.GetPollers() {
+		if strings.HasPrefix(poller.GetIdentity(), n.Data.HostID) {
+			n.polls.Store(true)
+			return nil
+		}
+	}
+	return failure.Unreachable.Errorf("this process does not ask for tasks yet")
+}
+
+func (n *Node) work(ctx context.Context) error {
 	host, err := pipeline.NewHost(pipeline.Options{
-		Stream:    o.Stream,
+		Stream:    n.Stream,
 		Sources:   catalog.Sources(),
 		Reactions: catalog.Reactions(),
-		Index:     pebble.New(pebble.Options{Dir: o.Data.Join("index"), Log: o.Log}),
-		HostID:    o.Data.HostID,
-		Log:       o.Log,
-		Secret:    o.Secret,
+		Index:     pebble.New(pebble.Options{Dir: n.Data.Join("index"), Log: n.Log}),
+		HostID:    n.Data.HostID,
+		Log:       n.Log,
+		Secret:    n.Secret,
 	})
 	if err != nil {
 		return fmt.Errorf("making the host of stages: %w", err)
 	}
 	err = workers.Run(ctx, workers.Options{
-		Client: o.Client, Host: host, HostID: o.Data.HostID, Namespace: o.Namespace, Stream: o.Stream, Log: o.Log,
+		Client: n.Client, Host: host, HostID: n.Data.HostID, Namespace: n.Namespace, Stream: n.Stream, Log: n.Log,
 	})
 	if err != nil {
 		err = fmt.Errorf("running workers: %w", err)
@@ -92,20 +134,20 @@ func work(ctx context.Context, o Options) error {
 }
 
 // serve serves the API until drained is closed. Streams of events end then, and their clients resume elsewhere.
-func serve(o Options, drained <-chan struct{}) error {
+func (n *Node) serve(drained <-chan struct{}) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Deps{
-			Results: func(instance string) reaction.Results { return pipeline.NewResults(o.Stream, instance) },
-			Events:  func(results reaction.Results) http.Handler { return sse.NewHandler(results, sse.Options{Log: o.Log}) },
-			Ready:   func(ctx context.Context) error { return ready(ctx, o) },
-			Log:     o.Log,
+			Results: func(instance string) reaction.Results { return pipeline.NewResults(n.Stream, instance) },
+			Events:  func(results reaction.Results) http.Handler { return sse.NewHandler(results, sse.Options{Log: n.Log}) },
+			Ready:   n.Ready,
+			Log:     n.Log,
 		}),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          zap.NewStdLog(o.Log.Named("http")),
+		ErrorLog:          zap.NewStdLog(n.Log.Named("http")),
 	}
 	stopped := make(chan error, 1)
 	go func() {
@@ -115,24 +157,11 @@ func serve(o Options, drained <-chan struct{}) error {
 		defer done()
 		stopped <- server.Shutdown(bounded)
 	}()
-	if err := server.Serve(o.API); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(n.API); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving the API: %w", err)
 	}
 	if err := <-stopped; err != nil {
 		return errors.Join(fmt.Errorf("closing the API: %w", err), server.Close())
-	}
-	return nil
-}
-
-// ready reports whether both servers that everything depends on answer.
-func ready(ctx context.Context, o Options) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	if _, err := o.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
-		return failure.Unreachable.Errorf("asking Temporal for its health: %w", err)
-	}
-	if !o.Stream.NATS().IsConnected() {
-		return failure.StreamUnavailable.Errorf("the JetStream server does not answer")
 	}
 	return nil
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster"
 	"github.com/perdure/perdure/streaming/stream"
-	"github.com/perdure/perdure/workers"
 )
 
 // PostgresSecret is the reference by which specs name the URL of the private Postgres server.
@@ -29,6 +28,9 @@ const PostgresSecret = "env:PERDURE_POSTGRES_URL"
 
 // stopBound is how long each server may take to stop.
 const stopBound = 10 * time.Second
+
+// readyBound is how long the workers may take to begin.
+const readyBound = 30 * time.Second
 
 // Options says what to run. Ports are those of the loopback interface; 0 takes a free one.
 type Options struct {
@@ -51,6 +53,8 @@ type Stack struct {
 	API         string // URL
 	NATS        string // URL, "" when other processes cannot reach it
 	PostgresURL string // "" when none was asked for
+
+	ready func(context.Context) error
 }
 
 // Run starts everything and calls body, whose context ends with ctx or when a part fails. When body has returned,
@@ -127,7 +131,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	}
 	stopLater(func(context.Context) error { conn.Close(); return nil })
 	s.Client, err = client.DialContext(ctx, client.Options{
-		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: workers.Logger(o.Log),
+		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: node.TemporalLogger(o.Log),
 	})
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal: %w", err)
@@ -135,22 +139,41 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	stopLater(func(context.Context) error { s.Client.Close(); return nil })
 
 	closeListener = false
-	return s.work(ctx, node.Options{
+	n := node.New(node.Options{
 		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
 		Secret: secret, Log: o.Log,
-	}, body)
+	})
+	s.ready = n.Ready
+	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })
 }
 
-// work runs the node for as long as body takes, and a moment longer.
-func (s *Stack) work(ctx context.Context, o node.Options, body func(context.Context, *Stack) error) error {
+// work runs the node until body has returned; ending is called then.
+func work(ctx context.Context, n *node.Node, ending func(), body func(context.Context) error) error {
 	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	group, failed := errgroup.WithContext(ctx)
-	group.Go(func() error { return node.Run(working, o) })
+	group.Go(func() error { return n.Run(working) })
 	group.Go(func() error {
-		defer stopWork()
-		return body(failed, s)
+		defer func() { ending(); stopWork() }()
+		return body(failed)
 	})
 	return group.Wait()
+}
+
+// AwaitReady returns when everything works.
+func (s *Stack) AwaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyBound)
+	defer cancel()
+	for {
+		err := s.ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting to be ready: %w (%w)", ctx.Err(), err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
