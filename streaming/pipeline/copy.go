@@ -16,6 +16,8 @@ import (
 const (
 	leaseFor   = 30 * time.Second
 	renewEvery = 5 * time.Second
+	// releaseTimeout bounds giving a chunk back after it failed.
+	releaseTimeout = 2 * time.Second
 	// pollChunks is how often a worker without a chunk looks whether another one's lease has ended.
 	pollChunks = 500 * time.Millisecond
 )
@@ -65,6 +67,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 			}
 			cp := &copying{bucket: b, log: log, snapshot: *record.Snapshot, chunk: c, total: total, report: report}
 			if err := cp.run(ctx, s); err != nil {
+				cp.release(ctx)
 				return total, fmt.Errorf("copying chunk %d of %s: %w", c.Chunk.Number, c.Chunk.Scope, err)
 			}
 			total.Chunks++
@@ -202,6 +205,14 @@ func (c *copying) renew(ctx context.Context, done <-chan struct{}) error {
 func (c *copying) finish(ctx context.Context) error {
 	c.chunk.State, c.chunk.Rows, c.chunk.Position = copied, c.rows, c.snapshot.Position
 	return c.store(ctx)
+}
+
+// release gives the chunk back for anybody to copy. When that fails the lease ends by itself.
+func (c *copying) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	c.chunk.State, c.chunk.Until = waiting, time.Time{}
+	_ = c.store(ctx) // see above
 }
 
 // store writes the chunk's record if it is still this attempt's.

@@ -25,8 +25,8 @@ const deliverFor = 5 * time.Minute
 // lane delivers the events of one query to a reaction, in order.
 //
 // How far it came is a key of a bucket and not the floor of a JetStream consumer: after a crash such a consumer would
-// hand out new events before those in flight come again, unless only one may be in flight at a time. The key is
-// written under its last revision, so that an attempt that was taken over cannot move it.
+// hand out new events before those in flight come again, unless only one may be in flight at a time. An attempt begins
+// by putting its epoch on the key and writes it under its last revision, so that an older one cannot move it any more.
 type lane struct {
 	reaction reaction.Deliverer
 	query    string
@@ -41,9 +41,10 @@ type lane struct {
 
 // deliveryRecord is the value of bucket deliveries.
 type deliveryRecord struct {
-	Message  uint64    `json:"message"`  // of the result log, all of whose events are delivered
-	Sequence uint64    `json:"sequence"` // of the last event that is delivered
-	At       time.Time `json:"at"`
+	Message  uint64       `json:"message"`  // of the result log, all of whose events are delivered
+	Sequence uint64       `json:"sequence"` // of the last event that is delivered
+	At       time.Time    `json:"at"`
+	Owner    stream.Epoch `json:"owner"` // attempt that may move it
 }
 
 // deadLetter is a message of a dead-letter log.
@@ -188,7 +189,7 @@ func (h *Host) runDeliverer(ctx context.Context, a Attempt, spec component.React
 		if err != nil {
 			return err
 		}
-		done, err := openMark(ctx, deliveries, id.Instance+"."+id.Name+"."+name)
+		done, err := openMark(ctx, deliveries, id.Instance+"."+id.Name+"."+name, a.Epoch)
 		if err != nil {
 			return err
 		}

@@ -54,8 +54,13 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 	if found && current.Store == wanted.Store {
 		wanted.Base = current.Base
-	} else if wanted.Base, err = r.lastKnown(ctx); err != nil {
-		return false, err
+	} else {
+		if wanted.Base, err = r.lastKnown(ctx); err != nil {
+			return false, err
+		}
+		if wanted.Base > 0 {
+			wanted.Base++ // for the event that says so
+		}
 	}
 	if found && current.Store != wanted.Store {
 		if err := r.host.index.Remove(current.Store); err != nil {

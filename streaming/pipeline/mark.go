@@ -24,14 +24,28 @@ type mark struct {
 	moved    chan struct{} // closed when written moved; nil while nobody waits
 }
 
-func openMark(ctx context.Context, b *stream.Bucket, key string) (*mark, error) {
+// openMark reads the place and takes it over for an attempt.
+func openMark(ctx context.Context, b *stream.Bucket, key string, owner stream.Epoch) (*mark, error) {
 	m := &mark{bucket: b, key: key, wake: make(chan struct{}, 1)}
-	var err error
-	if m.revision, _, err = read(ctx, b, key, &m.newest); err != nil {
-		return nil, err
+	for {
+		var err error
+		if m.revision, _, err = read(ctx, b, key, &m.newest); err != nil {
+			return nil, err
+		}
+		if m.newest.Owner.Compare(owner) > 0 {
+			return nil, m.takenOver(m.newest)
+		}
+		m.newest.Owner = owner
+		m.written = m.newest.Sequence
+		m.revision, err = replace(ctx, b, key, m.newest, m.revision)
+		if !errors.Is(err, stream.ErrConflict) {
+			return m, err
+		}
 	}
-	m.written = m.newest.Sequence
-	return m, nil
+}
+
+func (m *mark) takenOver(there deliveryRecord) error {
+	return failure.FencedOff.Errorf("attempt %s has taken over %s at event %d", there.Owner, m.key, there.Sequence)
 }
 
 func (m *mark) get() deliveryRecord {
@@ -42,6 +56,7 @@ func (m *mark) get() deliveryRecord {
 
 func (m *mark) set(r deliveryRecord) {
 	m.mu.Lock()
+	r.Owner = m.newest.Owner
 	m.newest = r
 	m.mu.Unlock()
 	select {
@@ -97,7 +112,7 @@ func (m *mark) run(ctx context.Context) error {
 	}
 }
 
-// write replaces the record. A conflict is somebody else's write, or an earlier try of ours whose answer was lost.
+// write replaces the record. A conflict is a newer attempt's write, or an earlier try of ours whose answer was lost.
 func (m *mark) write(ctx context.Context, next deliveryRecord) (uint64, error) {
 	return retried(ctx, func() (uint64, error) {
 		revision, err := replace(ctx, m.bucket, m.key, next, m.revision)
@@ -105,13 +120,13 @@ func (m *mark) write(ctx context.Context, next deliveryRecord) (uint64, error) {
 			return revision, err
 		}
 		var there deliveryRecord
-		revision, found, err := read(ctx, m.bucket, m.key, &there)
+		revision, _, err = read(ctx, m.bucket, m.key, &there)
 		if err != nil {
 			return 0, err
 		}
-		if found && there.Sequence == next.Sequence && there.At.Equal(next.At) {
-			return revision, nil
+		if there.Owner != next.Owner {
+			return 0, m.takenOver(there)
 		}
-		return 0, failure.FencedOff.Errorf("another attempt has moved %s to event %d", m.key, there.Sequence)
+		return replace(ctx, m.bucket, m.key, next, revision)
 	})
 }

@@ -40,6 +40,10 @@ func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
 	if e.Sequence != r.published+1 && r.published > 0 {
 		return failure.StateCorrupt.Errorf("event %d follows event %d", e.Sequence, r.published)
 	}
+	return r.send(ctx, e)
+}
+
+func (r *queryRun) send(ctx context.Context, e *result.Event) error {
 	r.published = e.Sequence
 	return r.out.add(ctx, false, func(p *events) {
 		p.buf = result.AppendEvent(p.buf, e)
@@ -47,8 +51,16 @@ func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
 	})
 }
 
-// publishOutbox publishes what was committed but not published when the attempt before ended.
+// publishOutbox publishes what was committed but not published when the attempt before ended. A state that was built
+// anew begins with a Snapshot event without differences, which says that all rows known so far are void; without it,
+// who follows could not tell where one snapshot ends and the next begins, or that the new one has no rows.
 func (r *queryRun) publishOutbox(ctx context.Context) error {
+	if r.published < r.base {
+		anew := &result.Event{Sequence: r.base, Snapshot: true, Columns: r.plan.Columns()}
+		if err := r.send(ctx, anew); err != nil {
+			return err
+		}
+	}
 	after := r.published - min(r.published, r.base)
 	err := r.query.Outbox(after, func(_ uint64, encoded []byte) (bool, error) {
 		e, _, err := result.DecodeEvent(encoded)

@@ -73,7 +73,6 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 	require.NoError(r.t, err)
 	defer reader.Close()
 	var sequence uint64
-	snapshot := false
 	for {
 		m, err := reader.Next(r.t.Context())
 		require.NoError(r.t, err)
@@ -82,12 +81,13 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 		for _, e := range events {
 			require.Equal(r.t, sequence+1, e.Sequence)
 			sequence = e.Sequence
-			if e.Snapshot && !snapshot {
+			if e.Snapshot && len(e.Diffs) == 0 {
 				clear(rows)
 			}
-			snapshot = e.Snapshot
 			for _, d := range e.Diffs {
-				text := func(values []graph.Value) string { return string(result.RowJSON(e.Columns, result.Row{Values: values})) }
+				text := func(values []graph.Value) string {
+					return string(result.RowJSON(e.Columns, result.Row{Values: values}))
+				}
 				if d.Before != nil {
 					id := fmt.Sprint(d.Before[0].AsInt())
 					require.Equal(r.t, rows[id], text(d.Before), "event %d", sequence)

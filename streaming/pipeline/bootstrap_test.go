@@ -1,0 +1,403 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+var auto = component.QuerySpec{
+	Name: "late", Sources: []string{"shop"}, Query: late.Query, Parameters: late.Parameters,
+}
+
+// holder is a snapshot that is being held.
+type holder struct {
+	position graph.Position
+	cancel   context.CancelFunc
+	done     chan error
+}
+
+func (r *rig) hold(ref BootstrapRef) *holder {
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &holder{cancel: cancel, done: make(chan error, 1)}
+	ready := make(chan graph.Position, 1)
+	host := r.host()
+	go func() {
+		h.done <- host.HoldSnapshot(ctx, ref, shop, func(p graph.Position) error { ready <- p; return nil }, func() {})
+	}()
+	select {
+	case h.position = <-ready:
+	case <-time.After(10 * time.Second):
+		r.t.Fatal("no snapshot")
+	}
+	r.t.Cleanup(cancel)
+	return h
+}
+
+func (h *holder) release(t *testing.T) {
+	h.cancel()
+	require.NoError(t, <-h.done)
+}
+
+// copyAll runs so many workers until all chunks are copied.
+func (r *rig) copyAll(ref BootstrapRef, workers int) {
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			_, err := r.host().CopyChunks(r.t.Context(), ref, shop, fmt.Sprint("worker", i), func(CopyProgress) {})
+			if err != nil {
+				r.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// bootstrap does all of it.
+func (r *rig) bootstrap(id string) {
+	r.t.Helper()
+	h := r.host()
+	ref := BootstrapRef{ID: id, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(r.t.Context(), ref)
+	require.NoError(r.t, err)
+	snapshot := r.hold(ref)
+	_, err = h.PlanChunks(r.t.Context(), ref, shop, auto)
+	require.NoError(r.t, err)
+	r.copyAll(ref, 3)
+	require.NoError(r.t, h.VerifyBootstrap(r.t.Context(), ref, shop, func() {}))
+	position, _, err := h.SealBootstrap(r.t.Context(), ref)
+	require.NoError(r.t, err)
+	require.Equal(r.t, snapshot.position, position)
+	snapshot.release(r.t)
+}
+
+// busy keeps writing until the returned function is called.
+func (r *rig) busy() (stop func()) {
+	done := make(chan struct{})
+	var writer sync.WaitGroup
+	random := rand.New(rand.NewPCG(7, 8))
+	writer.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(200 * time.Microsecond):
+				r.book.scribble(random, 2)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		writer.Wait()
+	}
+}
+
+// stock fills the book with rows that were there before anybody looked.
+func (r *rig) stock(rows int) {
+	for i := range rows {
+		r.book.commit(item(graph.OpInsert, "Item", i, fmt.Sprint("n", i%5), i%25), item(graph.OpInsert, "Other", i, "o", 1))
+	}
+}
+
+func (r *rig) readySource() *run {
+	running := r.startSource()
+	eventually(r.t, func() bool { return r.host().SourceReady(r.t.Context(), "default", "shop") == nil }, "the source has a log")
+	return running
+}
+
+func TestBootstrapWhileChangesGoOn(t *testing.T) {
+	r := newRig(t)
+	r.stock(1000)
+	src := r.readySource()
+	stop := r.busy()
+	r.book.readRows = func() { time.Sleep(time.Millisecond) } // so that changes come in between
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	stop()
+	r.settled("late")
+	query.drained()
+
+	// Nothing is left of it, and the state needs no other.
+	_, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+	require.ErrorIs(t, err, stream.ErrMissing)
+	b, err := r.host().bucket(t.Context(), bootstrapBucket)
+	require.NoError(t, err)
+	keys, err := b.Keys(t.Context(), "default.late.")
+	require.NoError(t, err)
+	require.Equal(t, []string{"default.late.shop"}, keys)
+	subscriptions, err := r.host().bucket(t.Context(), subscriptionsBucket)
+	require.NoError(t, err)
+	keys, err = subscriptions.Keys(t.Context(), "default.shop.")
+	require.NoError(t, err)
+	require.Equal(t, []string{"default.shop.late"}, keys)
+	query = r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestBootstrapBeginsWithSnapshotEvents(t *testing.T) {
+	r := newRig(t)
+	r.stock(200)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	r.settled("late")
+	var events []*result.Event
+	err := NewResults(r.conn, "").Follow(t.Context(), "late", 0, func(e *result.Event) error {
+		events = append(events, e)
+		return errLoaded
+	}, nil)
+	require.ErrorIs(t, err, errLoaded)
+	require.True(t, events[0].Snapshot)
+	require.Len(t, events[0].Diffs, len(r.book.wanted()))
+	query.drained()
+	src.drained()
+}
+
+func TestBootstrapOfNothing(t *testing.T) {
+	r := newRig(t)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
+	r := newRig(t)
+	r.stock(300)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 50)
+	r.settled("late")
+	query.drained()
+	_, before := r.replayed("late")
+
+	// The workflow was asked to build it anew; the state of before is still there.
+	r.bootstrap("second")
+	query = r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.settled("late")
+	query.drained()
+	_, after := r.replayed("late")
+	require.Equal(t, before+2, after, "an event that says so, and one with all rows")
+
+	// The state is lost: a bootstrap is needed, whatever is on record.
+	r.index = newRig(t).index
+	outcome, err := r.host().RunQuery(t.Context(), r.attempt(late.ID()), auto)
+	require.NoError(t, err)
+	require.Equal(t, NeedsBootstrap, outcome)
+	r.bootstrap("third")
+	query = r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestLoadingGoesOnAfterBeingCutOff(t *testing.T) {
+	r := newRig(t)
+	r.stock(2000)
+	src := r.readySource()
+	stop := r.busy()
+	r.bootstrap("first")
+	stop()
+	random := rand.New(rand.NewPCG(9, 9))
+	for range 15 {
+		running := r.startQuery(auto)
+		time.Sleep(time.Duration(random.IntN(6000)) * time.Microsecond)
+		running.cancel()
+		_ = running.result()
+	}
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestChunksAreCopiedAgainByOthers(t *testing.T) {
+	r := newRig(t)
+	r.stock(1000)
+	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	from, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	again, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	require.Equal(t, from, again)
+	snapshot := r.hold(ref)
+	plan, err := h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	require.Equal(t, Plan{Tables: 1, Chunks: 10, Rows: 1000}, plan, "only the label that the query reads")
+	plan, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	require.Equal(t, 10, plan.Chunks)
+
+	// Chunks fail in the middle, having written rows already.
+	var failures atomic.Int64
+	r.book.readRows = func() {
+		if failures.Add(1)%5 == 0 {
+			panic("in the middle of a chunk")
+		}
+	}
+	failed := 0
+	for {
+		if _, err := h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {}); err == nil {
+			break
+		}
+		failed++
+	}
+	require.Positive(t, failed)
+
+	// A worker whose lease ended finds that another one was quicker.
+	b, err := h.bucket(t.Context(), bootstrapBucket)
+	require.NoError(t, err)
+	chunks, err := h.chunks(t.Context(), b, ref.key())
+	require.NoError(t, err)
+	c := chunks[0]
+	c.State, c.Until = leased, time.Now().Add(-time.Second)
+	c.revision, err = replace(t.Context(), b, c.key, c.chunkRecord, c.revision)
+	require.NoError(t, err)
+	mine, ok, err := lease(t.Context(), b, c, "slow")
+	require.NoError(t, err)
+	require.True(t, ok)
+	mine.Until = time.Now().Add(-time.Second)
+	mine.revision, err = replace(t.Context(), b, mine.key, mine.chunkRecord, mine.revision)
+	require.NoError(t, err)
+	r.book.readRows = nil
+	r.copyAll(ref, 2)
+	require.Error(t, (&copying{bucket: b, chunk: mine}).finish(t.Context()))
+
+	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
+	_, rows, err := h.SealBootstrap(t.Context(), ref)
+	require.NoError(t, err)
+	require.Equal(t, int64(1000), rows)
+	snapshot.release(t)
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestSnapshotLostHalfWay(t *testing.T) {
+	r := newRig(t)
+	r.stock(500)
+	src := r.readySource()
+	h := r.host()
+	both := auto
+	both.Query = "MATCH (i) WHERE i:Item AND i.amount > $least RETURN i.id AS id, i.name AS name, i.amount AS amount"
+	if h.ValidateQuery(t.Context(), both) != nil {
+		both = auto
+	}
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	snapshot := r.hold(ref)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	r.book.failChunk = func(c source.Chunk) error {
+		if c.Number == 3 {
+			r.book.lose()
+		}
+		return nil
+	}
+	_, err = h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+	require.Equal(t, failure.SnapshotLost, failure.CodeOf(err))
+	require.Equal(t, failure.SnapshotLost, failure.CodeOf(<-snapshot.done))
+	r.book.failChunk = nil
+	r.book.scribble(rand.New(rand.NewPCG(2, 2)), 100)
+
+	ref.SnapshotGeneration = 2
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "the new one is not there yet")
+	snapshot = r.hold(ref)
+	r.book.scribble(rand.New(rand.NewPCG(3, 3)), 100)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	r.copyAll(ref, 2)
+	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
+	_, _, err = h.SealBootstrap(t.Context(), ref)
+	require.NoError(t, err)
+	snapshot.release(t)
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+func TestCompleteLabelsOutliveTheirSnapshot(t *testing.T) {
+	chunk := func(generation, number int, state chunkState, labels ...string) storedChunk {
+		return storedChunk{
+			chunkRecord: chunkRecord{Chunk: source.Chunk{Number: number, Labels: labels}, State: state, Position: "5"},
+			generation:  generation,
+		}
+	}
+	numbers := func(chunks []storedChunk) (n []int) {
+		for _, c := range chunks {
+			n = append(n, c.Chunk.Number)
+		}
+		return n
+	}
+	kept, dropped := divide([]storedChunk{
+		chunk(1, 0, copied, "A"), chunk(1, 1, copied, "A"),
+		chunk(1, 2, copied, "B"), chunk(1, 3, leased, "B"),
+		chunk(1, 4, copied, "C", "D"), chunk(1, 5, copied, "D", "B"), // D hangs together with B, C with D
+		chunk(1, 6, copied, "E"), chunk(2, 7, copied, "F"),
+	}, 2, true)
+	require.Equal(t, []int{0, 1, 6}, numbers(kept))
+	require.Equal(t, []int{2, 3, 4, 5, 7}, numbers(dropped))
+	require.Equal(t, map[string]graph.Position{"A": "5", "E": "5"}, keptLabels(kept, 2))
+
+	record := bootstrapRecord{Snapshot: &source.Snapshot{Position: "9"}, Labels: keptLabels(kept, 2)}
+	require.Equal(t, graph.Position("5"), record.position([]string{"A"}))
+	require.Equal(t, graph.Position("9"), record.position([]string{"B"}))
+}
+
+func TestAbandonedBootstrapLeavesNothing(t *testing.T) {
+	r := newRig(t)
+	r.stock(300)
+	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	snapshot := r.hold(ref)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	r.copyAll(ref, 1)
+	for range 2 {
+		require.NoError(t, h.AbandonBootstrap(t.Context(), ref))
+	}
+	snapshot.release(t)
+	for _, name := range []string{bootstrapBucket, subscriptionsBucket} {
+		b, err := h.bucket(t.Context(), name)
+		require.NoError(t, err)
+		keys, err := b.Keys(t.Context(), "default.")
+		require.NoError(t, err)
+		require.Empty(t, keys)
+	}
+	_, err = h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+	require.ErrorIs(t, err, errNoBootstrap)
+	src.drained()
+}
