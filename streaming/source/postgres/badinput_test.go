@@ -158,6 +158,11 @@ func TestBadServer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, failure.DatabaseMissing, failure.CodeOf(s.Provision(t.Context())))
 
+	encrypted := strings.Replace(string(d.config(tables)), `"sslMode": "disable"`, `"sslMode": "require"`, 1)
+	s, err = postgres.Factory{}.New(json.RawMessage(encrypted), d.ownSettings())
+	require.NoError(t, err)
+	require.Equal(t, failure.Unsupported, failure.CodeOf(s.Provision(t.Context())), "the server has no TLS")
+
 	d.exec("SELECT pg_create_physical_replication_slot('x')")
 	s, err = postgres.Factory{}.New(d.config(tables), d.ownSettings())
 	require.NoError(t, err)

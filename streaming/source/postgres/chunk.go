@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -16,7 +17,11 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 )
 
-const batchRows = 1000
+// A batch ends at whichever comes first.
+const (
+	batchRows  = 1000
+	batchBytes = 1 << 20
+)
 
 // ReadChunk implements source.Snapshotter. The rows come by COPY in binary, the cheapest way that the server has, and
 // are decoded by the functions that decode the stream.
@@ -65,13 +70,10 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 		decoder: decoder{types: tables.types, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
-		emit:  emit,
-		limit: s.config.StatementTimeout,
-		watchdog: time.AfterFunc(s.config.StatementTimeout, func() {
-			stop(failure.Timeout.Errorf("the server sent nothing for %s", s.config.StatementTimeout))
-		}),
+		emit: emit,
 	}
-	defer reader.watchdog.Stop()
+	watching := reader.watch(s.config.StatementTimeout, stop)
+	defer watching()
 	if _, err := conn.PgConn().CopyTo(copying, reader, statement); err != nil {
 		if cause := context.Cause(copying); cause != nil && ctx.Err() == nil {
 			err = cause
@@ -142,12 +144,35 @@ type copyReader struct {
 	relation *relation
 	decoder  decoder
 	emit     func([]graph.Change) error
-	limit    time.Duration
-	watchdog *time.Timer
+	heard    atomic.Bool // the server sent something since the watchdog last looked
+	emitting atomic.Bool // we wait for the callee, not for the server
 
 	started, ended, refused bool
-	rows, capacity          int
+	rows, bytes, capacity   int
 	changes                 []graph.Change
+}
+
+// watch stops a copy that hears nothing of the server for a whole interval. The function it returns ends the watch.
+func (c *copyReader) watch(limit time.Duration, stop context.CancelCauseFunc) (end func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(limit)
+		defer ticker.Stop()
+		c.heard.Store(true) // the first interval may begin before the first row
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				if !c.heard.Swap(false) && !c.emitting.Load() {
+					stop(failure.Timeout.Errorf("the server sent nothing for %s", limit))
+					return
+				}
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
@@ -155,6 +180,10 @@ var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
 // Write implements io.Writer.
 func (c *copyReader) Write(src []byte) (int, error) {
 	n := len(src)
+	c.bytes += n
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
 	if !c.started {
 		if len(src) < 19 || !bytes.Equal(src[:11], copySignature) {
 			return 0, failure.BadRecord.Errorf("the copy of %s does not begin with its signature", c.relation.name)
@@ -196,28 +225,28 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		}
 	}
 	if c.changes == nil {
-		c.changes = make([]graph.Change, 0, max(c.capacity, batchRows))
+		c.changes = make([]graph.Change, 0, max(c.capacity, 64))
 	}
 	c.changes = r.inserted(&c.decoder, c.changes, values)
-	if c.rows++; c.rows == batchRows {
+	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {
 		return src, c.flush()
 	}
 	return src, nil
 }
 
-// flush hands the batch over. The watchdog sleeps meanwhile: the callee may take its time.
+// flush hands the batch over; the callee may take its time.
 func (c *copyReader) flush() error {
 	if c.rows == 0 {
 		return nil
 	}
-	c.watchdog.Stop()
 	batch := c.changes
-	c.capacity, c.changes, c.rows = len(batch), nil, 0
+	c.capacity, c.changes, c.rows, c.bytes = len(batch), nil, 0, 0
+	c.emitting.Store(true)
+	defer func() { c.heard.Store(true); c.emitting.Store(false) }()
 	if err := c.emit(batch); err != nil {
 		c.refused = true
 		return err
 	}
-	c.watchdog.Reset(c.limit)
 	return nil
 }
 

@@ -35,5 +35,6 @@
 // Generated columns are left out, as in the stream. A changed column shows in the changes from then on, not in rows
 // that did not change since. A transaction is held in memory until its commit arrives.
 //
-// Goroutines: Run reads in the caller's and has one that confirms; both have ended when it returns.
+// Goroutines: Run reads in the caller's and has one that confirms; ReadChunk has one that watches for silence. They have
+// ended when the call returns.
 package postgres

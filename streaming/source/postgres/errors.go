@@ -125,11 +125,14 @@ func wrapConnect(parent context.Context, err error, doing string, args ...any) e
 	if err == nil {
 		return nil
 	}
-	if parent.Err() == nil && codeOfTransport(err) == failure.Timeout && failure.Of(err) == nil {
-		var server *pgconn.PgError
-		if !errors.As(err, &server) {
-			return failure.Unreachable.Errorf("%s: %w", fmt.Sprintf(doing, args...), err)
-		}
+	var server *pgconn.PgError
+	answered := errors.As(err, &server)                                              // with sslMode prefer there may be an error of each kind: the answer counts
+	if !answered && strings.Contains(err.Error(), "server refused TLS connection") { // pgconn gives this one no type
+		return failure.Unsupported.Errorf("%s: %w", fmt.Sprintf(doing, args...), err).
+			WithFix("Turn TLS on at the server (ssl = on) or choose another sslMode in the spec, then signal resume.")
+	}
+	if !answered && parent.Err() == nil && codeOfTransport(err) == failure.Timeout && failure.Of(err) == nil {
+		return failure.Unreachable.Errorf("%s: %w", fmt.Sprintf(doing, args...), err)
 	}
 	return wrap(err, doing, args...)
 }

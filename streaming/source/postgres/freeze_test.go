@@ -1,0 +1,80 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source/sourcetest"
+)
+
+// freeze stops a server process without ending its connection; thaw lets it go on.
+func (d db) freeze(pid string) (thaw func()) {
+	d.Helper()
+	n, err := strconv.Atoi(pid)
+	require.NoError(d, err)
+	require.NoError(d, syscall.Kill(n, syscall.SIGSTOP))
+	thaw = func() { _ = syscall.Kill(n, syscall.SIGCONT) }
+	d.Cleanup(thaw)
+	return thaw
+}
+
+// TestFrozenSender: a server that falls silent is noticed; when it comes back, streaming goes on.
+func TestFrozenSender(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE a (id serial PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "a"}], "receiveTimeout": "1500ms"`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO a DEFAULT VALUES")
+	sequence(t, sink, 1)
+	pid := d.slot(s, "active_pid")
+	thaw := d.freeze(pid)
+	d.exec("INSERT INTO a DEFAULT VALUES")
+	ticks := sink.Ticks()
+	sourcetest.Eventually(t, "the silence is noticed", func() bool { return sink.Ticks() > ticks+8 })
+	require.Len(t, sink.Transactions(), 1)
+	thaw()
+	sequence(t, sink, 2)
+	require.NotEqual(t, pid, d.slot(s, "active_pid"))
+}
+
+// TestFrozenCopy: a copy that falls silent ends within its bound, and one whose callee takes its time does not.
+func TestFrozenCopy(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, repeat('x', 1000) FROM generate_series(1, 50000) i")
+	s := d.source(`"tables": [{"name": "a"}], "statementTimeout": "1s", "chunkRows": 1000000`)
+	snapshot, _ := hold(t, s)
+	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
+	require.NoError(t, err)
+	require.Len(t, chunks, 1)
+
+	rows, begin := 0, time.Now()
+	require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunks[0], func(changes []graph.Change) error {
+		if rows == 0 {
+			sourcetest.Eventually(t, "a slow callee", func() bool { return time.Since(begin) > 2500*time.Millisecond })
+		}
+		rows += len(changes)
+		return nil
+	}))
+	require.Equal(t, 50000, rows)
+
+	begin = time.Now()
+	frozen := false
+	err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error {
+		if !frozen {
+			frozen = true
+			d.freeze(d.text("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY (%%' AND datname = current_database()"))
+		}
+		return nil
+	})
+	require.Equal(t, failure.Timeout, failure.CodeOf(err), "%v", err)
+	require.Less(t, time.Since(begin), 15*time.Second)
+}
