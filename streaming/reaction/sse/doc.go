@@ -3,7 +3,8 @@
 //
 // A client asks for GET /queries/{id}/events (the API serves the same below /api/v1) and gets
 //
-//	event: snapshot   all current rows: {"sequence":N,"positions":{source:position},"columns":[...],"rows":[{...}]}
+//	event: snapshot   all current rows: {"sequence":N,"positions":{source:position},"columns":[...],
+//	                  "rows":[{"key":...,"row":{...}}]}, each row with the key that diffs name it by
 //	event: diff       one source transaction's differences, as result.Event is written in JSON
 //	event: heartbeat  {"sequence":N}, after a while without anything else
 //

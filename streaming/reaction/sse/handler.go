@@ -226,7 +226,11 @@ func (c *client) row(r result.Row) error {
 	if c.rows++; c.rows > 1 {
 		c.buf = append(c.buf, ',')
 	}
+	c.buf = append(c.buf, `{"key":"`...)
+	c.buf = append(c.buf, r.Key.String()...)
+	c.buf = append(c.buf, `","row":`...)
 	c.buf = append(c.buf, result.RowJSON(c.columns, r)...)
+	c.buf = append(c.buf, '}')
 	if len(c.buf) < snapshotPart {
 		return nil
 	}

@@ -155,7 +155,7 @@ func TestSnapshotThenDiffs(t *testing.T) {
 	j := newJournal()
 	j.add(3)
 	next := stream(t, serve(t, j, Options{})+"late/events", "")
-	require.Equal(t, received{"snapshot", "3", `{"columns":["id"],"positions":{"shop":"0/1"},"sequence":3,"rows":[{"id":0}]}`}, next())
+	require.Equal(t, received{"snapshot", "3", `{"columns":["id"],"positions":{"shop":"0/1"},"sequence":3,"rows":[{"key":"` + result.RowKey{}.String() + `","row":{"id":0}}]}`}, next())
 	j.add(2)
 	for _, want := range []string{"4", "5"} {
 		e := next()

@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
+)
+
+func TestMain(m *testing.M) { os.Exit(clustertest.M(m).Run()) }
+
+// full reports whether the long form of a test is asked for.
+func full() bool { return os.Getenv("PERDURE_FULL") != "" }
+
+func TestChangeReachesSSEAndStopAndResumeLoseNothing(t *testing.T) {
+	s := newSystem(t)
+	s.startOrders()
+	s.startComponent("Reaction", "reaction.default.print", object{"spec": object{
+		"name": "print", "kind": "log", "queries": []string{"open-orders"},
+	}})
+	s.awaitPhase("reaction.default.print", "Running", 30*time.Second)
+	f := s.follow("open-orders")
+	s.requireEqualsSQL(f, 30*time.Second)
+
+	conn := s.connect()
+	execSQL(t, conn, `INSERT INTO orders (customer_id, total) VALUES (3, 99.90)`)
+	s.requireEqualsSQL(f, 30*time.Second)
+
+	writers := s.openShop(1, 2)
+	eventually(t, 30*time.Second, "some commits", func() error {
+		if n := writers.commits.Load(); n < 200 {
+			return fmt.Errorf("%d commits", n)
+		}
+		return nil
+	})
+	s.signal("source.default.shop", "stop")
+	s.awaitPhase("source.default.shop", "Stopped", 90*time.Second)
+	requireSlotInactive(t, s)
+
+	s.signal("source.default.shop", "resume")
+	s.signal("query.default.open-orders", "stop")
+	s.awaitPhase("query.default.open-orders", "Stopped", 90*time.Second)
+	s.signal("query.default.open-orders", "resume")
+	s.awaitPhase("source.default.shop", "Running", 60*time.Second)
+	s.awaitPhase("query.default.open-orders", "Running", 60*time.Second)
+	writers.close()
+	s.requireEqualsSQL(f, 60*time.Second)
+
+	s.signal("source.default.shop", "stop")
+	s.awaitPhase("source.default.shop", "Stopped", 90*time.Second)
+	requireSlotInactive(t, s)
+	s.dev.terminate(t, 60*time.Second)
+}
+
+func requireSlotInactive(t *testing.T, s *system) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var slots, active int
+	require.NoError(t, s.connect().QueryRow(ctx,
+		`SELECT count(*), count(*) FILTER (WHERE active) FROM pg_replication_slots WHERE database = current_database()`).Scan(&slots, &active))
+	require.Equal(t, 1, slots, "the slot is kept while stopped")
+	require.Zero(t, active, "the slot is inactive")
+}
+
+func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
+	kills := 8
+	if full() {
+		kills = 25
+	}
+	s := newSystem(t, externalWorkers)
+	worker := s.startWorker("worker")
+	s.startOrders()
+	f := s.follow("open-orders")
+	writers := s.openShop(2, 2)
+	rnd := rand.New(rand.NewPCG(2, 25))
+	for i := range kills {
+		before, _, _ := f.state()
+		worker.kill()
+		worker = s.startWorker("worker")
+		// It must take up work again before it may be killed again, at a random point of doing so.
+		eventually(t, 60*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
+			if after, _, faults := f.state(); after <= before {
+				return fmt.Errorf("sequence still %d; %v", after, faults)
+			}
+			return nil
+		})
+		pause(time.Duration(rnd.IntN(1500)) * time.Millisecond)
+	}
+	require.Positive(t, writers.commits.Load())
+	writers.close()
+	s.requireEqualsSQL(f, 90*time.Second)
+}
+
+// pause chooses the moment of a fault; no outcome depends on its length.
+func pause(d time.Duration) { <-time.After(d) }
+
+func TestKillingTheWorkerDuringTheSnapshot(t *testing.T) {
+	s := newSystem(t, externalWorkers)
+	conn := s.connect()
+	execSQL(t, conn, schema)
+	execSQL(t, conn, `INSERT INTO orders (customer_id, status, total) SELECT 1 + i % 20, 'open', i FROM generate_series(1, 300000) i`)
+	worker := s.startWorker("worker")
+	s.startComponent("Source", "source.default.shop", sourceInput(s))
+	s.awaitPhase("source.default.shop", "Running", 60*time.Second)
+	writers := s.openShop(3, 1)
+	s.startComponent("Query", "query.default.open-orders", queryInput())
+	s.awaitPhase("query.default.open-orders", "Bootstrapping", 60*time.Second)
+	pause(300 * time.Millisecond)
+	worker.kill()
+	s.startWorker("worker")
+	s.awaitPhase("query.default.open-orders", "Running", 180*time.Second)
+	f := s.follow("open-orders")
+	writers.close()
+	s.requireEqualsSQL(f, 120*time.Second)
+}
+
+func TestPostgresRestartedImmediatelyLosesAndRepeatsNothing(t *testing.T) {
+	restarts := 3
+	if full() {
+		restarts = 25
+	}
+	s := newSystem(t, ownPostgres(nil))
+	s.startOrders()
+	f := s.follow("open-orders")
+	writers := s.openShop(4, 2)
+	for i := range restarts {
+		before, _, _ := f.state()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		require.NoError(t, s.postgres.Restart(ctx, true))
+		cancel()
+		eventually(t, 60*time.Second, fmt.Sprintf("progress after restart %d", i+1), func() error {
+			if after, _, faults := f.state(); after <= before {
+				return fmt.Errorf("sequence still %d; %v", after, faults)
+			}
+			return nil
+		})
+	}
+	writers.close()
+	s.requireEqualsSQL(f, 60*time.Second)
+}
+
+func TestRestartOfEverythingResumesWithoutNewSnapshot(t *testing.T) {
+	s := newSystem(t)
+	s.startOrders()
+	f := s.follow("open-orders")
+	s.requireEqualsSQL(f, 30*time.Second)
+	s.dev.terminate(t, 60*time.Second)
+
+	execSQL(t, s.connect(), `UPDATE orders SET total = total + 1 WHERE id % 2 = 0`)
+	s.startDev()
+	s.requireEqualsSQL(f, 60*time.Second)
+
+	s.dev.kill()
+	execSQL(t, s.connect(), `DELETE FROM orders WHERE id % 5 = 0`)
+	s.startDev()
+	s.requireEqualsSQL(f, 90*time.Second)
+}
+
+func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
+	length := 30 * time.Second
+	if full() {
+		length = 10 * time.Minute
+	}
+	s := newSystem(t)
+	s.startOrders()
+	conn := s.connect()
+	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
+	defer cancel()
+	var largest, written int64
+	var begin string
+	require.NoError(t, conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text`).Scan(&begin))
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		_, err := conn.Exec(ctx, `INSERT INTO audit (note) SELECT md5(random()::text) || repeat('x', 400) FROM generate_series(1, 2000)`)
+		require.NoError(t, err)
+		var retained int64
+		require.NoError(t, conn.QueryRow(ctx, `SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint, (pg_current_wal_lsn() - $1::pg_lsn)::bigint
+			FROM pg_replication_slots WHERE database = current_database()`, begin).Scan(&retained, &written))
+		largest = max(largest, retained)
+	}
+	t.Logf("wrote %d MB of WAL, at most %d MB retained", written>>20, largest>>20)
+	require.Greater(t, written, int64(64<<20), "the test must write more than it allows to be retained")
+	require.Less(t, largest, int64(64<<20))
+	s.requireEqualsSQL(nil, 30*time.Second)
+}
+
+func TestIdlePipelineAddsNoHistory(t *testing.T) {
+	s := newSystem(t)
+	s.startOrders()
+	length := 20 * time.Second
+	if full() {
+		length = 10 * time.Minute
+	}
+	count := func(id string) int {
+		st, err := s.status(id)
+		require.NoError(t, err)
+		return st.History.Events
+	}
+	source, query := count("source.default.shop"), count("query.default.open-orders")
+	pause(length)
+	require.Equal(t, source, count("source.default.shop"))
+	require.Equal(t, query, count("query.default.open-orders"))
+	require.Less(t, source, 60, "start of one")
+	require.Less(t, query, 60, "start of one")
+}
+
+func TestReadyInFiveSeconds(t *testing.T) {
+	begin := time.Now()
+	s := newSystem(t)
+	cold := time.Since(begin)
+	s.dev.terminate(t, 60*time.Second)
+	begin = time.Now()
+	s.startDev()
+	warm := time.Since(begin)
+	t.Logf("ready after %s with an empty data directory, after %s with a used one (port %s)", cold, warm, strconv.Itoa(s.api))
+}
