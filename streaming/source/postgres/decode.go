@@ -215,8 +215,12 @@ func decodeArray(element func(oid uint32) decodeFunc) decodeFunc {
 			return graph.Null, fmt.Errorf("array has %d dimensions", dimensions)
 		}
 		lengths := make([]int, dimensions)
+		total := 1 // elements, each of which has at least its length
 		for i := range lengths {
 			lengths[i] = int(binary.BigEndian.Uint32(src[8*i:]))
+			if total *= lengths[i]; total <= 0 || 4*total > len(src) {
+				return graph.Null, fmt.Errorf("array of %d elements has %d bytes", total, len(src))
+			}
 		}
 		src = src[8*dimensions:]
 		v, _, err := d.list(lengths, src, decode)
@@ -225,9 +229,6 @@ func decodeArray(element func(oid uint32) decodeFunc) decodeFunc {
 }
 
 func (d *decoder) list(lengths []int, src []byte, decode decodeFunc) (graph.Value, []byte, error) {
-	if n := lengths[0]; n < 0 || n*4 > len(src) {
-		return graph.Null, nil, fmt.Errorf("array of %d elements has %d bytes", n, len(src))
-	}
 	items := d.newValues(lengths[0])
 	for i := range items {
 		var err error

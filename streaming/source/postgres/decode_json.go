@@ -12,7 +12,7 @@ import (
 )
 
 // decodeJSON makes maps, lists and scalars. Whole numbers that fit are integers, all others exact decimals, written
-// with or without an exponent; null is null; of a key that occurs twice the last value counts, as in jsonb.
+// with or without an exponent, and strings where the exponent is beyond those; null is null; of a key that occurs twice the last value counts, as in jsonb.
 func decodeJSON(d *decoder, src []byte) (graph.Value, error) {
 	p := jsonParser{decoder: d, src: src}
 	v, err := p.value(0)
@@ -117,7 +117,7 @@ func (p *jsonParser) numberOf(text []byte, whole bool) (graph.Value, error) {
 	}
 	number := p.newDecimal()
 	if _, _, err := number.SetString(string(text)); err != nil {
-		return graph.Null, err
+		return graph.String(p.text(text)), nil
 	}
 	return graph.Decimal(number), nil
 }
