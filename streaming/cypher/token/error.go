@@ -19,8 +19,14 @@ type Errors struct {
 	List []Error
 }
 
+// maxErrors is how many problems are told at once: a text with more is none that anybody will correct one by one.
+const maxErrors = 25
+
 // Add notes a problem; of several at the same place only the first is kept, as the others follow from it.
 func (e *Errors) Add(r Range, format string, args ...any) {
+	if len(e.List) == maxErrors {
+		return
+	}
 	for _, other := range e.List {
 		if other.Range.From == r.From {
 			return
@@ -59,13 +65,40 @@ func (e *Errors) show(b *strings.Builder, problem Error) {
 	}
 	line := strings.Count(e.Text[:start], "\n") + 1
 	column := utf8.RuneCountInString(e.Text[start:from]) + 1
-	fmt.Fprintf(b, "%d:%d: %s\n  %s\n  ", line, column, problem.Message, strings.TrimRight(e.Text[start:end], "\r"))
-	for _, r := range e.Text[start:from] {
+	before, cutBefore := lastRunes(e.Text[start:from])
+	after, cutAfter := firstRunes(strings.TrimRight(e.Text[from:end], "\r"))
+	fmt.Fprintf(b, "%d:%d: %s\n  %s%s%s%s\n  ", line, column, problem.Message, cutBefore, before, after, cutAfter)
+	for _, r := range cutBefore + before {
 		if r != '\t' {
 			r = ' '
 		}
 		b.WriteRune(r)
 	}
-	marked := e.Text[from:max(from, min(problem.Range.To, end))]
+	marked := after[:max(0, min(problem.Range.To-from, len(after)))]
 	b.WriteString(strings.Repeat("^", max(1, utf8.RuneCountInString(marked))))
+}
+
+// maxBytes is how much of a line is shown on each side of a problem.
+const maxBytes = 200
+
+func lastRunes(s string) (rest, mark string) {
+	if len(s) <= maxBytes {
+		return s, ""
+	}
+	at := len(s) - maxBytes
+	for !utf8.RuneStart(s[at]) && at < len(s)-1 {
+		at++
+	}
+	return s[at:], "…"
+}
+
+func firstRunes(s string) (rest, mark string) {
+	if len(s) <= maxBytes {
+		return s, ""
+	}
+	at := maxBytes
+	for !utf8.RuneStart(s[at]) && at > 0 {
+		at--
+	}
+	return s[:at], "…"
 }
