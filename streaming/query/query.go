@@ -100,7 +100,6 @@ func (q *Query) write(change func(b index.Batch) error) error {
 	if err != nil {
 		return errors.Join(err, q.reload())
 	}
-	q.elements.Age()
 	return nil
 }
 

@@ -25,7 +25,6 @@ type Match struct {
 	earlier uint64          // positions where the pivot was the anchor before: matches that have it there are found
 	weight  int
 	unsure  int // conditions that failed so far on the match at hand
-	scratch [][]store.Neighbour
 	buf     []byte
 }
 
@@ -33,7 +32,7 @@ type Match struct {
 func NewMatch(ctx *Context, p *plan.Plan, elements *store.Elements, next Input) *Match {
 	return &Match{
 		ctx: ctx, plan: p, elements: elements, next: next, env: p.MatchEnv(),
-		ids: make([]graph.ElementID, len(p.Positions)), scratch: make([][]store.Neighbour, len(p.Positions)+1),
+		ids: make([]graph.ElementID, len(p.Positions)),
 	}
 }
 
@@ -152,25 +151,28 @@ func (m *Match) free(at int, id graph.ElementID) bool {
 
 func (m *Match) expand(n int, s *plan.Step) error {
 	r := &m.plan.Positions[s.Relationship]
-	from, list := m.ids[s.From], m.scratch[n][:0]
-	var err error
-	if r.Undirected || s.From == r.Left {
-		if list, err = m.elements.Neighbours(m.ctx.Batch, list, from, store.Outgoing); err != nil {
-			return err
-		}
-	}
-	outgoing := len(list)
 	loop := r.Left == r.Right
-	if r.Undirected && !loop || s.From == r.Right && !loop {
-		if list, err = m.elements.Neighbours(m.ctx.Batch, list, from, store.Incoming); err != nil {
+	if r.Undirected || s.From == r.Left {
+		if err := m.along(n, s, store.Outgoing, false); err != nil {
 			return err
 		}
 	}
-	m.scratch[n] = list
-	before := m.bound
-	for i, candidate := range list {
-		if r.Undirected && i >= outgoing && candidate.Node == from {
-			continue // a loop is outgoing as well
+	if !loop && (r.Undirected || s.From == r.Right) {
+		return m.along(n, s, store.Incoming, r.Undirected) // undirected, a loop was outgoing already
+	}
+	return nil
+}
+
+// along follows the relationships in one direction of the node that the step starts from.
+func (m *Match) along(n int, s *plan.Step, direction byte, skipLoops bool) error {
+	from, before := m.ids[s.From], m.bound
+	list, err := m.elements.Neighbours(m.ctx.Batch, from, direction)
+	if err != nil {
+		return err
+	}
+	for _, candidate := range list {
+		if skipLoops && candidate.Node == from {
+			continue
 		}
 		if err := m.follow(n, s, candidate); err != nil {
 			return err

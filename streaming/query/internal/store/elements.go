@@ -37,6 +37,7 @@ type Elements struct {
 	scanned   uint64 // positions that the plan scans
 	names     names
 	cache     *Cache[graph.ElementID, *Element]
+	adjacent  *Cache[side, neighbours]
 	kinds     map[string]*kind
 	lastKind  *kind
 	key, buf  []byte
@@ -59,13 +60,14 @@ const maxShapes = 256
 func NewElements(relevance func(labels []string, relationship bool) Relevance, scanned uint64, cacheBytes int) *Elements {
 	return &Elements{
 		relevance: relevance, scanned: scanned, kinds: make(map[string]*kind),
-		cache: NewCache[graph.ElementID, *Element](cacheBytes),
+		cache: NewCache[graph.ElementID, *Element](cacheBytes), adjacent: NewCache[side, neighbours](cacheBytes),
 	}
 }
 
 // Load forgets everything cached and reads the interned names.
 func (s *Elements) Load(r index.Reader, count int64) error {
 	s.cache.Clear()
+	s.adjacent.Clear()
 	clear(s.kinds)
 	s.lastKind, s.count = nil, count
 	return s.names.load(r)
@@ -73,9 +75,6 @@ func (s *Elements) Load(r index.Reader, count int64) error {
 
 // Count returns the number of stored elements.
 func (s *Elements) Count() int64 { return s.count }
-
-// Age lets the cache drop what was not used lately.
-func (s *Elements) Age() { s.cache.Age() }
 
 func (s *Elements) kind(labels []string, relationship bool) *kind {
 	if k := s.lastKind; k != nil && k.relationship == relationship && slices.Equal(k.labels, labels) {
@@ -113,6 +112,7 @@ func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
 		return nil, err
 	}
 	s.cache.Put(e.ID, e, e.size)
+	s.cache.Age()
 	return e, nil
 }
 
@@ -208,6 +208,7 @@ func (s *Elements) Put(b index.Batch, old, e *Element) (*Element, error) {
 		return nil, err
 	}
 	s.cache.Put(own.ID, own, own.size)
+	s.cache.Age()
 	return own, nil
 }
 
@@ -278,6 +279,8 @@ func (s *Elements) eachEnd(b index.Batch, e *Element, write func(key []byte, oth
 	if err != nil {
 		return err
 	}
+	s.adjacent.Delete(side{e.Start, Outgoing})
+	s.adjacent.Delete(side{e.End, Incoming})
 	s.key = appendAdjacencyKey(s.key[:0], e.Start, Outgoing, label, e.ID)
 	if err := write(s.key, e.End); err != nil {
 		return err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"strings"
 	"unsafe"
 
 	"github.com/perdure/perdure/streaming/graph"
@@ -15,10 +16,30 @@ type Neighbour struct {
 	Type         uint32          // interned
 }
 
-// Neighbours appends the relationships of a node in one direction, in the order of type and id.
-func (s *Elements) Neighbours(r index.Reader, dst []Neighbour, node graph.ElementID, direction byte) ([]Neighbour, error) {
+// side is a node's relationships in one direction.
+type side struct {
+	node      graph.ElementID
+	direction byte
+}
+
+type neighbours struct {
+	list []Neighbour
+	size int
+}
+
+func sizeOfNeighbours(n neighbours) int { return n.size }
+
+// neighbourOverhead is about what a cached neighbour takes beside its ids.
+const neighbourOverhead = 40
+
+// Neighbours returns the relationships of a node in one direction, in the order of type and id. The list must not be
+// changed.
+func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction byte) ([]Neighbour, error) {
+	if n, ok := s.adjacent.Get(side{node, direction}, sizeOfNeighbours); ok {
+		return n.list, nil
+	}
 	prefix := appendAdjacencyPrefix(nil, node, direction)
-	start := len(dst)
+	var list []Neighbour
 	var text []byte // ids back to back; strings are cut from it when it has its final place
 	var lengths []int
 	err := r.Scan(prefix, After(prefix), func(key, value []byte) (bool, error) {
@@ -26,18 +47,24 @@ func (s *Elements) Neighbours(r index.Reader, dst []Neighbour, node graph.Elemen
 		if len(rest) < 4 {
 			return false, corrupt("an adjacency")
 		}
-		dst = append(dst, Neighbour{Type: binary.BigEndian.Uint32(rest)})
+		list = append(list, Neighbour{Type: binary.BigEndian.Uint32(rest)})
 		text = append(append(text, rest[4:]...), value...)
 		lengths = append(lengths, len(rest)-4, len(value))
 		return true, nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	size := elementOverhead + len(text) + len(list)*neighbourOverhead
 	all := unsafe.String(unsafe.SliceData(text), len(text))
-	for i := range dst[start:] {
+	for i := range list {
 		a, b := lengths[2*i], lengths[2*i+1]
-		dst[start+i].Relationship, dst[start+i].Node = graph.ElementID(all[:a]), graph.ElementID(all[a:a+b])
+		list[i].Relationship, list[i].Node = graph.ElementID(all[:a]), graph.ElementID(all[a:a+b])
 		all = all[a+b:]
 	}
-	return dst, err
+	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, neighbours{list, size}, size)
+	s.adjacent.Age()
+	return list, nil
 }
 
 // TypeName returns the name of an interned type.
