@@ -1,7 +1,7 @@
 // Package reaction is the contract of anything that consumes differences.
 //
 // A reaction is a folder below this one; copy log to add another. It exports only a Factory. It is one of two things: a
-// Deliverer, to which the pipeline pushes each event from a durable consumer and retries, or a Server, whose own clients
+// Deliverer, to which the pipeline pushes each event from the durable result log and retries, or a Server, whose own clients
 // come for results and keep their own positions.
 package reaction
 

@@ -17,7 +17,7 @@
 //  6. Trimming never removes the newest data message, so that a writer always finds where it stopped.
 //  7. No call waits longer than its context or, where that has no end, than a bound documented at the call.
 //
-// Conn, Log, SharedWriter, Fence and Bucket are safe for concurrent use; Writer is too, one append at a time. Reader and
-// Consumer belong to one goroutine each. The package starts goroutines only for a Bucket's Watch, which ends with its
+// Conn, Log, SharedWriter, Fence and Bucket are safe for concurrent use; Writer is too, one append at a time. A
+// Reader belongs to one goroutine. The package starts goroutines only for a Bucket's Watch, which ends with its
 // context, and while a Server or Conn is being closed.
 package stream
