@@ -141,7 +141,7 @@ func newBench(t *testing.T) *bench {
 func (b *bench) environment(stop chan struct{}) *testsuite.TestActivityEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
-	env.SetWorkerOptions(worker.Options{})
+	env.SetWorkerOptions(worker.Options{DefaultHeartbeatThrottleInterval: 10 * time.Millisecond})
 	if stop != nil {
 		env.SetWorkerStopChannel(stop)
 	}

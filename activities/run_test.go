@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -130,29 +128,21 @@ func TestRunGivesUpAfterManyFailures(t *testing.T) {
 	_, err := b.source(env, 1)
 	require.True(t, nonRetryable(t, err))
 	require.Equal(t, failure.Unreachable.ID, ReportOf(err).Code)
+}
 
-	// What made progress begins counting anew.
-	env = b.environment(nil)
-	env.SetHeartbeatDetails(last)
-	beats := make(chan beat, 100)
-	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
-		var d beat
-		if details.Get(&d) == nil {
-			beats <- d
-		}
-	})
-	b.host.loop = func(_ context.Context, a pipeline.Attempt) error {
-		a.Progress.Set(func(s *pipeline.Status) { s.Offset = 1 })
-		for d := range beats {
-			if d.Offset == "1" {
-				break
-			}
-		}
-		a.Progress.Set(func(s *pipeline.Status) { s.Offset = 2 })
-		return failure.ConnectionLost.Errorf("reading")
-	}
-	_, err = b.source(env, 1)
-	require.False(t, nonRetryable(t, err))
+func TestProgressForgivesFailures(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := &runner{now: func() time.Time { return now }}
+	a := &attempt{runner: r, began: now, progress: new(pipeline.Progress), failures: 9}
+	require.Equal(t, 9, a.beat().Failures)
+	a.progress.Set(func(s *pipeline.Status) { s.Offset = 1 })
+	require.Equal(t, 9, a.beat().Failures, "where it began is no progress")
+	a.progress.Set(func(s *pipeline.Status) { s.Offset = 2 })
+	require.Zero(t, a.beat().Failures)
+
+	a = &attempt{runner: r, began: now, progress: new(pipeline.Progress), failures: 9}
+	now = now.Add(provenAfter + time.Second)
+	require.Zero(t, a.beat().Failures, "nor does a quiet source fail")
 }
 
 func TestNewerAttemptEndsTheOlderOne(t *testing.T) {

@@ -1,0 +1,380 @@
+package workflows
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+// TestRecord runs the workflows on a real server, with activities that only pretend, and checks what no test
+// environment can: how long histories are. With PERDURE_RECORD=<release> it also keeps the histories for TestReplay.
+//
+// It needs the address of a Temporal server without workers in PERDURE_TEST_TEMPORAL:
+//
+//	perdure dev --no-worker --nats-port 4222
+func TestRecord(t *testing.T) {
+	address := os.Getenv("PERDURE_TEST_TEMPORAL")
+	if address == "" {
+		t.Skip("PERDURE_TEST_TEMPORAL names no Temporal server")
+	}
+	r := newRecorder(t, address)
+
+	t.Run("Source", func(t *testing.T) {
+		id := r.start(t, component.Source, "orders", sourceSpec)
+		r.reaches(t, id, PhaseRunning)
+		events := len(r.history(t, id).Events)
+		require.Less(t, events, 60, "events until it runs")
+		time.Sleep(2 * time.Second) // nothing may happen; there is nothing to poll for
+		require.Len(t, r.history(t, id).Events, events, "events while it runs")
+		r.signal(t, id, CommandStop, nil)
+		r.reaches(t, id, PhaseStopped)
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandReconfigure, map[string]any{"spec": json.RawMessage(`{"name":"orders","kind":"other"}`)})
+		r.until(t, id, func(s Status) bool { return s.SpecVersion == 2 && s.Phase == PhaseRunning })
+		r.signal(t, id, "pauze", map[string]string{"requestId": "r1"})
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Source-lifecycle")
+	})
+	t.Run("Source that fails", func(t *testing.T) {
+		r.fail("SourceRun", failure.Unreachable, failure.AuthFailed)
+		id := r.start(t, component.Source, "failing", `{"name":"failing","kind":"x"}`)
+		r.reaches(t, id, PhaseBreakerOpen)
+		r.signal(t, id, CommandResetBreaker, nil)
+		r.reaches(t, id, PhaseNeedsOperator)
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		require.NoError(t, r.client.CancelWorkflow(t.Context(), id, ""))
+		r.save(t, id, "Source-failures")
+	})
+	t.Run("Source that cannot be read", func(t *testing.T) {
+		id := r.start(t, component.Source, "broken", `{"name":"other"}`)
+		r.reaches(t, id, PhaseNeedsOperator)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Source-malformed")
+	})
+	t.Run("Query", func(t *testing.T) {
+		r.fail("HoldSnapshot", failure.SnapshotLost)
+		r.needBootstrap(1)
+		id := r.start(t, component.Query, "big", querySpec)
+		r.reaches(t, id, PhaseRunning)
+		r.update(t, id, CommandPause)
+		r.reaches(t, id, PhasePaused)
+		r.update(t, id, CommandResume)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandRebootstrap, nil)
+		r.until(t, id, func(s Status) bool { return s.Phase == PhaseRunning && s.Generation == 4 })
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-lifecycle")
+		r.save(t, "bootstrap.default.big.orders.1", "Bootstrap-lost")
+		r.save(t, "bootstrap.default.big.orders.2", "Bootstrap-plain")
+	})
+	t.Run("Query that bootstraps at once", func(t *testing.T) {
+		r.needBootstrap(1)
+		id := r.start(t, component.Query, "short", `{"name":"short","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseRunning)
+		require.Less(t, len(r.history(t, id).Events), 60, "events until it runs")
+		require.NoError(t, r.client.CancelWorkflow(t.Context(), id, ""))
+		r.save(t, id, "Query-bootstrap")
+	})
+	t.Run("Query that is stopped while it bootstraps", func(t *testing.T) {
+		r.needBootstrap(1)
+		r.slowly(true)
+		id := r.start(t, component.Query, "slow", `{"name":"slow","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseBootstrapping)
+		r.signal(t, id, CommandPause, nil)
+		r.reaches(t, id, PhasePaused)
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseBootstrapping)
+		r.signal(t, id, CommandStop, nil)
+		r.reaches(t, id, PhaseStopped)
+		r.slowly(false)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-stopped")
+		r.save(t, "bootstrap.default.slow.orders.1", "Bootstrap-stopped")
+	})
+	t.Run("Reaction", func(t *testing.T) {
+		id := r.start(t, component.Reaction, "lines", reactionSpec)
+		r.reaches(t, id, PhaseRunning)
+		first := r.runID(t, id)
+		r.signal(t, id, CommandRestart, nil)
+		r.until(t, id, func(s Status) bool { return s.Phase == PhaseRunning && s.Generation == 2 })
+		r.signal(t, id, CommandUpgrade, nil)
+		r.until(t, id, func(s Status) bool { return s.Phase == PhaseRunning && s.Generation == 3 })
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Reaction-continued")
+		r.saveRun(t, id, first, "Reaction-upgraded")
+	})
+}
+
+// recorder is a worker with pretended activities.
+type recorder struct {
+	client client.Client
+
+	mu         sync.Mutex
+	generation uint64
+	failures   map[string][]*failure.Code
+	bootstraps int
+	slow       bool
+	drains     map[string]chan struct{}
+	sealed     chan struct{}
+}
+
+func newRecorder(t *testing.T, address string) *recorder {
+	c, err := client.Dial(client.Options{HostPort: address, Identity: "recorder"})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	attributes := make(map[string]enumspb.IndexedValueType)
+	for _, key := range SearchAttributes() {
+		attributes[key.GetName()] = key.GetValueType()
+	}
+	_, _ = c.OperatorService().AddSearchAttributes(t.Context(), &operatorservice.AddSearchAttributesRequest{
+		Namespace: client.DefaultNamespace, SearchAttributes: attributes,
+	}) // fails where they exist
+	r := &recorder{client: c, failures: map[string][]*failure.Code{}, drains: map[string]chan struct{}{}, sealed: make(chan struct{}, 100)}
+	o := worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}, MaxHeartbeatThrottleInterval: 100 * time.Millisecond}
+	for _, queue := range []string{activities.QueueWorkflows, activities.QueueControl, activities.QueueRun, activities.QueueBootstrap, activities.QueueSnapshot, activities.HostQueue("h1")} {
+		w := worker.New(c, queue, o)
+		New(func() bool { return true }).Register(w)
+		r.register(w)
+		require.NoError(t, w.Start())
+		t.Cleanup(w.Stop)
+	}
+	return r
+}
+
+func (r *recorder) register(w worker.ActivityRegistry) {
+	for name, f := range map[string]any{
+		"ValidateSource": func(context.Context, activities.SpecInput) (activities.Checks, error) {
+			return activities.Checks{}, nil
+		},
+		"ValidateReaction": func(context.Context, activities.SpecInput) (activities.Checks, error) {
+			return activities.Checks{}, nil
+		},
+		"ValidateQuery": func(context.Context, activities.SpecInput) (activities.Checks, error) {
+			return activities.Checks{MissingSources: []string{"orders"}}, nil
+		},
+		"ProvisionSource":  func(context.Context, activities.SpecInput) error { return nil },
+		"WaitForSources":   func(context.Context, activities.WaitInput) error { return nil },
+		"TeardownSource":   func(context.Context, activities.TeardownInput) error { return nil },
+		"TeardownQuery":    func(context.Context, activities.TeardownInput) error { return nil },
+		"TeardownReaction": func(context.Context, activities.TeardownInput) error { return nil },
+		"SourceRun":        r.run("SourceRun"), "QueryRun": r.run("QueryRun"), "ReactionRun": r.run("ReactionRun"),
+		"PlaceComponent": r.place, "RequestDrain": r.drain,
+		"FenceBump":        func(context.Context, activities.GenerationInput) error { return nil },
+		"Subscribe":        func(context.Context, activities.BootstrapRef) error { return nil },
+		"AbandonBootstrap": func(context.Context, activities.BootstrapRef) error { return nil },
+		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) error { return nil },
+		"HoldSnapshot":     r.hold, "CopyWorker": r.copy,
+		"PlanChunks": func(context.Context, activities.PlanInput) (activities.BootstrapPlan, error) {
+			return activities.BootstrapPlan{Tables: 1, Chunks: 2, Rows: 20}, nil
+		},
+		"SealBootstrap": func(context.Context, activities.BootstrapRef) (activities.Sealed, error) {
+			r.sealed <- struct{}{}
+			return activities.Sealed{Position: "0/9", Rows: 20}, nil
+		},
+	} {
+		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+	}
+}
+
+// fail makes the next calls of an activity fail.
+func (r *recorder) fail(name string, codes ...*failure.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failures[name] = codes
+}
+
+func (r *recorder) failure(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if codes := r.failures[name]; len(codes) > 0 {
+		r.failures[name] = codes[1:]
+		return coded(codes[0])
+	}
+	return nil
+}
+
+func (r *recorder) needBootstrap(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bootstraps = n
+}
+
+// slowly makes copies take for ever.
+func (r *recorder) slowly(slow bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.slow = slow
+}
+
+func (r *recorder) key(id string, generation uint64) chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := fmt.Sprintf("%s/%d", id, generation)
+	if r.drains[key] == nil {
+		r.drains[key] = make(chan struct{})
+	}
+	return r.drains[key]
+}
+
+func (r *recorder) run(name string) func(context.Context, activities.RunInput) (activities.RunResult, error) {
+	return func(ctx context.Context, in activities.RunInput) (activities.RunResult, error) {
+		if err := r.failure(name); err != nil {
+			return activities.RunResult{}, err
+		}
+		r.mu.Lock()
+		needs := name == "QueryRun" && r.bootstraps > 0
+		if needs {
+			r.bootstraps--
+		}
+		r.mu.Unlock()
+		if needs {
+			return activities.RunResult{Outcome: activities.OutcomeNeedsBootstrap}, nil
+		}
+		return drained, beatUntil(ctx, r.key(in.Component, in.Generation))
+	}
+}
+
+func beatUntil(ctx context.Context, done <-chan struct{}) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			activity.RecordHeartbeat(ctx)
+		}
+	}
+}
+
+func (r *recorder) place(_ context.Context, in activities.PlaceInput) (activities.Placement, error) {
+	p := activities.Placement{Generation: in.Generation + 1, Queue: activities.QueueRun}
+	if in.NeedsHost {
+		p.Host, p.Queue = "h1", activities.HostQueue("h1")
+	}
+	return p, nil
+}
+
+func (r *recorder) drain(_ context.Context, in activities.GenerationInput) error {
+	close(r.key(in.Component, in.Generation))
+	return nil
+}
+
+func (r *recorder) hold(ctx context.Context, ref activities.BootstrapRef) error {
+	if err := r.failure("HoldSnapshot"); err != nil {
+		return err
+	}
+	info := activity.GetInfo(ctx)
+	err := r.client.SignalWorkflow(ctx, info.WorkflowExecution.ID, info.WorkflowExecution.RunID, activities.SignalSnapshotReady,
+		activities.SnapshotReady{SnapshotGeneration: ref.SnapshotGeneration, Position: "0/9"})
+	if err != nil {
+		return err
+	}
+	return beatUntil(ctx, r.sealed)
+}
+
+func (r *recorder) copy(ctx context.Context, _ activities.CopyInput) (activities.CopyResult, error) {
+	r.mu.Lock()
+	slow := r.slow
+	r.mu.Unlock()
+	if slow {
+		return activities.CopyResult{}, beatUntil(ctx, nil)
+	}
+	return activities.CopyResult{Chunks: 1, Rows: 10}, nil
+}
+
+func (r *recorder) start(t *testing.T, kind component.Kind, name, spec string) string {
+	id := component.ID{Kind: kind, Instance: "default", Name: name}.String()
+	_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, WorkflowType(kind), input(spec))
+	require.NoError(t, err)
+	return id
+}
+
+func (r *recorder) signal(t *testing.T, id, name string, payload any) {
+	require.NoError(t, r.client.SignalWorkflow(t.Context(), id, "", name, payload))
+}
+
+func (r *recorder) update(t *testing.T, id, name string) {
+	handle, err := r.client.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: id, UpdateName: name, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	require.NoError(t, err)
+	var s Status
+	require.NoError(t, handle.Get(t.Context(), &s))
+	require.Equal(t, id, s.Component)
+}
+
+func (r *recorder) until(t *testing.T, id string, done func(Status) bool) {
+	t.Helper()
+	var s Status
+	require.Eventually(t, func() bool {
+		value, err := r.client.QueryWorkflow(t.Context(), id, "", QueryStatus)
+		return err == nil && value.Get(&s) == nil && done(s)
+	}, 30*time.Second, 50*time.Millisecond, "%s: %+v", id, &s)
+}
+
+func (r *recorder) reaches(t *testing.T, id string, phase Phase) {
+	t.Helper()
+	r.until(t, id, func(s Status) bool { return s.Phase == phase })
+}
+
+func (r *recorder) runID(t *testing.T, id string) string {
+	d, err := r.client.DescribeWorkflowExecution(t.Context(), id, "")
+	require.NoError(t, err)
+	return d.GetWorkflowExecutionInfo().GetExecution().GetRunId()
+}
+
+func (r *recorder) history(t *testing.T, id string) *historypb.History { return r.historyOf(t, id, "") }
+
+func (r *recorder) historyOf(t *testing.T, id, run string) *historypb.History {
+	h := &historypb.History{}
+	events := r.client.GetWorkflowHistory(t.Context(), id, run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		e, err := events.Next()
+		require.NoError(t, err)
+		h.Events = append(h.Events, e)
+	}
+	return h
+}
+
+func (r *recorder) save(t *testing.T, id, name string) { r.saveRun(t, id, "", name) }
+
+// saveRun waits for the end of a run and keeps its history.
+func (r *recorder) saveRun(t *testing.T, id, run, name string) {
+	require.Eventually(t, func() bool {
+		d, err := r.client.DescribeWorkflowExecution(t.Context(), id, run)
+		return err == nil && d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	}, 30*time.Second, 50*time.Millisecond, "%s does not end", id)
+	release := os.Getenv("PERDURE_RECORD")
+	if release == "" {
+		return
+	}
+	data, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(r.historyOf(t, id, run))
+	require.NoError(t, err)
+	dir := filepath.Join("testdata", "replay", release)
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name+".json"), append(data, '\n'), 0o644))
+}
