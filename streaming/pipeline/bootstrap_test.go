@@ -47,7 +47,7 @@ func (r *rig) hold(ref BootstrapRef) *holder {
 	return h
 }
 
-func (h *holder) release(t *testing.T) {
+func (h *holder) release(t testing.TB) {
 	h.cancel()
 	require.NoError(t, <-h.done)
 }

@@ -98,8 +98,8 @@ func (l *lane) deliverAll(ctx, reading context.Context) error {
 	defer reader.Close()
 	for {
 		m, err := reader.Next(reading)
-		if reading.Err() != nil && ctx.Err() == nil {
-			return nil // draining
+		if reading.Err() != nil {
+			return ctx.Err() // nil when draining
 		}
 		if err != nil {
 			return fmt.Errorf("reading the result log of %s: %w", l.query, err)

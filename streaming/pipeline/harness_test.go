@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	conn      *stream.Conn
 	book      *book
 	index     index.Backend
@@ -31,7 +31,7 @@ type rig struct {
 	attempts  atomic.Uint64
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	server, err := stream.Serve(stream.ServerOptions{Dir: t.TempDir(), Log: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -61,7 +61,7 @@ func (r *rig) attempt(id component.ID) Attempt {
 
 // run is a stage that is running.
 type run struct {
-	t      *testing.T
+	t      testing.TB
 	drain  chan struct{}
 	cancel context.CancelFunc
 	done   chan error
@@ -148,7 +148,7 @@ func (r *rig) changeLog() []graph.Transaction {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, condition func() bool, what string) {
+func eventually(t testing.TB, condition func() bool, what string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {

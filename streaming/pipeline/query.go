@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -15,9 +16,12 @@ import (
 )
 
 const (
-	// syncEvery is how often a query's state is made durable. What lies between is done again after a crash of the
-	// machine, from the change log, with the same results.
-	syncEvery = time.Second
+	// How often a query's state is made durable: soon after the last change, and seldom while changes come without
+	// pause, since a sync holds them up. What lies between is done again after a crash of the machine, from the change
+	// log, with the same results.
+	syncEvery     = time.Second
+	syncEveryBusy = 10 * time.Second
+	busyWithin    = 100 * time.Millisecond // of the last change
 	// Bounds of what is applied in one commit.
 	maxBatchBytes        = 1 << 20
 	maxBatchTransactions = 1000
@@ -132,9 +136,11 @@ type queryRun struct {
 	logs      map[string]*stream.Log // change logs by source
 	published uint64                 // sequence of the last event in the result log
 
-	query *query.Query
-	base  uint64 // added to the query's own sequences
-	out   *outlet[*events]
+	query   *query.Query
+	applied time.Time // when a batch was last applied
+	synced  time.Time // when the state was last made durable
+	base    uint64    // added to the query's own sequences
+	out     *outlet[*events]
 }
 
 // follow applies changes as they come and publishes what they change.
@@ -201,7 +207,7 @@ func (r *queryRun) state() result.State {
 }
 
 // apply is the one goroutine that uses the query.
-func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-chan uint64, synced chan<- result.State, stopReading func()) error {
+func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-chan uint64, synced chan result.State, stopReading func()) error {
 	beat := time.NewTicker(syncEvery)
 	defer beat.Stop()
 	if err := r.sync(synced); err != nil {
@@ -227,6 +233,12 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 				return fmt.Errorf("trimming the outbox: %w", err)
 			}
 		case <-beat.C:
+			if !r.out.isStuck() {
+				r.attempt.Progress.Tick()
+			}
+			if time.Since(r.applied) < busyWithin && time.Since(r.synced) < syncEveryBusy {
+				continue
+			}
 			if err := r.sync(synced); err != nil {
 				return err
 			}
@@ -247,18 +259,20 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 }
 
 // sync makes the query's state durable and passes on how far that is.
-func (r *queryRun) sync(synced chan<- result.State) error {
-	if !r.out.isStuck() {
-		r.attempt.Progress.Tick()
+func (r *queryRun) sync(synced chan result.State) error {
+	if r.applied.Before(r.synced) {
+		return nil
 	}
 	state := r.state()
+	r.synced = time.Now()
 	if err := r.query.Sync(); err != nil {
 		return fmt.Errorf("syncing the index: %w", err)
 	}
-	select {
-	case synced <- state:
-	default: // the keeper is busy and gets the next one
-	}
+	replaceLatest(synced, state)
+	stats := r.query.Stats()
+	r.attempt.Progress.SetDetail("rows", strconv.FormatInt(stats.Rows, 10))
+	r.attempt.Progress.SetDetail("failedRows", strconv.FormatInt(stats.FailedRows, 10))
+	r.attempt.Progress.SetDetail("elements", strconv.FormatInt(stats.Elements, 10))
 	return nil
 }
 
@@ -282,6 +296,7 @@ gather:
 		}
 	}
 	changed, err := r.query.Apply(b)
+	r.applied = time.Now()
 	if err != nil {
 		return nil, fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
 	}
@@ -381,7 +396,7 @@ func soleOffset(s result.State) uint64 {
 }
 
 // replaceLatest leaves only the newest value in a channel of capacity one, whose only sender is the caller.
-func replaceLatest(c chan uint64, v uint64) {
+func replaceLatest[T any](c chan T, v T) {
 	select {
 	case <-c:
 	default:

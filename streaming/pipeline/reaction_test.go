@@ -82,7 +82,7 @@ func (r *rig) startReaction() *run {
 
 // results writes a result log by hand.
 type results struct {
-	t    *testing.T
+	t    testing.TB
 	log  *stream.Log
 	w    *stream.Writer
 	next uint64
