@@ -2,6 +2,7 @@ package query
 
 import (
 	"errors"
+	"runtime/debug"
 	"slices"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -89,10 +90,12 @@ func (q *Query) write(change func(b index.Batch) error) error {
 	b := q.store.NewBatch()
 	defer b.Discard()
 	q.chain.Batch = b
-	err := change(b)
-	if err == nil {
-		err = q.finish(b)
-	}
+	err := guarded(func() error {
+		if err := change(b); err != nil {
+			return err
+		}
+		return q.finish(b)
+	})
 	if err == nil {
 		err = b.Commit()
 	}
@@ -101,6 +104,16 @@ func (q *Query) write(change func(b index.Batch) error) error {
 		return errors.Join(err, q.reload())
 	}
 	return nil
+}
+
+// guarded makes an error of a panic: a bug of an operator stops its query, not the process.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = failure.Panic.Errorf("panic in an operator: %v", r).WithDetail("stack", string(debug.Stack()))
+		}
+	}()
+	return f()
 }
 
 // finish adds to a batch what every batch ends with.
