@@ -56,7 +56,7 @@ type WaitInput struct {
 type TeardownInput struct {
 	Component string          `json:"component"`
 	Spec      json.RawMessage `json:"spec"`
-	// KeepResources leaves what lies outside of Perdure, such as a replication slot.
+	// KeepResources leaves a source's log and what it has in the system behind it, such as a replication slot.
 	KeepResources bool `json:"keepResources,omitempty"`
 }
 

@@ -49,7 +49,8 @@ func (s *Sources) SourceRun(ctx context.Context, in RunInput) (RunResult, error)
 	})
 }
 
-// TeardownSource removes a source: its log and, unless they are to be kept, its resources in the system behind it.
+// TeardownSource removes what a source created, its log and its resources in the system behind it, unless they are to be
+// kept.
 func (s *Sources) TeardownSource(ctx context.Context, in TeardownInput) error {
 	spec, err := decode[component.SourceSpec](in.Spec)
 	if err != nil {
