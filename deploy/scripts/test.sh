@@ -28,7 +28,7 @@ report() {
 status=0
 go test -v -race -shuffle=on -timeout 15m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
 	report "with the race detector" || status=1
-go test -v -shuffle=on -timeout 15m "$@" ./cmd/... 2>&1 |
+go test -v -shuffle=on -timeout 20m "$@" ./cmd/... 2>&1 |
 	report "the programs" || status=1
 if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi
 exit "$status"
