@@ -21,7 +21,9 @@
 //  4. The change log keeps everything after the synced offset of every query, and its last message always.
 //  5. An event is delivered to a reaction before it is recorded as delivered; records are moved by the newest attempt
 //     only.
-//  6. A bootstrap's rows count when their chunk was completed, by the attempt that completed it. A change at or below
+//  6. The sequences of a query's events never begin anew. A state that is built anew begins with a Snapshot event
+//     without differences, which voids all rows known so far, followed by Snapshot events with the new rows.
+//  7. A bootstrap's rows count when their chunk was completed, by the attempt that completed it. A change at or below
 //     the position of the snapshot from which its label was copied is part of the copy and not applied again.
 //
 // # Draining and cancelling
@@ -50,6 +52,7 @@
 //	lane               RunReaction, one   drain or context ends         retry, then dead letter or end of the stage
 //	                   per query
 //	mark               lane               context ends                  ends the stage
+//	ticker             RunQuery           sealing is over               has none
 //	lease renewal      CopyChunks         chunk read                    ends the chunk
 //
 // # Memory

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -199,7 +200,7 @@ func (r *queryRun) load(ctx context.Context, boots []*boot) error {
 			return fmt.Errorf("syncing the index: %w", err)
 		}
 		progress.Set(func(s *Status) { s.Phase = "sealing" })
-		if err := r.query.Seal(state, rowsPerSnapshotEvent); err != nil {
+		if err := ticking(ctx, progress, func() error { return r.query.Seal(state, rowsPerSnapshotEvent) }); err != nil {
 			return fmt.Errorf("sealing the loaded state: %w", err)
 		}
 		if err := r.query.Sync(); err != nil { // before anything of it is published
@@ -207,6 +208,28 @@ func (r *queryRun) load(ctx context.Context, boots []*boot) error {
 		}
 	}
 	return r.consumed(ctx, boots)
+}
+
+// ticking says that the loop is alive while f, which cannot say so itself, computes.
+func ticking(ctx context.Context, p *Progress, f func() error) error {
+	ctx, done := context.WithCancel(ctx)
+	g := newGroup(ctx)
+	g.run(func(ctx context.Context) error {
+		beat := time.NewTicker(time.Second)
+		defer beat.Stop()
+		for {
+			p.Tick()
+			select {
+			case <-beat.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	err := guard(f)
+	done()
+	_ = g.wait() // has no errors of its own
+	return err
 }
 
 // consumed removes what the bootstraps left, now that the query's state has it.

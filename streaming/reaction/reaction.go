@@ -43,6 +43,8 @@ type Reaction interface {
 // Deliverer is pushed to. Deliver returns once the effect happened; the event is acknowledged only then. Events of one
 // query come in order; after an error the same event comes again, so that Deliver is at least once and uses (query,
 // sequence) as its idempotency key. Errors are classified: transient ones are retried, data errors go to the dead letters.
+// A Snapshot event without differences voids all rows known so far: the query was built anew, and Snapshot events with
+// the new rows follow.
 type Deliverer interface {
 	Reaction
 	Deliver(ctx context.Context, query string, event *result.Event) error

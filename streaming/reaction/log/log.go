@@ -84,6 +84,9 @@ type logger struct {
 
 // Deliver implements reaction.Deliverer.
 func (l *logger) Deliver(_ context.Context, query string, e *result.Event) error {
+	if len(e.Diffs) == 0 {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.out == nil {

@@ -9,8 +9,8 @@
 //	event: heartbeat  {"sequence":N}, after a while without anything else
 //
 // each with the sequence as its id, which a browser sends back as Last-Event-ID when it reconnects: then it goes on
-// with the event after that and there is no snapshot, unless that event is no longer kept. So a snapshot always
-// replaces all rows that the client has. Diffs come in order, without gap and without repetition.
+// with the event after that and there is no snapshot, unless that event is no longer kept or the query was built anew.
+// A snapshot always replaces all rows that the client has. Diffs come in order, without gap and without repetition.
 //
 // A client that does not take what it is sent is disconnected after the write timeout; it resumes where it stopped, at
 // no cost to others, since results wait in the durable log and not in memory.

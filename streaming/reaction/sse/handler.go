@@ -75,8 +75,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Log.Debug("event stream ended", zap.String("query", query), zap.String("client", r.RemoteAddr), zap.Errors("reason", []error{c.failed, err}))
 }
 
-// serve sends a snapshot, unless the client resumes, and then what changes. When what comes next is no longer kept, it
-// begins anew with a snapshot.
+// errAnew says that a query's result set was built anew.
+var errAnew = errors.New("the result set was built anew")
+
+// serve sends a snapshot, unless the client resumes, and then what changes. When what comes next is no longer kept, or
+// the result set was built anew, it begins again with a snapshot.
 func (h *handler) serve(ctx context.Context, c *client, query string, resume bool) error {
 	for {
 		if !resume {
@@ -87,8 +90,13 @@ func (h *handler) serve(ctx context.Context, c *client, query string, resume boo
 				return err
 			}
 		}
-		err := h.results.Follow(ctx, query, c.last(), c.diff, nil)
-		if failure.CodeOf(err) != failure.StreamTrimmed {
+		err := h.results.Follow(ctx, query, c.last(), func(e *result.Event) error {
+			if e.Snapshot && len(e.Diffs) == 0 {
+				return errAnew
+			}
+			return c.diff(e)
+		}, nil)
+		if !errors.Is(err, errAnew) && failure.CodeOf(err) != failure.StreamTrimmed {
 			return err
 		}
 		resume = false

@@ -185,6 +185,20 @@ func TestResumeWhatIsTrimmedBeginsAnew(t *testing.T) {
 	require.Equal(t, "5", e.id)
 }
 
+func TestResultSetBuiltAnew(t *testing.T) {
+	j := newJournal()
+	j.add(1)
+	next := stream(t, serve(t, j, Options{})+"late/events", "")
+	require.Equal(t, "snapshot", next().kind)
+	j.mu.Lock()
+	j.events = append(j.events, &result.Event{Sequence: 2, Snapshot: true})
+	j.mu.Unlock()
+	j.add(1)
+	e := next()
+	require.Equal(t, "snapshot", e.kind)
+	require.Equal(t, "3", e.id)
+}
+
 func TestHeartbeat(t *testing.T) {
 	j := newJournal()
 	next := stream(t, serve(t, j, Options{Heartbeat: 20 * time.Millisecond})+"late/events", "")
