@@ -68,6 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 8)}
 	p.attributes.Store(p.registerSearchAttributes(ctx))
+	p.releaseOrphans(ctx)
 	first, second := p.workers()
 
 	announcing, endAnnouncing := context.WithCancel(ctx)
@@ -99,6 +100,7 @@ type process struct {
 	log        *zap.Logger
 	store      *activities.Store
 	attributes atomic.Bool
+	orphans    *orphans // nil when the stream server does not answer
 	fatal      chan error
 }
 
@@ -166,6 +168,9 @@ func (p *process) activities(queue string, slots, pollers int, register func(wor
 	o.DisableWorkflowWorker = true
 	o.MaxConcurrentActivityExecutionSize = slots
 	o.MaxConcurrentActivityTaskPollers = pollers
+	if p.orphans != nil {
+		o.Interceptors = []interceptor.WorkerInterceptor{p.orphans}
+	}
 	w := worker.New(p.Client, queue, o)
 	register(w)
 	return &served{worker: w, queue: queue}
@@ -210,6 +215,20 @@ func stop(all []*served) {
 }
 
 const errandWithin = 5 * time.Second
+
+// releaseOrphans frees what the process before left when it was killed. When that fails, overdue heartbeats free it.
+func (p *process) releaseOrphans(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*errandWithin)
+	defer cancel()
+	o, err := openOrphans(ctx, p.Stream, p.HostID, p.log)
+	if err == nil {
+		p.orphans = o
+		err = o.release(ctx, p.Client)
+	}
+	if err != nil {
+		p.log.Warn("attempts of the process before could not be released", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
+	}
+}
 
 // announce says once that the host is alive. A stream server that does not answer is logged and asked again later:
 // until it does, nothing can run anyway.
