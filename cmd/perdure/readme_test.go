@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,6 +53,20 @@ func TestReadmeWalkthrough(t *testing.T) {
 				t.Fatalf("$ %s\n%s\n%v: it must come to show %q", command, out, err, want)
 			}
 		}
+	}
+}
+
+// TestReadmeNamesWhatIsThere checks the files of the reading order.
+func TestReadmeNamesWhatIsThere(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(text), "## Reading the code")
+	require.True(t, found)
+	files := regexp.MustCompile("`([a-z]+/[a-z/._]+)`").FindAllStringSubmatch(section, -1)
+	require.Greater(t, len(files), 8)
+	for _, file := range files {
+		_, err := os.Stat(filepath.Join(root, file[1]))
+		require.NoError(t, err)
 	}
 }
 

@@ -51,7 +51,7 @@ elsewhere. The data directory holds the state of queries and this worker's ident
 and give each worker its own.
 
 SIGINT or SIGTERM stops it: what runs is drained and handed over to other workers. A second
-signal, or a minute without an end, aborts it; nothing is lost then either.`,
+signal, or 90 seconds without an end, abort it; nothing is lost then either.`,
 		Example: `  TEMPORAL_ADDRESS=temporal:7233 NATS_URL=nats://nats:4222 worker --data-dir /var/lib/perdure
   worker --listen 127.0.0.1:8080     # also serve the API`,
 		Version:       version.Get().String(),

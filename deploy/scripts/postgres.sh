@@ -28,4 +28,7 @@ run apt-get update -qq
 run mkdir -p /etc/postgresql-common/createcluster.d
 echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/perdure.conf >/dev/null
 run apt-get install -y -qq --no-install-recommends postgresql
-found
+if ! found; then
+	echo "Postgres is still missing after its installation" >&2
+	exit 1
+fi

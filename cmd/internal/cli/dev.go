@@ -21,8 +21,8 @@ func newDev() *cobra.Command {
 		Long: `Runs everything that Perdure needs in one process, for one machine. What it keeps is in the
 data directory; it listens on the loopback interface only.
 
-SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second signal, or a
-minute without an end, aborts it; nothing is lost then either.`,
+SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second signal, or
+90 seconds without an end, abort it; nothing is lost then either.`,
 		Example: `  perdure dev
   perdure dev --with-postgres --data-dir /tmp/perdure
   perdure dev --no-worker --nats-port 4222     # then: NATS_URL=nats://127.0.0.1:4222 worker`,

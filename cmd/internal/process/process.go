@@ -25,7 +25,7 @@ const (
 
 // StopBound is how long a process may take to stop before it is aborted. It is longer than all its stages together:
 // draining workers, closing the API, stopping embedded servers.
-const StopBound = 60 * time.Second
+const StopBound = 90 * time.Second
 
 // Run calls work with a context that ends at the first SIGINT or SIGTERM, upon which work drains and returns. Should it
 // take longer than bound, or a second signal come, the process exits at once with ExitAborted: everything that matters
