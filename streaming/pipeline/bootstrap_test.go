@@ -225,9 +225,8 @@ func TestLoadingGoesOnAfterBeingCutOff(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 9))
 	for range 15 {
 		running := r.startQuery(auto)
-		time.Sleep(time.Duration(random.IntN(6000)) * time.Microsecond)
-		running.cancel()
-		_ = running.result()
+		time.Sleep(time.Duration(random.IntN(30)) * time.Millisecond)
+		running.kill()
 	}
 	query := r.startQuery(auto)
 	r.settled("late")

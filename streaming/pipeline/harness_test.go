@@ -76,6 +76,9 @@ func (r *rig) start(id component.ID, body func(context.Context, Attempt) error) 
 	a.Drain = running.drain
 	go func() { running.done <- body(ctx, a) }()
 	r.t.Cleanup(func() {
+		if len(running.done) > 0 && r.t.Failed() {
+			r.t.Logf("%s %s ended by itself with: %v; %+v", id, a.Epoch, running.result(), a.Progress.Snapshot())
+		}
 		cancel()
 		running.result()
 	})

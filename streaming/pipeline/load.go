@@ -239,16 +239,17 @@ func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
 		return err
 	}
 	for _, one := range boots {
-		key := bootstrapKey(r.id.Instance, r.id.Name, one.source)
-		one.record.Consumed = true
-		if _, err := write(ctx, b, key, one.record); err != nil {
-			return err
-		}
-		if err := removeKeys(ctx, b, key+".chunk"); err != nil {
+		if err := removeKeys(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source)+".chunk"); err != nil {
 			return err
 		}
 		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, one.source)); err != nil {
 			return fmt.Errorf("deleting the bootstrap log: %w", err)
+		}
+	}
+	for _, one := range boots { // last, since from then on nobody looks for what is left
+		one.record.Consumed = true
+		if _, err := write(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source), one.record); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -75,14 +75,14 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", err
 	}
 	r := &queryRun{host: h, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
-	if found, err := r.open(ctx); err != nil || !found {
-		return NeedsBootstrap, err
-	}
 	defer func() {
 		if r.query != nil {
 			_ = r.query.Close() // after an error; the error is what matters
 		}
 	}()
+	if found, err := r.open(ctx); err != nil || !found {
+		return NeedsBootstrap, err
+	}
 	if err := r.follow(ctx, w); !errors.Is(err, errDrained) {
 		return "", err
 	}
