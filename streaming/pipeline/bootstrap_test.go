@@ -228,6 +228,9 @@ func TestLoadingGoesOnAfterBeingCutOff(t *testing.T) {
 		time.Sleep(time.Duration(random.IntN(30)) * time.Millisecond)
 		running.kill()
 	}
+	loading := r.startQuery(auto)
+	eventually(t, func() bool { return loading.status.Snapshot().Phase != "" }, "the query loads")
+	loading.kill()
 	query := r.startQuery(auto)
 	r.settled("late")
 	query.drained()
