@@ -204,12 +204,12 @@ func BenchmarkDrain(b *testing.B) {
 // BenchmarkSnapshot holds the copy of a table into the bootstrap stream against COPY TO STDOUT.
 func BenchmarkSnapshot(b *testing.B) {
 	w := newBench(b)
-	w.write()
+	const rows = 2_000_000
+	w.exec(`INSERT INTO bench SELECT i, i % 1000, 'open', i * 0.25, 'note of ' || i, now() FROM generate_series(1, $1) i`, rows)
 	w.exec(`VACUUM ANALYZE bench`)
 	host, _ := w.host()
 	source := w.source("withquery")
 	require.NoError(b, host.ProvisionSource(w.limit, source))
-	const rows = benchRows / 2
 	var baseline float64
 	b.Run("copy-to-stdout", func(b *testing.B) {
 		begin := time.Now()
@@ -266,6 +266,7 @@ func BenchmarkLatency(b *testing.B) {
 	s := newSystem(b, ownPostgres(nil))
 	s.startOrders()
 	execSQL(b, s.connect(), `DELETE FROM orders`)
+	s.requireEqualsSQL(nil, 30*time.Second) // from here on there is a result to follow
 	for _, rate := range []int{100, 1000} {
 		b.Run(fmt.Sprintf("%d-tx-per-s", rate), func(b *testing.B) {
 			latencies := s.latencies(b, rate, 15*time.Second)
@@ -290,6 +291,7 @@ func (s *system) latencies(b *testing.B, rate int, length time.Duration) []time.
 	require.NoError(b, err)
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(b, err)
+	require.Equal(b, http.StatusOK, response.StatusCode)
 	var latencies []time.Duration
 	var reading sync.WaitGroup
 	reading.Go(func() {

@@ -224,7 +224,7 @@ func (s *system) requireEqualsSQL(f *follower, bound time.Duration) {
 		results.Rows = nil
 		return s.get("/api/v1/queries/open-orders/results?timeout=5s&min_lsn="+lsn, &results)
 	})
-	var got []string
+	got := []string{}
 	for _, r := range results.Rows {
 		got = append(got, canonical(r))
 	}
