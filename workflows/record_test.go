@@ -131,7 +131,6 @@ type recorder struct {
 	client client.Client
 
 	mu         sync.Mutex
-	generation uint64
 	failures   map[string][]*failure.Code
 	bootstraps int
 	slow       bool

@@ -15,7 +15,6 @@ import (
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
-	"github.com/perdure/perdure/streaming/stream"
 )
 
 // rowsPerSnapshotEvent is how many rows one event holds when a query starts with rows.
@@ -122,8 +121,6 @@ func (r *queryRun) openStore(ctx context.Context, name string, least query.Phase
 type boot struct {
 	source string
 	record bootstrapRecord
-	log    *stream.Log
-	copies map[copyOf]bool // whose rows count
 }
 
 // sealed returns the bootstraps from which the query is to be built: one per source, sealed, for this plan and not used

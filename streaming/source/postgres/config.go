@@ -228,14 +228,6 @@ func (n tableName) sql() string { return quote(n.schema) + "." + quote(n.table) 
 
 func quote(identifier string) string { return `"` + strings.ReplaceAll(identifier, `"`, `""`) + `"` }
 
-func quoteAll(identifiers []string) string {
-	quoted := make([]string, len(identifiers))
-	for i, name := range identifiers {
-		quoted[i] = quote(name)
-	}
-	return strings.Join(quoted, ", ")
-}
-
 // literal quotes a string for SQL; standard_conforming_strings is on.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 

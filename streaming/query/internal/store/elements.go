@@ -196,7 +196,7 @@ func (s *Elements) Put(b index.Batch, old, e *Element) (*Element, error) {
 	if err := s.Write(b, old, e); err != nil {
 		return nil, err
 	}
-	id := e.ID
+	var id graph.ElementID
 	if old != nil {
 		id = old.ID
 	} else {
