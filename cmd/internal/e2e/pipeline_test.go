@@ -129,13 +129,13 @@ func TestPostgresRestartedImmediatelyLosesAndRepeatsNothing(t *testing.T) {
 	f := s.follow("open-orders")
 	writers := s.openShop(4, 2)
 	for i := range restarts {
-		before, _, _ := f.state()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		require.NoError(t, s.postgres.Restart(ctx, true))
 		cancel()
+		before, _, _ := f.state()
 		eventually(t, 60*time.Second, fmt.Sprintf("progress after restart %d", i+1), func() error {
-			if after, _, faults := f.state(); after <= before {
-				return fmt.Errorf("sequence still %d; %v", after, faults)
+			if after, _, faults := f.state(); after < before+20 { // more than can have been on its way
+				return fmt.Errorf("sequence %d after %d; %v", after, before, faults)
 			}
 			return nil
 		})

@@ -1,10 +1,12 @@
 package operator
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
 	"math/big"
+	"slices"
 
 	"github.com/cockroachdb/apd/v3"
 
@@ -23,7 +25,15 @@ type sum struct {
 	intHigh                  int64 // 128 bits: the sum of 2^63 integers fits
 	intLow                   uint64
 	decimal                  apd.Decimal
+	scales                   []scale
 	float                    exactFloat
+}
+
+// scale counts the finite decimals that are written with the same number of digits behind the point. A sum has as many
+// digits as the longest of them, as in SQL, whatever came and went before.
+type scale struct {
+	exponent int32 // ascending
+	count    int64
 }
 
 func (s *sum) check(v graph.Value) error {
@@ -52,6 +62,7 @@ func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
 			s.addSpecial(eval.ToFloat(v), weight)
 			break
 		}
+		s.addScale(d.Exponent, weight)
 		if weight < 0 {
 			d = new(apd.Decimal).Neg(d)
 		}
@@ -63,6 +74,16 @@ func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
 		return errState
 	}
 	return nil
+}
+
+func (s *sum) addScale(exponent int32, weight int) {
+	i, found := slices.BinarySearchFunc(s.scales, exponent, func(e scale, exponent int32) int { return cmp.Compare(e.exponent, exponent) })
+	if !found {
+		s.scales = slices.Insert(s.scales, i, scale{exponent: exponent})
+	}
+	if s.scales[i].count += int64(weight); s.scales[i].count == 0 {
+		s.scales = slices.Delete(s.scales, i, i+1)
+	}
 }
 
 func (s *sum) addInt(i int64, weight int) {
@@ -133,7 +154,6 @@ func (s *sum) special() graph.Value {
 	return graph.Decimal(d)
 }
 
-// decimalValue has no zeros behind the last digit that counts: they would tell of numbers that are gone.
 func (s *sum) decimalValue(n int64) (graph.Value, error) {
 	d := new(apd.Decimal)
 	whole := apd.NewWithBigInt(new(apd.BigInt).SetMathBigInt(s.bigInt()), 0)
@@ -144,17 +164,29 @@ func (s *sum) decimalValue(n int64) (graph.Value, error) {
 		if err := eval.DivideDecimal(d, d, apd.New(n, 0)); err != nil {
 			return graph.Null, err
 		}
+		return graph.Decimal(reduce(d)), nil
 	}
-	return graph.Decimal(reduce(d)), nil
+	digits := int32(0)
+	if len(s.scales) > 0 {
+		digits = min(0, s.scales[0].exponent)
+	}
+	return graph.Decimal(extend(reduce(d), digits)), nil
+}
+
+// extend writes d with the digits down to an exponent, which adds zeros only.
+func extend(d *apd.Decimal, exponent int32) *apd.Decimal {
+	if d.Exponent > exponent {
+		zeros := new(apd.BigInt).Exp(apd.NewBigInt(10), apd.NewBigInt(int64(d.Exponent-exponent)), nil)
+		d.Coeff.Mul(&d.Coeff, zeros)
+		d.Exponent = exponent
+	}
+	return d
 }
 
 func reduce(d *apd.Decimal) *apd.Decimal {
 	d.Reduce(d)
-	if d.Exponent > 0 && d.Exponent < 400 {
-		// 1E+2 is 100 in a column of amounts.
-		scale := new(apd.BigInt).Exp(apd.NewBigInt(10), apd.NewBigInt(int64(d.Exponent)), nil)
-		d.Coeff.Mul(&d.Coeff, scale)
-		d.Exponent = 0
+	if d.Exponent < 400 {
+		return extend(d, 0) // 1E+2 is 100 in a column of amounts
 	}
 	return d
 }
@@ -172,6 +204,10 @@ func (s *sum) append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, s.intLow)
 	if s.decimals > 0 {
 		dst = graph.AppendValue(dst, graph.Decimal(reduce(new(apd.Decimal).Set(&s.decimal))))
+		dst = binary.AppendUvarint(dst, uint64(len(s.scales)))
+		for _, e := range s.scales {
+			dst = binary.AppendUvarint(binary.AppendVarint(dst, int64(e.exponent)), uint64(e.count))
+		}
 	}
 	if s.floats > 0 {
 		dst = s.float.append(dst)
@@ -187,6 +223,12 @@ func (s *sum) read(r *store.Reader) {
 	if s.decimals > 0 {
 		if v := r.Value(); v.Kind() == graph.KindDecimal {
 			s.decimal.Set(v.AsDecimal())
+		}
+		s.scales = s.scales[:0]
+		for n := r.Uvarint(); n > 0 && r.Err == nil; n-- {
+			e := scale{exponent: int32(r.Varint())}
+			e.count = int64(r.Uvarint())
+			s.scales = append(s.scales, e)
 		}
 	}
 	if s.floats > 0 {
