@@ -31,7 +31,12 @@ func translate(err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	return applicationError(err, temporal.ApplicationErrorOptions{NonRetryable: !failure.ClassOf(err).Retryable()})
+	o := temporal.ApplicationErrorOptions{NonRetryable: !failure.ClassOf(err).Retryable()}
+	switch failure.CodeOf(err) {
+	case failure.SourceMissing, failure.QueryMissing, failure.NoHost: // waiting for something that is yet to come
+		o.Category = temporal.ApplicationErrorCategoryBenign
+	}
+	return applicationError(err, o)
 }
 
 func applicationError(err error, o temporal.ApplicationErrorOptions) error {

@@ -198,18 +198,13 @@ func (f *follower) state() (sequence uint64, rows []string, faults []string) {
 	return f.sequence, rows, append([]string(nil), f.faults...)
 }
 
-// canonical re-encodes a flat JSON object with sorted keys; numbers stay exact but lose trailing zeros, which SQL keeps.
+// canonical re-encodes JSON with sorted keys, numbers kept as written.
 func canonical(raw json.RawMessage) string {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
-	var v map[string]any
+	var v any
 	if err := d.Decode(&v); err != nil {
-		return "not a JSON object: " + string(raw)
-	}
-	for name, member := range v {
-		if n, ok := member.(json.Number); ok && strings.Contains(n.String(), ".") {
-			v[name] = json.Number(strings.TrimSuffix(strings.TrimRight(n.String(), "0"), "."))
-		}
+		return "not JSON: " + string(raw)
 	}
 	out, _ := json.Marshal(v)
 	return string(out)
