@@ -173,13 +173,13 @@ func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
 	defer cancel()
 	var begin string
 	require.NoError(t, conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text`).Scan(&begin))
-	// Postgres itself moves a slot's restart_lsn, which is what retains WAL, only when it logs its running transactions,
-	// about every 15 s: the rate is chosen so that this alone stays well below the limit.
+	// Postgres moves a slot's restart_lsn, which is what retains WAL, only when it logs its running transactions, every
+	// 15 s, and then to where it did so the time before. At this rate, about 1.5 MB/s, that alone is up to 45 MB.
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	var unconfirmed, retained, written int64
 	for end := time.Now().Add(length); time.Now().Before(end); <-tick.C {
-		_, err := conn.Exec(ctx, `INSERT INTO audit (note) SELECT md5(random()::text) || repeat('x', 400) FROM generate_series(1, 500)`)
+		_, err := conn.Exec(ctx, `INSERT INTO audit (note) SELECT md5(random()::text) || repeat('x', 400) FROM generate_series(1, 280)`)
 		require.NoError(t, err)
 		var nowUnconfirmed, nowRetained int64
 		require.NoError(t, conn.QueryRow(ctx, `SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint, (pg_current_wal_lsn() - restart_lsn)::bigint,
@@ -187,9 +187,12 @@ func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
 		unconfirmed, retained = max(unconfirmed, nowUnconfirmed), max(retained, nowRetained)
 	}
 	t.Logf("wrote %d MB of WAL; at most %d MB retained and %d MB unconfirmed", written>>20, retained>>20, unconfirmed>>20)
-	require.Greater(t, written, int64(64<<20), "the test must write more than it allows to be retained")
+	if full() {
+		require.Greater(t, written, int64(256<<20), "the test must write more than it allows to be retained")
+	}
 	require.Less(t, retained, int64(64<<20))
-	require.Less(t, unconfirmed, int64(16<<20))
+	require.Less(t, unconfirmed, int64(8<<20))
+	require.Greater(t, written, 3*unconfirmed, "the slot must follow")
 	s.requireEqualsSQL(nil, 30*time.Second)
 }
 
