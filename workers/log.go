@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
@@ -37,7 +38,12 @@ func (l logger) Error(msg string, keyvals ...any) {
 // unlessCancelled keeps quiet about what ended because it was asked to.
 func unlessCancelled(level zapcore.Level, keyvals []any) zapcore.Level {
 	for _, v := range keyvals {
-		if err, ok := v.(error); ok && (errors.Is(err, context.Canceled) || temporal.IsCanceledError(err)) {
+		err, ok := v.(error)
+		if !ok {
+			continue
+		}
+		var call *serviceerror.Canceled
+		if errors.Is(err, context.Canceled) || temporal.IsCanceledError(err) || errors.As(err, &call) {
 			return zapcore.DebugLevel
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
@@ -19,6 +20,7 @@ func TestLoggerIsQuietWhenHealthy(t *testing.T) {
 	l := log.With(Logger(zap.New(core)), "queue", "perdure")
 	l.Info("Started Worker")
 	l.Warn("heartbeat", "Error", fmt.Errorf("sending: %w", context.Canceled))
+	l.Warn("heartbeat", "Error", serviceerror.NewCanceled("context canceled"))
 	l.Error("activity", "Error", temporal.NewCanceledError())
 	for _, e := range seen.TakeAll() {
 		require.Equal(t, zapcore.DebugLevel, e.Level, e.Message)

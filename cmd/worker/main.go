@@ -21,6 +21,7 @@ import (
 	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/workers"
 )
 
 func main() {
@@ -120,7 +121,7 @@ func connect(ctx context.Context, c config.Worker, identity string, log *zap.Log
 	var group errgroup.Group
 	group.Go(func() error {
 		temporal, temporalErr = client.DialContext(bounded, client.Options{
-			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: node.TemporalLogger(log),
+			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: workers.Logger(log),
 		})
 		if temporalErr != nil {
 			temporalErr = failure.Unreachable.Errorf("connecting to Temporal at %s: %w", c.TemporalAddress, temporalErr).

@@ -82,8 +82,9 @@ func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
 		before, _, _ := f.state()
 		worker.kill()
 		worker = s.startWorker("worker")
-		// It must take up work again before it may be killed again, at a random point of doing so.
-		eventually(t, 60*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
+		// It must take up work again before it may be killed again, at a random point of doing so; and soon, without waiting
+		// for the heartbeats of its predecessor to be overdue.
+		eventually(t, 20*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
 			if after, _, faults := f.state(); after <= before {
 				return fmt.Errorf("sequence still %d; %v", after, faults)
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/workers"
 )
 
 // PostgresSecret is the reference by which specs name the URL of the private Postgres server.
@@ -131,7 +132,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	}
 	stopLater(func(context.Context) error { conn.Close(); return nil })
 	s.Client, err = client.DialContext(ctx, client.Options{
-		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: node.TemporalLogger(o.Log),
+		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: workers.Logger(o.Log),
 	})
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal: %w", err)
