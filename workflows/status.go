@@ -93,6 +93,7 @@ func (e *entity) enter(p Phase) {
 	}
 	first := s.Phase == ""
 	s.Phase, s.Since = p, workflow.Now(e.ctx)
+	e.report()
 	if !e.attributes || first {
 		return // what follows at once is upserted instead
 	}
@@ -107,6 +108,16 @@ func (e *entity) enter(p Phase) {
 	if err != nil {
 		workflow.GetLogger(e.ctx).Error("search attributes are not shown", "error", err)
 	}
+}
+
+// report logs that the component does not work, with what status and UI show too.
+func (e *entity) report() {
+	last := e.state.Breaker.LastError
+	if health(e.state.Phase) != "failing" || last == nil {
+		return
+	}
+	workflow.GetLogger(e.ctx).Error("the component does not work", "component", e.id, "phase", e.state.Phase,
+		"code", last.Code, "error", last.Message, "fix", last.Fix)
 }
 
 // health sums a phase up.

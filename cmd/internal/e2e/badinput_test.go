@@ -55,6 +55,7 @@ func TestMistakesParkTheWorkflowWithCodeAndFix(t *testing.T) {
 			s.startComponent("Source", id, object{"spec": object{"name": c.name, "kind": "postgres", "config": c.config}})
 			st := s.awaitPhase(id, "NeedsOperator", 60*time.Second)
 			requireError(t, st, c.code)
+			require.Contains(t, s.dev.output.tail(1<<20), `"component": "`+id+`", "phase": "NeedsOperator", "code": "`+c.code+`"`, "in the log")
 		})
 	}
 	t.Run("query-that-does-not-parse", func(t *testing.T) {
