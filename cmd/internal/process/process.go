@@ -31,6 +31,7 @@ const StopBound = 90 * time.Second
 // take longer than bound, or a second signal come, the process exits at once with ExitAborted: everything that matters
 // is durable at any moment, so that an abort costs time at the next start and nothing else.
 func Run(ctx context.Context, bound time.Duration, warnings io.Writer, work func(ctx context.Context) error) error {
+	TuneMemory()
 	return run(ctx, bound, warnings, os.Exit, work)
 }
 
