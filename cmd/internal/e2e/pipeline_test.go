@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -215,15 +214,4 @@ func TestIdlePipelineAddsNoHistory(t *testing.T) {
 	require.Equal(t, query, count("query.default.open-orders"))
 	require.Less(t, source, 60, "start of one")
 	require.Less(t, query, 60, "start of one")
-}
-
-func TestReadyInFiveSeconds(t *testing.T) {
-	begin := time.Now()
-	s := newSystem(t)
-	cold := time.Since(begin)
-	s.dev.terminate(t, 60*time.Second)
-	begin = time.Now()
-	s.startDev()
-	warm := time.Since(begin)
-	t.Logf("ready after %s with an empty data directory, after %s with a used one (port %s)", cold, warm, strconv.Itoa(s.api))
 }
