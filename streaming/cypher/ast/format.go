@@ -32,7 +32,7 @@ var binaryLevels = map[string]int{
 // Format prints a query: one clause a line, keywords in upper case. Parsing the text gives the same tree.
 func Format(q *Query) string {
 	var p printer
-	for i, c := range q.Clauses {
+	for i, c := range q.Parts[0].Clauses {
 		if i > 0 {
 			p.WriteByte('\n')
 		}

@@ -1,6 +1,11 @@
 package ast
 
-// Walk calls visit for e and, as long as visit returns true, for its operands.
+import "iter"
+
+// Walk calls visit for e and, as long as visit returns true, for its Children, in the order of the text. It enters the
+// patterns of comprehensions and predicates but no subquery: visit sees *Subquery and may call WalkQuery with its Query.
+//
+// Some variables below e are bound there and nowhere else: see Locals.
 func Walk(e Expr, visit func(Expr) bool) {
 	if e == nil || !visit(e) {
 		return
@@ -10,11 +15,16 @@ func Walk(e Expr, visit func(Expr) bool) {
 	}
 }
 
-// Children returns the operands of an expression, in the order of the text.
+// Children returns the expressions directly below an expression, in the order of the text; for patterns, those of
+// PatternExprs. A *Subquery has none: what is in its query has clauses, and scopes, of its own.
 func Children(e Expr) []Expr {
 	switch e := e.(type) {
 	case *Property:
 		return []Expr{e.Subject}
+	case *Index:
+		return []Expr{e.Subject, e.Index}
+	case *Slice:
+		return present(e.Subject, e.From, e.To)
 	case *LabelTest:
 		return []Expr{e.Subject}
 	case *Unary:
@@ -31,31 +41,144 @@ func Children(e Expr) []Expr {
 		return e.Values
 	case *Call:
 		return e.Args
+	case *Case:
+		children := present(e.Subject)
+		for _, w := range e.Whens {
+			children = append(children, w.Condition, w.Then)
+		}
+		return append(children, present(e.Else)...)
+	case *ListComprehension:
+		return present(e.List, e.Where, e.Map)
+	case *Quantifier:
+		return present(e.List, e.Where)
+	case *Reduce:
+		return []Expr{e.Init, e.List, e.Body}
+	case *MapProjection:
+		children := []Expr{e.Subject}
+		for _, item := range e.Items {
+			children = append(children, present(item.Value)...)
+		}
+		return children
+	case *PatternComprehension:
+		return append(PatternExprs(e.Pattern), present(e.Where, e.Map)...)
+	case *PatternPredicate:
+		return PatternExprs(e.Pattern)
 	}
 	return nil
 }
 
-// WalkQuery walks all expressions of a query in the order of the text.
+func present(exprs ...Expr) []Expr {
+	var list []Expr
+	for _, e := range exprs {
+		if e != nil {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// PatternExprs returns the properties and conditions in a pattern, in the order of the text.
+func PatternExprs(p *Pattern) []Expr {
+	var list []Expr
+	for i, n := range p.Nodes {
+		list = append(list, present(n.Properties, n.Where)...)
+		if i < len(p.Relationships) {
+			r := p.Relationships[i]
+			list = append(list, present(r.Properties, r.Where)...)
+		}
+	}
+	return list
+}
+
+// Locals returns the variables that an expression binds and which of its Children see them. The others see what is
+// around the expression, where a variable of the same name is another one:
+//
+//   - *ListComprehension and *Quantifier: the variable, seen by Where and Map, not by List;
+//   - *Reduce: accumulator and variable, seen by Body only;
+//   - *PatternComprehension: those variables of the pattern that are not bound around it, seen by everything in it.
+//     Locals returns all variables of the pattern, as it does not know what is bound.
+//
+// All other expressions bind nothing.
+func Locals(e Expr) (names []Name, seenBy []Expr) {
+	switch e := e.(type) {
+	case *ListComprehension:
+		return []Name{e.Variable}, present(e.Where, e.Map)
+	case *Quantifier:
+		return []Name{e.Variable}, present(e.Where)
+	case *Reduce:
+		return []Name{e.Accumulator, e.Variable}, []Expr{e.Body}
+	case *PatternComprehension:
+		return PatternVariables(e.Pattern), Children(e)
+	}
+	return nil, nil
+}
+
+// PatternVariables returns the names in a pattern, each as often as it stands there, in the order of the text.
+func PatternVariables(p *Pattern) []Name {
+	var names []Name
+	add := func(n *Name) {
+		if n != nil {
+			names = append(names, *n)
+		}
+	}
+	add(p.Variable)
+	for i, n := range p.Nodes {
+		add(n.Variable)
+		if i < len(p.Relationships) {
+			add(p.Relationships[i].Variable)
+		}
+	}
+	return names
+}
+
+// All returns e and everything below it that Walk enters, in the order of the text.
+func All(e Expr) iter.Seq[Expr] {
+	return func(yield func(Expr) bool) {
+		stopped := false
+		Walk(e, func(e Expr) bool {
+			stopped = stopped || !yield(e)
+			return !stopped
+		})
+	}
+}
+
+// WalkQuery walks all expressions of a query in the order of the text, as Walk does: those of subqueries are left out.
 func WalkQuery(q *Query, visit func(Expr) bool) {
-	for _, c := range q.Clauses {
-		switch c := c.(type) {
-		case *Match:
-			for _, p := range c.Patterns {
-				for i, n := range p.Nodes {
-					if i > 0 {
-						r := p.Relationships[i-1]
-						Walk(r.Properties, visit)
-						Walk(r.Where, visit)
-					}
-					Walk(n.Properties, visit)
-					Walk(n.Where, visit)
-				}
-			}
-			Walk(c.Where, visit)
-		case *Return:
-			for _, item := range c.Items {
-				Walk(item.Expr, visit)
+	for _, part := range q.Parts {
+		for _, c := range part.Clauses {
+			for _, e := range ClauseExprs(c) {
+				Walk(e, visit)
 			}
 		}
 	}
+}
+
+// ClauseExprs returns the expressions that stand directly in a clause, in the order of the text.
+func ClauseExprs(c Clause) []Expr {
+	switch c := c.(type) {
+	case *Match:
+		var list []Expr
+		for _, p := range c.Patterns {
+			list = append(list, PatternExprs(p)...)
+		}
+		return append(list, present(c.Where)...)
+	case *Unwind:
+		return []Expr{c.List}
+	case *With:
+		return append(c.exprs(), present(c.Where)...)
+	case *Return:
+		return c.exprs()
+	}
+	return nil
+}
+
+func (p *Projection) exprs() []Expr {
+	var list []Expr
+	for _, item := range p.Items {
+		list = append(list, item.Expr)
+	}
+	for _, s := range p.OrderBy {
+		list = append(list, s.Expr)
+	}
+	return append(list, present(p.Skip, p.Limit)...)
 }

@@ -9,6 +9,7 @@ import (
 
 // Error is what is wrong with a part of a query.
 type Error struct {
+	Kind    Kind
 	Range   Range
 	Message string
 }
@@ -22,8 +23,13 @@ type Errors struct {
 // maxErrors is how many problems are told at once: a text with more is none that anybody will correct one by one.
 const maxErrors = 25
 
-// Add notes a problem; of several at the same place only the first is kept, as the others follow from it.
+// Add notes a problem that has no better kind than InvalidSyntax.
 func (e *Errors) Add(r Range, format string, args ...any) {
+	e.Report(InvalidSyntax, r, format, args...)
+}
+
+// Report notes a problem; of several at the same place only the first is kept, as the others follow from it.
+func (e *Errors) Report(kind Kind, r Range, format string, args ...any) {
 	if len(e.List) == maxErrors {
 		return
 	}
@@ -32,7 +38,7 @@ func (e *Errors) Add(r Range, format string, args ...any) {
 			return
 		}
 	}
-	e.List = append(e.List, Error{r, fmt.Sprintf(format, args...)})
+	e.List = append(e.List, Error{kind, r, fmt.Sprintf(format, args...)})
 }
 
 // Err returns e with its problems in order, or nil when there are none.

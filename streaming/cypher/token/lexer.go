@@ -20,7 +20,7 @@ func Scan(text string, errs *Errors) []Token {
 	for {
 		t := l.next()
 		tokens = append(tokens, t)
-		if t.Kind == EOF {
+		if t.Class == EOF {
 			return tokens
 		}
 	}
@@ -58,14 +58,14 @@ func (l *lexer) scan() (t Token, ok bool) {
 	case isDigit(c) || c == '.' && l.at+1 < len(l.text) && isDigit(l.text[l.at+1]):
 		return l.number()
 	case startsIdentifier(r):
-		return Token{Kind: Identifier, Text: l.identifier()}, true
+		return Token{Class: Identifier, Text: l.identifier()}, true
 	case c == '$':
 		return l.parameter()
 	}
 	for _, s := range symbols {
 		if strings.HasPrefix(l.text[l.at:], s) {
 			l.at += len(s)
-			return Token{Kind: Symbol, Text: s}, true
+			return Token{Class: Symbol, Text: s}, true
 		}
 	}
 	l.at += size
@@ -119,14 +119,14 @@ func (l *lexer) parameter() (Token, bool) {
 	l.at++
 	if l.at < len(l.text) && l.text[l.at] == '`' {
 		t, ok := l.quotedIdentifier()
-		t.Kind = Parameter
+		t.Class = Parameter
 		return t, ok
 	}
 	name := l.identifier() // may start with a digit: $0
 	if name == "" {
 		l.errs.Add(Range{l.at - 1, l.at}, "a parameter needs a name: $name")
 	}
-	return Token{Kind: Parameter, Text: name}, name != ""
+	return Token{Class: Parameter, Text: name}, name != ""
 }
 
 func (l *lexer) quotedIdentifier() (Token, bool) {
@@ -141,17 +141,17 @@ func (l *lexer) quotedIdentifier() (Token, bool) {
 			if name.Len() == 0 {
 				l.errs.Add(Range{start, l.at}, "a name cannot be empty")
 			}
-			return Token{Kind: QuotedIdentifier, Text: name.String()}, true
+			return Token{Class: QuotedIdentifier, Text: name.String()}, true
 		}
 		name.WriteByte('`')
 	}
 	l.errs.Add(Range{start, start + 1}, "this name has no closing backtick")
-	return Token{Kind: QuotedIdentifier}, true
+	return Token{Class: QuotedIdentifier}, true
 }
 
 // number scans the longest run that could be a number and then says whether it is one.
 func (l *lexer) number() (Token, bool) {
-	start, kind := l.at, Integer
+	start, class := l.at, Integer
 	if strings.HasPrefix(l.text[l.at:], "0x") || strings.HasPrefix(l.text[l.at:], "0X") || strings.HasPrefix(l.text[l.at:], "0o") {
 		l.at += 2
 		l.identifier()
@@ -159,12 +159,12 @@ func (l *lexer) number() (Token, bool) {
 	}
 	l.digits()
 	if l.at+1 < len(l.text) && l.text[l.at] == '.' && isDigit(l.text[l.at+1]) {
-		kind = Float
+		class = Float
 		l.at++
 		l.digits()
 	}
 	if l.at < len(l.text) && (l.text[l.at]|0x20) == 'e' {
-		kind = Float
+		class = Float
 		l.at++
 		if l.at < len(l.text) && (l.text[l.at] == '-' || l.text[l.at] == '+') {
 			l.at++
@@ -172,7 +172,7 @@ func (l *lexer) number() (Token, bool) {
 		l.digits()
 	}
 	l.identifier() // letters that do not belong here
-	return l.checked(start, kind)
+	return l.checked(start, class)
 }
 
 func (l *lexer) digits() {
@@ -181,13 +181,13 @@ func (l *lexer) digits() {
 	}
 }
 
-func (l *lexer) checked(start int, kind Kind) (Token, bool) {
+func (l *lexer) checked(start int, class Class) (Token, bool) {
 	text := l.text[start:l.at]
 	var err error
 	switch {
 	case strings.Contains(text, "_"):
 		err = strconv.ErrSyntax
-	case kind == Float:
+	case class == Float:
 		_, err = strconv.ParseFloat(text, 64)
 	case len(text) > 1 && text[0] == '0' && isDigit(text[1]):
 		l.errs.Add(Range{start, l.at}, "invalid number %q: octal numbers start with 0o", text)
@@ -201,7 +201,7 @@ func (l *lexer) checked(start int, kind Kind) (Token, bool) {
 	default:
 		l.errs.Add(Range{start, l.at}, "invalid number %q", text)
 	}
-	return Token{Kind: kind, Text: text}, true
+	return Token{Class: class, Text: text}, true
 }
 
 var escapes = map[byte]rune{'\\': '\\', '\'': '\'', '"': '"', '`': '`', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
@@ -213,7 +213,7 @@ func (l *lexer) quoted(quote byte) (Token, bool) {
 		switch c := l.text[l.at]; c {
 		case quote:
 			l.at++
-			return Token{Kind: String, Text: s.String()}, true
+			return Token{Class: String, Text: s.String()}, true
 		case '\\':
 			l.escape(&s)
 		default:
@@ -222,7 +222,7 @@ func (l *lexer) quoted(quote byte) (Token, bool) {
 		}
 	}
 	l.errs.Add(Range{start, start + 1}, "this string has no closing quote")
-	return Token{Kind: String}, true // so that the parser has nothing to add
+	return Token{Class: String}, true // so that the parser has nothing to add
 }
 
 func (l *lexer) escape(s *strings.Builder) {
