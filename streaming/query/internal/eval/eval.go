@@ -6,6 +6,9 @@ package eval
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"time"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
 	"github.com/perdure/perdure/streaming/cypher/token"
@@ -18,7 +21,13 @@ type Func func(*Env) (graph.Value, error)
 // Env is what closures read: the slots of the row at hand. It belongs to one goroutine.
 type Env struct {
 	Slots []graph.Value
-	sites []site // one per property access in the text
+	// Now is the time of the batch at hand, which the functions that ask for the time return.
+	Now time.Time
+	// Random is where rand and randomUUID take their numbers from; nil: they fail.
+	Random *rand.Rand
+
+	sites   []site // one per property access in the text
+	regexps map[string]*regexp.Regexp
 }
 
 // site remembers where a property was in the shape that came last, which is nearly always the shape that comes next.
@@ -38,12 +47,15 @@ type Compiler struct {
 	Slot func(name string) (slot int, ok bool)
 	// Replace, when set, may give an expression a slot that holds its value, as for what aggregation has computed.
 	Replace func(ast.Expr) (slot int, ok bool)
+	// Alloc returns a new slot, for a variable that exists inside of one expression.
+	Alloc func() int
 	// Parameters are the values of $name.
 	Parameters map[string]graph.Value
 	// Errs takes everything that is wrong.
 	Errs *token.Errors
 
-	sites int
+	sites  int
+	locals []local // innermost last
 }
 
 // Compile compiles e. Problems are added to Errs, and what is returned must then not be called.
@@ -59,13 +71,13 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 	case *ast.Parameter:
 		v, ok := c.Parameters[e.Name]
 		if !ok {
-			c.Errs.Add(e.Range, "the parameter $%s has no value", ast.FormatName(e.Name))
+			c.Errs.Report(token.MissingParameter, e.Range, "the parameter $%s has no value", ast.FormatName(e.Name))
 		}
 		return constant(v)
 	case *ast.Variable:
-		slot, ok := c.Slot(e.Name)
+		slot, ok := c.resolve(e.Name)
 		if !ok {
-			c.Errs.Add(e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
+			c.Errs.Report(token.UndefinedVariable, e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
 		}
 		return Slot(slot)
 	case *ast.Property:
@@ -88,11 +100,32 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 		return c.list(e)
 	case *ast.MapLiteral:
 		return c.mapLiteral(e)
+	case *ast.Index:
+		return c.index(e)
+	case *ast.Slice:
+		return c.slice(e)
+	case *ast.Case:
+		return c.caseOf(e)
+	case *ast.ListComprehension:
+		return c.listComprehension(e)
+	case *ast.Quantifier:
+		return c.quantifier(e)
+	case *ast.Reduce:
+		return c.reduce(e)
+	case *ast.MapProjection:
+		return c.mapProjection(e)
 	case *ast.Call:
-		c.Errs.Add(e.Range, "the function %s is not supported yet", e.Name)
-		return constant(graph.Null)
+		return c.call(e)
 	}
 	panic(fmt.Sprintf("eval: no rule for %T", e))
+}
+
+func (c *Compiler) replaced(e ast.Expr) bool {
+	if c.Replace == nil {
+		return false
+	}
+	_, ok := c.Replace(e)
+	return ok
 }
 
 func constant(v graph.Value) Func {
@@ -107,12 +140,12 @@ func Slot(slot int) Func {
 func (c *Compiler) property(e *ast.Property) Func {
 	name, at := e.Name, c.sites
 	c.sites++
-	if v, ok := e.Subject.(*ast.Variable); ok && c.Replace == nil {
-		if slot, ok := c.Slot(v.Name); ok {
+	subject := c.Compile(e.Subject)
+	if v, ok := e.Subject.(*ast.Variable); ok && !c.replaced(v) {
+		if slot, ok := c.resolve(v.Name); ok { // the usual case, without a call
 			return func(env *Env) (graph.Value, error) { return env.property(&env.Slots[slot], name, at) }
 		}
 	}
-	subject := c.Compile(e.Subject)
 	return func(env *Env) (graph.Value, error) {
 		v, err := subject(env)
 		if err != nil {
@@ -142,7 +175,10 @@ func (env *Env) property(v *graph.Value, name string, at int) (graph.Value, erro
 	case graph.KindMap:
 		return v.AsMap().Get(name), nil
 	}
-	return graph.Null, fmt.Errorf("a %s has no property %s", v.Kind(), name)
+	if p, ok, err := temporalProperty(*v, name); ok {
+		return p, err
+	}
+	return graph.Null, failed(token.InvalidArgumentType, "%s %s has no property %s", article(v.Kind()), v.Kind(), name)
 }
 
 func (c *Compiler) labelTest(e *ast.LabelTest) Func {
@@ -153,7 +189,7 @@ func (c *Compiler) labelTest(e *ast.LabelTest) Func {
 		case err != nil || v.IsNull():
 			return graph.Null, err
 		case v.Kind() != graph.KindNode && v.Kind() != graph.KindRelationship:
-			return graph.Null, fmt.Errorf("a %s has no labels", v.Kind())
+			return graph.Null, wrongType("only nodes and relationships have labels", v)
 		}
 		return graph.Bool(HasLabels(v.AsElement().Labels, labels)), nil
 	}

@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -19,7 +18,7 @@ func MapKeys(e *ast.MapLiteral, errs *token.Errors) (keys []string, order []int)
 	for i, at := range order {
 		k := e.Keys[at]
 		if i > 0 && keys[i-1] == k.Text {
-			errs.Add(k.Range, "the key %s is given twice", ast.FormatName(k.Text))
+			errs.Report(token.ColumnNameConflict, k.Range, "the key %s is given twice", ast.FormatName(k.Text))
 		}
 		keys = append(keys, k.Text)
 	}
@@ -34,7 +33,7 @@ func Truth(v graph.Value) (isTrue, isNull bool, err error) {
 	case graph.KindNull:
 		return false, true, nil
 	}
-	return false, false, fmt.Errorf("expected a BOOLEAN, got %s %s", article(v.Kind()), v.Kind())
+	return false, false, wrongType("a condition wants a boolean", v)
 }
 
 func article(k graph.Kind) string {
@@ -71,7 +70,7 @@ func (c *Compiler) unary(e *ast.Unary) Func {
 	return func(env *Env) (graph.Value, error) {
 		v, err := operand(env)
 		if err == nil && !v.IsNull() && !v.IsNumber() {
-			err = fmt.Errorf("+ wants a number, got %s %s", article(v.Kind()), v.Kind())
+			err = wrongType("+ wants a number", v)
 		}
 		return v, err
 	}
@@ -84,6 +83,19 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 		return connective(left, right, false)
 	case "OR":
 		return connective(left, right, true)
+	}
+	if e.Op == "=~" {
+		return func(env *Env) (graph.Value, error) {
+			s, err := left(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			pattern, err := right(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			return env.matches(s, pattern)
+		}
 	}
 	op := operators[e.Op]
 	if op == nil {
@@ -156,7 +168,7 @@ func in(v, list graph.Value) (graph.Value, error) {
 		return graph.Null, nil
 	case graph.KindList:
 	default:
-		return graph.Null, fmt.Errorf("IN wants a list, got %s %s", article(list.Kind()), list.Kind())
+		return graph.Null, wrongType("IN wants a list", list)
 	}
 	result := graph.Bool(false)
 	for _, item := range list.AsList() {
