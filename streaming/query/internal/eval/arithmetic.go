@@ -38,6 +38,9 @@ func arithmetic(op string, a, b graph.Value, ints func(x, y int64) (int64, error
 	case a.IsNull() || b.IsNull():
 		return graph.Null, nil
 	case !a.IsNumber() || !b.IsNumber():
+		if v, ok, err := temporalArithmetic(op, a, b); ok {
+			return v, err
+		}
 		return graph.Null, typeError(op, a, b)
 	case a.Kind() == graph.KindFloat || b.Kind() == graph.KindFloat:
 		return graph.Float(floats(ToFloat(a), ToFloat(b))), nil

@@ -70,8 +70,8 @@ var whitespace = func() string {
 	return b.String()
 }()
 
-// count reads how many characters a function is to take.
-func count(name string, v graph.Value) (int, error) {
+// charCount reads how many characters a function is to take.
+func charCount(name string, v graph.Value) (int, error) {
 	switch {
 	case v.Kind() != graph.KindInt:
 		return 0, wrongType(name+" wants integers", v)
@@ -96,7 +96,7 @@ func left(_ *Env, args []graph.Value) (graph.Value, error) {
 	if err := allStrings("left", args[:1]); err != nil {
 		return graph.Null, err
 	}
-	n, err := count("left", args[1])
+	n, err := charCount("left", args[1])
 	if err != nil {
 		return graph.Null, err
 	}
@@ -108,7 +108,7 @@ func right(_ *Env, args []graph.Value) (graph.Value, error) {
 	if err := allStrings("right", args[:1]); err != nil {
 		return graph.Null, err
 	}
-	n, err := count("right", args[1])
+	n, err := charCount("right", args[1])
 	if err != nil {
 		return graph.Null, err
 	}
@@ -120,14 +120,14 @@ func substring(_ *Env, args []graph.Value) (graph.Value, error) {
 	if err := allStrings("substring", args[:1]); err != nil {
 		return graph.Null, err
 	}
-	from, err := count("substring", args[1])
+	from, err := charCount("substring", args[1])
 	if err != nil {
 		return graph.Null, err
 	}
 	s := args[0].AsString()
 	s = s[offset(s, from):]
 	if len(args) == 3 {
-		n, err := count("substring", args[2])
+		n, err := charCount("substring", args[2])
 		if err != nil {
 			return graph.Null, err
 		}
