@@ -25,8 +25,12 @@ type Match struct {
 	Anchors []Anchor
 	// Incoming is the way to all matches from a row that came in. Its first steps bind the shared positions.
 	Incoming Anchor
-	// Root says that the input is Unit: there is one row, so that none is remembered.
-	Root  bool
+	// Root says that the input is Unit: there is one row, so that none is remembered. It comes before any element, so that
+	// Incoming has no steps.
+	Root bool
+	// Keep are the slots of a row that came in which this node or those behind it read, ascending: what is remembered of
+	// it. The shared slots are among them.
+	Keep  []int
 	Paths []Path
 }
 
@@ -57,12 +61,13 @@ type Position struct {
 	Properties []string
 	All        bool // the whole element
 	ReadLabels bool
-	Scan       int // its class in Plan.Scans; -1 if no step looks through it
+	AllInner   bool // of a variable-length one: the nodes inside are shown whole, by a path
+	Scan       int  // its class in Plan.Scans; -1 if no step looks through it
 }
 
 // Path is a named path.
 type Path struct {
-	Positions []int // node, relationship, node, ...
+	Positions []int  // node, relationship, node, ...
 	Reversed  []bool // by relationship: the path runs from its Right to its Left
 	Slot      int
 }
@@ -82,7 +87,7 @@ const (
 	// Expand follows relationships from a node that is bound: it binds the relationship and the node at its other end,
 	// or compares the latter if it is bound. A variable-length relationship is followed along all paths of fitting length.
 	Expand StepKind = iota
-	// Ends binds the nodes of the relationship that the anchor is, or compares them.
+	// Ends binds the nodes of a relationship that the anchor is or that Take or Join has bound, or compares them.
 	Ends
 	// Look binds a node that nothing bound leads to: every element of its class.
 	Look

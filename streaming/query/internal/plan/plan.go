@@ -20,6 +20,7 @@ package plan
 
 import (
 	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
 )
@@ -35,10 +36,12 @@ type Plan struct {
 	Matches []*Match // those of Nodes, in the same order
 	Scans   []Scan
 	Indexes []Index
-	Slots   int // how many the operators share
+	Slots   int  // how many the operators share
 	Ordered bool // the result has an order: Output.Order is a slot
 
 	compiler *eval.Compiler
+	names    []string      // of slots, for people; "" without one
+	clauses  []token.Range // by node: the clause that it is for
 }
 
 // NewEnv returns the environment that the operators of one query share.
@@ -86,6 +89,10 @@ type (
 	Unwind struct {
 		Base
 		List Item // Slot takes the item
+		// Order takes the order of the row, as of a node Order: that in the slot From, if the rows that come in have one,
+		// and then the item's place in the list. NoSlot if nothing depends on it.
+		Order int
+		From  int // or NoSlot
 	}
 
 	// Aggregate gathers rows in groups and passes on one row for each group that has rows or, with Seed, a seed. Without
@@ -168,6 +175,9 @@ type Item struct {
 	Expr ast.Expr // for people; nil for what no text stands for
 	Eval eval.Func
 	Slot int
+	// Volatile says that evaluating it again may give something else: it asks for the time or for chance. Project stores
+	// such a value with the row. Nothing but an item of Project may be volatile; others read the slot that it wrote.
+	Volatile bool
 }
 
 // SortKey is one key of Order.
@@ -183,6 +193,7 @@ type Aggregation struct {
 	Expr     *ast.Call
 	Arg      eval.Func // nil for count(*)
 	Extra    eval.Func // the percentile of percentileCont and percentileDisc, else nil
+	Nulls    bool      // collect keeps nulls, as COLLECT { } and pattern comprehensions do
 	Slot     int       // where the value goes
 }
 
