@@ -7,7 +7,7 @@ import (
 
 // Query is a whole query: parts that UNION joins. len(Unions) == len(Parts)-1.
 type Query struct {
-	Text   string // of the text that the query was parsed from; of a subquery too
+	Text   string // what was parsed, which all ranges refer to; a subquery has that of the whole query
 	Parts  []*SingleQuery
 	Unions []Union // Unions[i] stands between Parts[i] and Parts[i+1]
 }
@@ -18,7 +18,8 @@ type Union struct {
 	All   bool
 }
 
-// SingleQuery is a sequence of clauses. The last is *Return, except in EXISTS and COUNT, where it may be missing.
+// SingleQuery is a sequence of clauses, none of them empty. The last, and no other, is *Return; in EXISTS and COUNT it may
+// be missing.
 type SingleQuery struct {
 	Range   token.Range
 	Clauses []Clause
@@ -72,13 +73,17 @@ type Projection struct {
 type Item struct {
 	Expr  Expr
 	Alias *Name  // nil when absent
-	Text  string // source text of Expr, the column's name when there is no alias
+	Text  string // source text of Expr, as it was written
 }
 
-// Column returns the name of the item's column.
+// Column returns the name of the item's column: the alias, the variable, or the text of the expression. An item of WITH
+// without an alias is always a variable.
 func (i *Item) Column() string {
 	if i.Alias != nil {
 		return i.Alias.Text
+	}
+	if v, ok := i.Expr.(*Variable); ok {
+		return v.Name
 	}
 	return i.Text
 }
@@ -108,7 +113,7 @@ type NodePattern struct {
 	Range      token.Range
 	Variable   *Name
 	Labels     LabelExpr
-	Properties Expr // *MapLiteral or *Parameter
+	Properties Expr // *MapLiteral; nil when absent
 	Where      Expr
 }
 

@@ -64,7 +64,7 @@ type (
 		Op      string
 		Operand Expr
 	}
-	// Binary is an operator between two operands: OR, XOR, AND, arithmetic, IN, STARTS WITH, ENDS WITH, CONTAINS, =~.
+	// Binary is an operator between two operands: OR, XOR, AND, + - * / % ^, IN, STARTS WITH, ENDS WITH, CONTAINS, =~.
 	Binary struct {
 		Base
 		Op          string
@@ -136,13 +136,13 @@ type (
 		List        Expr
 		Body        Expr
 	}
-	// MapProjection is subject {.name, .*, key: value, variable}.
+	// MapProjection is subject {.name, .*, key: value, variable}. The subject is a *Variable.
 	MapProjection struct {
 		Base
 		Subject Expr
 		Items   []MapItem
 	}
-	// MapItem is one entry of MapProjection: All is ".*"; without Value it is ".Key".
+	// MapItem is one entry of MapProjection: All is ".*"; without Value it is ".Key". "variable" is "variable: variable".
 	MapItem struct {
 		All   bool
 		Key   Name
@@ -155,7 +155,8 @@ type (
 		Where   Expr // nil when absent
 		Map     Expr
 	}
-	// PatternPredicate is a pattern where a condition stands: true when it has a match.
+	// PatternPredicate is a pattern where a condition stands: true when it has a match. It is found only as a condition
+	// (WHERE, WHEN), as an operand of AND, OR, XOR and NOT, and as the argument of exists().
 	PatternPredicate struct {
 		Base
 		Pattern *Pattern

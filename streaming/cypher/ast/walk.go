@@ -1,7 +1,5 @@
 package ast
 
-import "iter"
-
 // Walk calls visit for e and, as long as visit returns true, for its Children, in the order of the text. It enters the
 // patterns of comprehensions and predicates but no subquery: visit sees *Subquery and may call WalkQuery with its Query.
 //
@@ -129,17 +127,6 @@ func PatternVariables(p *Pattern) []Name {
 		}
 	}
 	return names
-}
-
-// All returns e and everything below it that Walk enters, in the order of the text.
-func All(e Expr) iter.Seq[Expr] {
-	return func(yield func(Expr) bool) {
-		stopped := false
-		Walk(e, func(e Expr) bool {
-			stopped = stopped || !yield(e)
-			return !stopped
-		})
-	}
 }
 
 // WalkQuery walks all expressions of a query in the order of the text, as Walk does: those of subqueries are left out.

@@ -30,7 +30,7 @@ func (e *Errors) Add(r Range, format string, args ...any) {
 
 // Report notes a problem; of several at the same place only the first is kept, as the others follow from it.
 func (e *Errors) Report(kind Kind, r Range, format string, args ...any) {
-	if len(e.List) == maxErrors {
+	if e.Full() {
 		return
 	}
 	for _, other := range e.List {
@@ -40,6 +40,9 @@ func (e *Errors) Report(kind Kind, r Range, format string, args ...any) {
 	}
 	e.List = append(e.List, Error{kind, r, fmt.Sprintf(format, args...)})
 }
+
+// Full reports whether no more problems are taken.
+func (e *Errors) Full() bool { return len(e.List) >= maxErrors }
 
 // Err returns e with its problems in order, or nil when there are none.
 func (e *Errors) Err() error {

@@ -1,4 +1,4 @@
-// Package token is what the text of a query consists of, and where in the text.
+// Package token is what the text of a query consists of, where in the text, and what can be wrong with it.
 package token
 
 // Class says what a token is.
@@ -14,6 +14,7 @@ const (
 	String    // Text is the content
 	Parameter // $name; Text is the name
 	Symbol    // an operator or a bracket
+	Invalid   // what could not be read: reported already, at the same place
 )
 
 // Token is a piece of text with its meaning.
