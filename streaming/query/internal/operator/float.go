@@ -21,14 +21,26 @@ type exactFloat struct {
 	term     big.Int // scratch
 }
 
+const mantissaBits = 53
+
 func (x *exactFloat) add(f float64, weight int) {
 	if f == 0 {
 		return
 	}
 	fraction, exponent := math.Frexp(f)
-	const mantissaBits = 53
 	x.term.SetInt64(int64(math.Ldexp(fraction, mantissaBits)))
 	x.addTerm(exponent-mantissaBits, weight)
+}
+
+// addSquare adds weight * f².
+func (x *exactFloat) addSquare(f float64, weight int) {
+	if f == 0 {
+		return
+	}
+	fraction, exponent := math.Frexp(f)
+	x.term.SetInt64(int64(math.Ldexp(fraction, mantissaBits)))
+	x.term.Mul(&x.term, &x.term)
+	x.addTerm(2*(exponent-mantissaBits), weight)
 }
 
 // addTerm adds weight * term * 2^exponent.

@@ -36,14 +36,15 @@ type scale struct {
 	count    int64
 }
 
-func (s *sum) check(v graph.Value) error {
+func (s *sum) check(in *input) error {
 	if s.average {
-		return wantNumber("avg", v)
+		return wantNumber("avg", in.value)
 	}
-	return wantNumber("sum", v)
+	return wantNumber("sum", in.value)
 }
 
-func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
+func (s *sum) add(_ index.Batch, in *input, weight int) error {
+	v := in.value
 	switch v.Kind() {
 	case graph.KindInt:
 		s.ints += int64(weight)
