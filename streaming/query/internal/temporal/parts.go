@@ -186,30 +186,26 @@ func Instant(sec, ns int64, zone *time.Location) (graph.Value, error) {
 
 // known reports parts that mean nothing for the kind.
 func (p *parts) known(wantsDate, wantsTime, wantsZone bool) error {
+	var known []string
+	if wantsDate {
+		known = append(append(known, dateParts...), "date")
+	}
+	if wantsTime {
+		known = append(append(known, clockParts...), "time")
+	}
+	if wantsZone {
+		known = append(known, "timezone")
+	}
+	if wantsDate && wantsTime {
+		known = append(known, "datetime")
+	}
+	if wantsDate && wantsZone {
+		known = append(known, "epochSeconds", "epochMillis")
+	}
 	for _, k := range p.m.Keys {
-		switch {
-		case k == "date" || slices.Contains(dateParts, k):
-			if wantsDate {
-				continue
-			}
-		case k == "time" || slices.Contains(clockParts, k):
-			if wantsTime {
-				continue
-			}
-		case k == "datetime":
-			if wantsDate && wantsTime {
-				continue
-			}
-		case k == "timezone":
-			if wantsZone {
-				continue
-			}
-		case k == "epochSeconds" || k == "epochMillis":
-			if wantsDate && wantsZone {
-				continue
-			}
+		if !slices.Contains(known, k) {
+			return fmt.Errorf("there is no part %s; known are %s", k, strings.Join(known, ", "))
 		}
-		return fmt.Errorf("there is no part %s; known are %s, timezone, date, time and datetime", k, strings.Join(slices.Concat(dateParts, clockParts), ", "))
 	}
 	return nil
 }
