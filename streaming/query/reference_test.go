@@ -62,7 +62,7 @@ func (r *reference) answer(elements map[graph.ElementID]*graph.Element) []string
 		}
 	}
 	r.env = r.compiler.NewEnv(16)
-	ret := r.tree.Clauses[len(r.tree.Clauses)-1].(*ast.Return)
+	ret := r.tree.Parts[0].Clauses[len(r.tree.Parts[0].Clauses)-1].(*ast.Return)
 	var rows []string
 	groups := make(map[string]*referenceGroup)
 	if grouped(ret) && len(keysOf(ret)) == 0 {
@@ -75,7 +75,7 @@ func (r *reference) answer(elements map[graph.ElementID]*graph.Element) []string
 			rows = append(rows, row)
 		}
 	}
-	r.clauses(r.tree.Clauses)
+	r.clauses(r.tree.Parts[0].Clauses)
 	for _, g := range groups {
 		if row, ok := r.project(ret, g); ok {
 			rows = append(rows, row)

@@ -28,15 +28,15 @@ type builder struct {
 	errs     *token.Errors
 	compiler *eval.Compiler
 
-	reads    [][]int             // by node: the slots that its expressions read, in any order
-	uses     []use               // by slot
-	derived  [][2]int            // slots that take the value of another: {new, old}, in the order in which they were made
-	labels   [][]ast.LabelExpr   // by slot: what the pattern that binds its element asks for
-	drafts   []*match            // of plan.Matches
+	reads    [][]int               // by node: the slots that its expressions read, in any order
+	uses     []use                 // by slot
+	derived  [][2]int              // slots that take the value of another: {new, old}, in the order in which they were made
+	labels   [][]ast.LabelExpr     // by slot: what the pattern that binds its element asks for
+	drafts   []*match              // of plan.Matches
 	replaced map[ast.Expr]variable // what has been computed before the expression that contains it
-	clauses  int                 // MATCH clauses so far
-	made     int                 // names made up so far
-	clause   token.Range         // at hand
+	clauses  int                   // MATCH clauses so far
+	made     int                   // names made up so far
+	clause   token.Range           // at hand
 }
 
 // chain is the rows that the clauses of a query have made so far.

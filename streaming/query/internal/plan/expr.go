@@ -66,10 +66,15 @@ func (b *builder) remember(e ast.Expr, c *chain, s site) {
 	b.replaced[e] = variable{slot, x.typ}
 }
 
-// compile compiles an expression whose subqueries have been replaced.
+// compile compiles an expression whose subqueries have been replaced. What is returned must not be called when problems
+// have been reported.
 func (b *builder) compile(e ast.Expr, s site) compiled {
 	k := checker{builder: b, site: s}
+	before := len(b.errs.List)
 	t := k.expr(e)
+	if len(b.errs.List) > before { // what else is wrong may follow from this
+		return compiled{nil, k.reads, t}
+	}
 	b.compiler.Slot = func(name string) (int, bool) {
 		v, ok := s.vars[name]
 		return v.slot, ok

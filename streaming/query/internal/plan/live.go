@@ -8,6 +8,7 @@ func (b *builder) finish() {
 		b.uses[d[1]].add(b.uses[d[0]])
 	}
 	b.liveness()
+	b.plan.readsOf = b.reads
 	for _, m := range b.drafts {
 		m.note()
 		m.anchors()

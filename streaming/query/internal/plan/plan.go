@@ -40,6 +40,7 @@ type Plan struct {
 	Ordered bool // the result has an order: Output.Order is a slot
 
 	compiler *eval.Compiler
+	readsOf  [][]int       // by node: the slots that its expressions read
 	names    []string      // of slots, for people; "" without one
 	clauses  []token.Range // by node: the clause that it is for
 }
