@@ -76,8 +76,7 @@ type Item struct {
 	Text  string // source text of Expr, as it was written
 }
 
-// Column returns the name of the item's column: the alias, the variable, or the text of the expression. An item of WITH
-// without an alias is always a variable.
+// Column returns the name of the item's column: the alias, the variable, or the text of the expression.
 func (i *Item) Column() string {
 	if i.Alias != nil {
 		return i.Alias.Text

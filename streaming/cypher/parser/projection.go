@@ -8,11 +8,6 @@ import (
 func (p *parser) with(start token.Range) *ast.With {
 	w := &ast.With{}
 	p.projection(&w.Projection)
-	for _, item := range w.Items {
-		if _, ok := item.Expr.(*ast.Variable); !ok && item.Alias == nil {
-			p.errs.Report(token.NoExpressionAlias, item.Expr.Position(), "WITH needs a name for this expression: AS name")
-		}
-	}
 	w.Where = p.where()
 	w.Range = p.since(start)
 	p.endClause(orClause)

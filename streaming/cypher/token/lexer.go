@@ -159,9 +159,6 @@ func (l *lexer) quotedIdentifier() Token {
 			continue
 		}
 		l.at = at
-		if at == start+2 {
-			l.errs.Report(UnexpectedSyntax, Range{start, at}, "a name cannot be empty")
-		}
 		return Token{Class: QuotedIdentifier, Text: strings.ReplaceAll(l.text[start+1:at-1], "``", "`")}
 	}
 }
