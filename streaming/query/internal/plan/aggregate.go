@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/perdure/perdure/streaming/cypher/ast"
 	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
@@ -82,8 +84,12 @@ func (g *groups) key(e ast.Expr, c *chain) (groupKey, compiled) {
 func (g *groups) collect(e ast.Expr, n *Aggregate, c *chain) (reads []int) {
 	call, ok := e.(*ast.Call)
 	if !ok || !eval.IsAggregate(e) {
-		if !isSubquery(e) {
-			for _, child := range ast.Children(e) {
+		if isSubquery(e) {
+			return nil
+		}
+		body := bodyOf(e)
+		for _, child := range ast.Children(e) {
+			if !slices.Contains(body, child) {
 				reads = append(reads, g.collect(child, n, c)...)
 			}
 		}
@@ -120,6 +126,19 @@ func (g *groups) collect(e ast.Expr, n *Aggregate, c *chain) (reads []int) {
 	g.aggregates[name] = variable{a.Slot, result}
 	g.plan.names[a.Slot] = name
 	return reads
+}
+
+// bodyOf returns the parts of an expression that are evaluated for each item of a list, where nothing can be aggregated.
+func bodyOf(e ast.Expr) []ast.Expr {
+	switch e := e.(type) {
+	case *ast.ListComprehension:
+		return []ast.Expr{e.Where, e.Map}
+	case *ast.Quantifier:
+		return []ast.Expr{e.Where}
+	case *ast.Reduce:
+		return []ast.Expr{e.Body}
+	}
+	return nil
 }
 
 // input computes what is aggregated. Of an element that is counted nothing but its presence matters.

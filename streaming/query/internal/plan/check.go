@@ -56,7 +56,7 @@ func (k *checker) mismatch(e ast.Expr, format string, args ...any) {
 func (k *checker) want(e ast.Expr, what string, kinds ...kind) typ {
 	t := k.expr(e)
 	if !t.kind.is(kinds...) {
-		k.mismatch(e, "%s, not a %s", what, t.kind)
+		k.mismatch(e, "%s, not %s", what, t.kind.a())
 	}
 	return t
 }
@@ -119,13 +119,13 @@ func (k *checker) expr(e ast.Expr) typ {
 		t, u := k.subject(e.Subject)
 		u.property(e.Name)
 		if !t.kind.is(mapping, node, relationship) {
-			k.mismatch(e.Subject, "a %s has no properties", t.kind)
+			k.mismatch(e.Subject, "%s has no properties", t.kind.a())
 		}
 	case *ast.LabelTest:
 		t, u := k.subject(e.Subject)
 		u.labels = true
 		if !t.kind.is(node, relationship) {
-			k.mismatch(e.Subject, "a %s has no labels", t.kind)
+			k.mismatch(e.Subject, "%s has no labels", t.kind.a())
 		}
 		return typ{kind: boolean}
 	case *ast.NullTest:
@@ -195,7 +195,9 @@ func (k *checker) expr(e ast.Expr) typ {
 			k.with(e.Variable.Text, item, slot, func() { k.expr(e.Body) })
 		})
 	case *ast.Subquery, *ast.PatternPredicate, *ast.PatternComprehension:
-		k.errs.Report(token.Unsupported, e.Position(), "a subquery cannot be used here")
+		if len(k.errs.List) == 0 {
+			k.errs.Report(token.Unsupported, e.Position(), "a subquery cannot be used here")
+		}
 	}
 	return typ{}
 }
@@ -269,7 +271,7 @@ func (k *checker) binary(e *ast.Binary) typ {
 
 // operand checks what is calculated with: numbers or temporal values, whose type is not known here.
 func (k *checker) operand(e ast.Expr, op string) typ {
-	return k.want(e, op+" does not calculate with this", integer, float)
+	return k.want(e, op+" wants a number", integer, float)
 }
 
 // comparison notes nothing but identities where elements are compared with each other.
@@ -313,7 +315,7 @@ func (k *checker) caseOf(e *ast.Case) (t typ) {
 func (k *checker) mapProjection(e *ast.MapProjection) {
 	t, u := k.subject(e.Subject)
 	if !t.kind.is(mapping, node, relationship) {
-		k.mismatch(e.Subject, "a %s has no properties", t.kind)
+		k.mismatch(e.Subject, "%s has no properties", t.kind.a())
 	}
 	for _, item := range e.Items {
 		switch {
@@ -378,7 +380,7 @@ func (k *checker) call(e *ast.Call) typ {
 			u.labels = u.labels || f.labels
 		}
 		if i == 0 && f.takes != nil && !t.kind.is(f.takes...) {
-			k.mismatch(arg, "%s does not take a %s", e.Name, t.kind)
+			k.mismatch(arg, "%s does not take %s", e.Name, t.kind.a())
 		}
 		if i == 0 {
 			switch name {

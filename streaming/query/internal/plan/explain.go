@@ -176,7 +176,11 @@ func (p *Plan) explainAggregate(n *Aggregate, x *NodeExplanation) {
 	x.Kind = "aggregate"
 	var keys, calls []string
 	for _, k := range n.Keys {
-		keys = append(keys, p.exprText(k.Expr))
+		if _, named := k.Expr.(*ast.Variable); named {
+			keys = append(keys, p.slotText(k.Slot))
+		} else {
+			keys = append(keys, p.exprText(k.Expr))
+		}
 	}
 	for i := range n.Aggregates {
 		calls = append(calls, p.exprText(n.Aggregates[i].Expr))

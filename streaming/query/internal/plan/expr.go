@@ -94,7 +94,7 @@ func (b *builder) condition(e ast.Expr, c *chain, s site) compiled {
 	s.predicate = true
 	x := b.expr(e, c, s)
 	if !x.typ.kind.is(boolean) {
-		b.errs.Report(token.InvalidArgumentType, e.Position(), "a condition is a BOOLEAN, this is a %s", x.typ.kind)
+		b.errs.Report(token.InvalidArgumentType, e.Position(), "a condition is a BOOLEAN, this is %s", x.typ.kind.a())
 	}
 	return x
 }
@@ -113,6 +113,16 @@ func hasAggregate(e ast.Expr) bool {
 		}
 	}
 	return false
+}
+
+// refuseAggregates reports aggregations where none can be, whatever has been computed before.
+func (b *builder) refuseAggregates(e ast.Expr) {
+	ast.Walk(e, func(e ast.Expr) bool {
+		if eval.IsAggregate(e) {
+			b.errs.Report(token.InvalidAggregation, e.Position(), "a condition cannot aggregate; give the column a name with AS and use that")
+		}
+		return !isSubquery(e)
+	})
 }
 
 // isSubquery reports whether an expression is computed by nodes.

@@ -156,7 +156,7 @@ func (b *builder) endOf(e *ast.Call, start bool, c *chain, s site) variable {
 		c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e.Args[0], Eval: x.eval, Slot: r.slot}}}, x.reads...)
 	}
 	if !r.typ.kind.is(relationship) {
-		b.errs.Report(token.InvalidArgumentType, e.Args[0].Position(), "%s does not take a %s", e.Name, r.typ.kind)
+		b.errs.Report(token.InvalidArgumentType, e.Args[0].Position(), "%s does not take %s", e.Name, r.typ.kind.a())
 		return variable{}
 	}
 	r.typ.kind = relationship

@@ -13,9 +13,8 @@ import (
 // match is a Match under construction. Positions have their numbers when all clauses are in: nodes come first.
 type match struct {
 	*builder
-	chain  *chain
-	before scope // of the rows that come in
-	node   *Match
+	chain *chain
+	node  *Match
 
 	nodes, relationships []*element
 	bySlot               map[int]*element
@@ -60,7 +59,7 @@ type pathDraft struct {
 }
 
 func (b *builder) newMatch(c *chain) *match {
-	return &match{builder: b, chain: c, before: c.vars, node: &Match{}, bySlot: make(map[int]*element)}
+	return &match{builder: b, chain: c, node: &Match{}, bySlot: make(map[int]*element)}
 }
 
 // rebinds reports whether a clause uses a relationship again that an earlier one of the Match has: a position is one
@@ -139,7 +138,7 @@ func (m *match) bound(name *ast.Name, want typ) (slot int, ok bool) {
 	case !ok && m.closed:
 		m.errs.Report(token.UndefinedVariable, name.Range, "the variable %s is not defined; a pattern that is a condition defines none", ast.FormatName(name.Text))
 	case ok && (!v.typ.kind.is(want.kind) || v.typ.kind == list && !v.typ.item.is(want.item)):
-		m.errs.Report(token.VariableTypeConflict, name.Range, "%s is a %s and cannot be a %s as well", ast.FormatName(name.Text), v.typ.kind, want.kind)
+		m.errs.Report(token.VariableTypeConflict, name.Range, "%s is %s and cannot be %s as well", ast.FormatName(name.Text), v.typ.kind.a(), want.kind.a())
 		return NoSlot, false
 	}
 	return v.slot, ok
@@ -371,7 +370,7 @@ func (m *match) equalities(e ast.Expr, s site) (list []equality) {
 func (m *match) finish() {
 	all := append(slices.Clone(m.nodes), m.relationships...)
 	if len(all) > maxPositions {
-		m.errs.Report(token.LimitExceeded, token.Range{}, "the patterns have %d elements, at most %d are supported", len(all), maxPositions)
+		m.errs.Report(token.LimitExceeded, m.builder.clause, "the patterns have %d elements, at most %d are supported", len(all), maxPositions)
 		return
 	}
 	n := m.node

@@ -31,6 +31,7 @@ func (b *builder) project(p *ast.Projection, at token.Range, where ast.Expr, wit
 	}
 	b.order(p, c, behind)
 	b.limit(p, c)
+	b.refuseAggregates(where)
 	b.filter(where, c, behind)
 	b.checkNames(items, columns, with, before)
 	c.vars = c.outer.with(scopeOf(columns))

@@ -28,6 +28,14 @@ func (k kind) String() string {
 	return [...]string{"value", "BOOLEAN", "INTEGER", "FLOAT", "STRING", "LIST", "MAP", "NODE", "RELATIONSHIP", "PATH"}[k]
 }
 
+// a returns the name of the kind with its article.
+func (k kind) a() string {
+	if k == integer {
+		return "an " + k.String()
+	}
+	return "a " + k.String()
+}
+
 // is reports whether a value may be of one of the kinds.
 func (k kind) is(kinds ...kind) bool { return k == anything || slices.Contains(kinds, k) }
 
