@@ -35,8 +35,16 @@ func FormatPattern(pattern *Pattern) string {
 	return p.String()
 }
 
-// FormatName prints a name, in backticks when it needs them.
+// FormatName prints the name of a variable, in backticks when it needs them.
 func FormatName(name string) string {
+	if Reserved(name) {
+		return "`" + name + "`"
+	}
+	return formatKey(name)
+}
+
+// formatKey prints a label, type, key, property or parameter, which may be spelt like a keyword.
+func formatKey(name string) string {
 	if plain(name) {
 		return name
 	}
@@ -45,11 +53,11 @@ func FormatName(name string) string {
 
 func plain(name string) bool {
 	for i, r := range name {
-		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) || r == unicode.ReplacementChar {
+		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
 			return false
 		}
 	}
-	return name != "" && !Reserved(name)
+	return name != ""
 }
 
 type printer struct {
@@ -223,7 +231,7 @@ func (p *printer) length(l *Length) {
 func (p *printer) labels(l LabelExpr, level int) {
 	switch l := l.(type) {
 	case *LabelName:
-		p.WriteString(FormatName(l.Name.Text))
+		p.WriteString(formatKey(l.Name.Text))
 	case *LabelAny:
 		p.WriteByte('%')
 	case *LabelNot:

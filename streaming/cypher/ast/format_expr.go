@@ -19,10 +19,10 @@ func (p *printer) expr(e Expr, level int) {
 	case *Variable:
 		p.WriteString(FormatName(e.Name))
 	case *Parameter:
-		p.WriteString("$" + FormatName(e.Name))
+		p.WriteString("$" + formatKey(e.Name))
 	case *Property:
 		p.expr(e.Subject, LevelPostfix)
-		p.WriteString("." + FormatName(e.Name))
+		p.WriteString("." + formatKey(e.Name))
 	case *Index:
 		p.expr(e.Subject, LevelPostfix)
 		p.WriteByte('[')
@@ -73,7 +73,7 @@ func (p *printer) enclosed(e Expr) {
 		p.WriteByte('{')
 		for i, k := range e.Keys {
 			p.comma(i)
-			p.WriteString(FormatName(k.Text) + ": ")
+			p.WriteString(formatKey(k.Text) + ": ")
 			p.expr(e.Values[i], LevelOr)
 		}
 		p.WriteByte('}')
@@ -200,15 +200,14 @@ func (p *printer) mapProjection(e *MapProjection) {
 			p.WriteString(".*")
 			continue
 		}
-		name := FormatName(item.Key.Text)
 		v, ok := item.Value.(*Variable)
 		switch {
 		case item.Value == nil:
-			p.WriteString("." + name)
+			p.WriteString("." + formatKey(item.Key.Text))
 		case ok && v.Name == item.Key.Text:
-			p.WriteString(name)
+			p.WriteString(FormatName(v.Name))
 		default:
-			p.optional(name+": ", item.Value)
+			p.optional(formatKey(item.Key.Text)+": ", item.Value)
 		}
 	}
 	p.WriteByte('}')

@@ -124,7 +124,7 @@ func (p *parser) call() ast.Expr {
 	p.expectSymbol("(", "to start the arguments")
 	c.Distinct = p.accept("DISTINCT")
 	switch {
-	case p.symbol(")"):
+	case !c.Distinct && p.symbol(")"):
 	case !c.Distinct && p.acceptSymbol("*"):
 		c.Star = true
 	default:

@@ -11,45 +11,47 @@ type group struct {
 	bar   bool  // there is a "|" directly within
 }
 
-// findGroups returns the group of each token. Brackets that do not fit together begin none.
+// findGroups returns the group of each token. A closing bracket ends the innermost group of its kind, and those within it
+// have no end; without any it ends nothing.
 func findGroups(tokens []token.Token) []group {
 	groups := make([]group, len(tokens))
-	var open []int
+	var open []int       // opening brackets that wait for their end
+	var waiting [256]int // how many of them are of each kind
 	for i := range tokens {
 		t := &tokens[i]
 		if t.Class != token.Symbol {
 			continue
 		}
-		switch top := len(open) - 1; t.Text {
+		switch t.Text {
 		case "(", "[", "{":
 			open = append(open, i)
+			waiting[t.Text[0]]++
 		case ")", "]", "}":
-			if top >= 0 && closing(tokens[open[top]].Text) == t.Text {
-				groups[open[top]].end = int32(i)
-				open = open[:top]
+			opening := openings[t.Text]
+			for closed := waiting[opening] == 0; !closed; {
+				last := open[len(open)-1]
+				open = open[:len(open)-1]
+				bracket := tokens[last].Text[0]
+				waiting[bracket]--
+				if bracket == opening {
+					groups[last].end = int32(i)
+					closed = true
+				}
 			}
 		case ",":
-			if top >= 0 {
-				groups[open[top]].comma = true
+			if len(open) > 0 {
+				groups[open[len(open)-1]].comma = true
 			}
 		case "|":
-			if top >= 0 {
-				groups[open[top]].bar = true
+			if len(open) > 0 {
+				groups[open[len(open)-1]].bar = true
 			}
 		}
 	}
 	return groups
 }
 
-func closing(bracket string) string {
-	switch bracket {
-	case "(":
-		return ")"
-	case "[":
-		return "]"
-	}
-	return "}"
-}
+var openings = map[string]byte{")": '(', "]": '[', "}": '{'}
 
 // skip goes on, after a problem in what began at token start, at the next token for which stop holds. It passes over
 // whole groups, so that nothing within brackets, like a subquery, is taken for what comes next.

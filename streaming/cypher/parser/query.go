@@ -77,13 +77,14 @@ func (p *parser) compose(part *ast.SingleQuery, kind string) {
 			return
 		}
 	}
-	what := "the query"
-	if kind != "" {
-		what = strings.ToUpper(kind) + " { }"
+	what := strings.ToUpper(kind) + " { }"
+	if kind == "" {
+		if len(p.errs.List) > 0 { // of the lexer, which may have hidden the RETURN
+			return
+		}
+		what = "the query"
 	}
-	if len(p.errs.List) == 0 {
-		p.errs.Report(token.InvalidClauseComposition, p.peek().Range, "%s has no RETURN at its end", what)
-	}
+	p.errs.Report(token.InvalidClauseComposition, p.peek().Range, "%s has no RETURN at its end", what)
 }
 
 // refused are the clauses that are known but that no continuous query has, by their first words, and why.
@@ -111,12 +112,12 @@ var refused = []struct {
 
 const onlyReads = "a continuous query only reads"
 
-// parts of clauses that may be found where a clause should begin, and where they belong.
+// misplaced are parts of clauses that may be found where a clause should begin, and where they belong.
 var misplaced = []struct{ word, belongs string }{
-	{"WHERE", "MATCH, OPTIONAL MATCH or WITH, before anything else that follows their patterns, or at the end of WITH"},
-	{"ORDER", "WITH or RETURN, behind their columns"},
-	{"SKIP", "WITH or RETURN, behind their columns and ORDER BY"},
-	{"LIMIT", "WITH or RETURN, behind their columns, ORDER BY and SKIP"},
+	{"WHERE", "the end of MATCH, OPTIONAL MATCH and WITH"},
+	{"ORDER", "WITH and RETURN, behind the columns"},
+	{"SKIP", "WITH and RETURN, behind the columns and ORDER BY"},
+	{"LIMIT", "WITH and RETURN, behind the columns, ORDER BY and SKIP"},
 }
 
 // startsClause reports whether a clause, or UNION, begins at a token; it does not where a property, label or key has a

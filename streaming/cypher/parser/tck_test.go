@@ -43,7 +43,7 @@ func TestTCK(t *testing.T) {
 			wrong++
 		default:
 			require.NoError(t, err, "%s:\n%s", q.where, q.text)
-			requireStable(t, ast.Format(tree))
+			requireStable(t, tree)
 			requireTexts(t, tree)
 			parsed++
 		}
