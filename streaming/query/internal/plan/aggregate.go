@@ -57,7 +57,8 @@ func (b *builder) group(items []*ast.Item, c *chain) ([]column, site) {
 		n.Seed = c.start
 	}
 	n.Input = c.at
-	c.at, c.order = b.add(n, reads...), NoSlot
+	c.at = b.add(n, reads...)
+	c.unsort()
 	columns := b.items(g.asKeys(items), c, site{vars: visible, replace: g.simple, missing: g.ambiguous})
 	for i, item := range items {
 		columns[i].name = item.Column()

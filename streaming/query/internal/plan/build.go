@@ -44,12 +44,18 @@ type chain struct {
 	at    int // the node that passes them on
 	vars  scope
 	order int // slot with their order, or NoSlot
+	// sorted says that ORDER BY has put them in this order; otherwise it is that of a list, which matters for collect and
+	// LIMIT alone.
+	sorted bool
 	// What surrounds a subquery: the variables of the outer query, which all its clauses see; the slot with the scope; the
 	// Argument. Outside of subqueries: none, NoSlot, Unit.
 	outer scope
 	scope int
 	start int
 }
+
+// unsort says that the rows have no order.
+func (c *chain) unsort() { c.order, c.sorted = NoSlot, false }
 
 // column is one of the columns of a result.
 type column struct {
@@ -68,16 +74,10 @@ func (b *builder) build(q *ast.Query) {
 		output.Columns = append(output.Columns, column.slot)
 		b.uses[column.slot].all = true
 	}
-	if last, ok := lastReturn(q); ok && len(q.Parts) == 1 && len(last.OrderBy) > 0 {
+	if c.sorted {
 		output.Order, b.plan.Ordered = c.order, true
 	}
 	b.add(output)
-}
-
-func lastReturn(q *ast.Query) (*ast.Return, bool) {
-	clauses := q.Parts[len(q.Parts)-1].Clauses
-	r, ok := clauses[len(clauses)-1].(*ast.Return)
-	return r, ok
 }
 
 // add numbers a node; reads are the slots that its expressions read.
@@ -140,7 +140,8 @@ func (b *builder) query(q *ast.Query, c *chain) []column {
 	for _, column := range columns {
 		union.To = append(union.To, column.slot)
 	}
-	c.at, c.order = b.add(union), NoSlot
+	c.at = b.add(union)
+	c.unsort()
 	c.vars = c.outer.with(nil)
 	if !q.Unions[0].All {
 		columns = b.distinct(c, columns)

@@ -17,6 +17,7 @@ type checker struct {
 	locals []localVariable // innermost last
 	reads  []int
 	found  map[ast.Expr]int // the slots of expressions that have been computed before
+	stuck  bool             // there is a subquery that could not be computed before
 }
 
 // localVariable is a variable of a comprehension, a quantifier or a reduce.
@@ -195,7 +196,7 @@ func (k *checker) expr(e ast.Expr) typ {
 			k.with(e.Variable.Text, item, slot, func() { k.expr(e.Body) })
 		})
 	case *ast.Subquery, *ast.PatternPredicate, *ast.PatternComprehension:
-		if len(k.errs.List) == 0 {
+		if k.stuck = true; len(k.errs.List) == 0 {
 			k.errs.Report(token.Unsupported, e.Position(), "a subquery cannot be used here")
 		}
 	}

@@ -72,7 +72,7 @@ func (b *builder) compile(e ast.Expr, s site) compiled {
 	k := checker{builder: b, site: s}
 	before := len(b.errs.List)
 	t := k.expr(e)
-	if len(b.errs.List) > before { // what else is wrong may follow from this
+	if len(b.errs.List) > before || k.stuck { // what else is wrong may follow from this
 		return compiled{nil, k.reads, t}
 	}
 	b.compiler.Slot = func(name string) (int, bool) {

@@ -132,7 +132,8 @@ func (b *builder) distinct(c *chain, columns []column) []column {
 		n.Keys = append(n.Keys, Item{Expr: &ast.Variable{Name: column.name}, Eval: eval.Slot(column.slot), Slot: result[i].slot})
 		reads = append(reads, column.slot)
 	}
-	c.at, c.order = b.add(n, reads...), NoSlot
+	c.at = b.add(n, reads...)
+	c.unsort()
 	return result
 }
 
@@ -157,7 +158,7 @@ func (b *builder) order(p *ast.Projection, c *chain, s site) {
 		reads = append(reads, x.reads...)
 	}
 	n.Input, n.Slot = c.at, b.slot()
-	c.at, c.order = b.add(n, reads...), n.Slot
+	c.at, c.order, c.sorted = b.add(n, reads...), n.Slot, true
 }
 
 // limit adds SKIP and LIMIT.

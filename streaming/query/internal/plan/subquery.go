@@ -41,12 +41,12 @@ func (b *builder) perScope(inner *chain, aggregates []Aggregation, reads ...int)
 		Seed: -1, Aggregates: aggregates, Order: inner.order,
 	}
 	inner.at = b.add(n, reads...)
-	inner.order = NoSlot
+	inner.unsort()
 }
 
 // exists returns whether a subquery has rows.
 func (b *builder) exists(c, inner *chain) variable {
-	inner.order = NoSlot
+	inner.unsort()
 	b.perScope(inner, nil)
 	found := variable{b.slot(), typ{kind: boolean}}
 	yes := func(*eval.Env) (graph.Value, error) { return graph.Bool(true), nil }
@@ -56,7 +56,7 @@ func (b *builder) exists(c, inner *chain) variable {
 
 // count returns how many rows a subquery has.
 func (b *builder) count(c, inner *chain) variable {
-	inner.order = NoSlot
+	inner.unsort()
 	n := variable{b.slot(), typ{kind: integer}}
 	b.perScope(inner, []Aggregation{{Name: "count", Expr: &ast.Call{Name: "count", Star: true}, Slot: n.slot}})
 	return b.apply(c, inner, n, graph.Int(0))
