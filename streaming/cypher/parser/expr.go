@@ -185,14 +185,14 @@ func (p *parser) number(r token.Range, class token.Class, text string) ast.Expr 
 	if class == token.Integer {
 		i, err := strconv.ParseInt(text, 0, 64)
 		if err != nil {
-			p.errs.Report(token.IntegerOverflow, r, "the number %s is too large", shortened(text))
+			p.errs.Report(token.IntegerOverflow, r, "the number %s is too large", token.Shorten(text))
 		}
 		literal.Value = graph.Int(i)
 		return literal
 	}
 	f, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		p.errs.Report(token.FloatingPointOverflow, r, "the number %s is too large", shortened(text))
+		p.errs.Report(token.FloatingPointOverflow, r, "the number %s is too large", token.Shorten(text))
 	}
 	literal.Value = graph.Float(f)
 	return literal

@@ -28,6 +28,9 @@ const (
 
 // Parse reads a query. The error is a *token.Errors.
 func Parse(text string) (*ast.Query, error) {
+	if err := check(text); err != nil {
+		return nil, err
+	}
 	p := newParser(text)
 	var q *ast.Query
 	p.recovering(func() { q = p.query("") })
@@ -39,6 +42,9 @@ func Parse(text string) (*ast.Query, error) {
 
 // ParseExpr reads a single expression. The error is a *token.Errors.
 func ParseExpr(text string) (ast.Expr, error) {
+	if err := check(text); err != nil {
+		return nil, err
+	}
 	p := newParser(text)
 	var e ast.Expr
 	p.recovering(func() {
@@ -55,17 +61,20 @@ func ParseExpr(text string) (ast.Expr, error) {
 
 func newParser(text string) *parser {
 	p := &parser{text: text, errs: &token.Errors{Text: text}}
-	switch i := invalidUTF8(text); {
-	case len(text) > MaxText:
-		p.errs.Report(token.LimitExceeded, token.Range{}, "the query has %d bytes; at most %d are allowed", len(text), MaxText)
-		text = ""
-	case i >= 0:
-		p.errs.Report(token.InvalidUnicodeCharacter, token.Range{From: i, To: i + 1}, "the query is not valid UTF-8 here")
-		text = ""
-	}
 	p.tokens = token.Scan(text, p.errs)
 	p.groups = findGroups(p.tokens)
 	return p
+}
+
+// check returns what keeps a text from being read at all.
+func check(text string) error {
+	errs := &token.Errors{Text: text}
+	if len(text) > MaxText {
+		errs.Report(token.LimitExceeded, token.Range{}, "the query has %d bytes; at most %d are allowed", len(text), MaxText)
+	} else if i := invalidUTF8(text); i >= 0 {
+		errs.Report(token.InvalidUnicodeCharacter, token.Range{From: i, To: i + 1}, "the query is not valid UTF-8 here")
+	}
+	return errs.Err()
 }
 
 // invalidUTF8 returns where the first byte stands that belongs to no character, or -1.
@@ -135,22 +144,7 @@ func (p *parser) unexpected(wanted string) {
 	if t.Class == token.Symbol && (found == "!=" || found == "||") {
 		p.fail(token.UnexpectedSyntax, t.Range, "%q is not openCypher; write %q", found, map[string]string{"!=": "<>", "||": "+"}[found])
 	}
-	p.fail(token.UnexpectedSyntax, t.Range, "expected %s, found \"%s\"", wanted, shortened(found))
-}
-
-// shortened cuts what is long or has several lines.
-func shortened(s string) string {
-	cut := 40
-	if i := strings.IndexByte(s, '\n'); i >= 0 && i < cut {
-		cut = i
-	}
-	if len(s) <= cut {
-		return s
-	}
-	for !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "…"
+	p.fail(token.UnexpectedSyntax, t.Range, "expected %s, found \"%s\"", wanted, token.Shorten(found))
 }
 
 // open enters a bracket; close, with what open returned, leaves it.

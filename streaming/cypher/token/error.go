@@ -111,3 +111,18 @@ func firstRunes(s string) (rest, mark string) {
 	}
 	return s[:at], "…"
 }
+
+// Shorten cuts what is long or has several lines, so that a message can name it.
+func Shorten(s string) string {
+	cut := 40
+	if i := strings.IndexByte(s, '\n'); i >= 0 && i < cut {
+		cut = i
+	}
+	if len(s) <= cut {
+		return s
+	}
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}

@@ -38,9 +38,9 @@ func (l *lexer) number() Token {
 	text := l.text[start:l.at]
 	switch {
 	case !ok:
-		l.errs.Report(InvalidNumberLiteral, Range{start, l.at}, "invalid number %q", text)
+		l.errs.Report(InvalidNumberLiteral, Range{start, l.at}, "invalid number %q", Shorten(text))
 	case class == Integer && len(text) > 1 && text[0] == '0' && isDigit(text[1]):
-		l.errs.Report(InvalidNumberLiteral, Range{start, l.at}, "invalid number %q: octal numbers start with 0o", text)
+		l.errs.Report(InvalidNumberLiteral, Range{start, l.at}, "invalid number %q: octal numbers start with 0o", Shorten(text))
 	default:
 		return Token{Class: class, Text: text}
 	}
