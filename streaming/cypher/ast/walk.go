@@ -3,7 +3,13 @@ package ast
 // Walk calls visit for e and, as long as visit returns true, for its Children, in the order of the text. It enters the
 // patterns of comprehensions and predicates but no subquery: visit sees *Subquery and may call WalkQuery with its Query.
 //
-// Some variables below e are bound there and nowhere else: see Locals.
+// Some expressions bind variables, which hide those of the same name around them:
+//
+//   - *ListComprehension and *Quantifier bind Variable in Where and Map, not in List;
+//   - *Reduce binds Accumulator and Variable in Body, not in Init and List;
+//   - *PatternComprehension binds those variables of its pattern that are not bound around it, in all that it consists of;
+//     the others are the same as around it;
+//   - *Subquery likewise, in its clauses; *PatternPredicate binds nothing.
 func Walk(e Expr, visit func(Expr) bool) {
 	if e == nil || !visit(e) {
 		return
@@ -13,8 +19,8 @@ func Walk(e Expr, visit func(Expr) bool) {
 	}
 }
 
-// Children returns the expressions directly below an expression, in the order of the text; for patterns, those of
-// PatternExprs. A *Subquery has none: what is in its query has clauses, and scopes, of its own.
+// Children returns the expressions directly below an expression, in the order of the text; for patterns, their
+// properties and conditions. A *Subquery has none: what is in its query has clauses, and scopes, of its own.
 func Children(e Expr) []Expr {
 	switch e := e.(type) {
 	case *Property:
@@ -58,9 +64,9 @@ func Children(e Expr) []Expr {
 		}
 		return children
 	case *PatternComprehension:
-		return append(PatternExprs(e.Pattern), present(e.Where, e.Map)...)
+		return append(patternExprs(e.Pattern), present(e.Where, e.Map)...)
 	case *PatternPredicate:
-		return PatternExprs(e.Pattern)
+		return patternExprs(e.Pattern)
 	}
 	return nil
 }
@@ -75,8 +81,8 @@ func present(exprs ...Expr) []Expr {
 	return list
 }
 
-// PatternExprs returns the properties and conditions in a pattern, in the order of the text.
-func PatternExprs(p *Pattern) []Expr {
+// patternExprs returns the properties and conditions in a pattern, in the order of the text.
+func patternExprs(p *Pattern) []Expr {
 	var list []Expr
 	for i, n := range p.Nodes {
 		list = append(list, present(n.Properties, n.Where)...)
@@ -88,65 +94,24 @@ func PatternExprs(p *Pattern) []Expr {
 	return list
 }
 
-// Locals returns the variables that an expression binds and which of its Children see them. The others see what is
-// around the expression, where a variable of the same name is another one:
-//
-//   - *ListComprehension and *Quantifier: the variable, seen by Where and Map, not by List;
-//   - *Reduce: accumulator and variable, seen by Body only;
-//   - *PatternComprehension: those variables of the pattern that are not bound around it, seen by everything in it.
-//     Locals returns all variables of the pattern, as it does not know what is bound.
-//
-// All other expressions bind nothing.
-func Locals(e Expr) (names []Name, seenBy []Expr) {
-	switch e := e.(type) {
-	case *ListComprehension:
-		return []Name{e.Variable}, present(e.Where, e.Map)
-	case *Quantifier:
-		return []Name{e.Variable}, present(e.Where)
-	case *Reduce:
-		return []Name{e.Accumulator, e.Variable}, []Expr{e.Body}
-	case *PatternComprehension:
-		return PatternVariables(e.Pattern), Children(e)
-	}
-	return nil, nil
-}
-
-// PatternVariables returns the names in a pattern, each as often as it stands there, in the order of the text.
-func PatternVariables(p *Pattern) []Name {
-	var names []Name
-	add := func(n *Name) {
-		if n != nil {
-			names = append(names, *n)
-		}
-	}
-	add(p.Variable)
-	for i, n := range p.Nodes {
-		add(n.Variable)
-		if i < len(p.Relationships) {
-			add(p.Relationships[i].Variable)
-		}
-	}
-	return names
-}
-
 // WalkQuery walks all expressions of a query in the order of the text, as Walk does: those of subqueries are left out.
 func WalkQuery(q *Query, visit func(Expr) bool) {
 	for _, part := range q.Parts {
 		for _, c := range part.Clauses {
-			for _, e := range ClauseExprs(c) {
+			for _, e := range clauseExprs(c) {
 				Walk(e, visit)
 			}
 		}
 	}
 }
 
-// ClauseExprs returns the expressions that stand directly in a clause, in the order of the text.
-func ClauseExprs(c Clause) []Expr {
+// clauseExprs returns the expressions that stand directly in a clause, in the order of the text.
+func clauseExprs(c Clause) []Expr {
 	switch c := c.(type) {
 	case *Match:
 		var list []Expr
 		for _, p := range c.Patterns {
-			list = append(list, PatternExprs(p)...)
+			list = append(list, patternExprs(p)...)
 		}
 		return append(list, present(c.Where)...)
 	case *Unwind:

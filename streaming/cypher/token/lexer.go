@@ -6,11 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// The symbols. Arrows are no symbols, as "a<-1" and "(a)<-[]-(b)" differ only in what surrounds them; "!=" and "||" are
-// not openCypher, but the parser knows what is meant.
+// symbols are those of one character.
 const symbols = "()[]{},.:;|+-*/%^=<>&!?"
-
-var longSymbols = [...]string{"<>", "<=", ">=", "=~", "..", "||", "!="}
 
 // Scan divides text, which must be valid UTF-8, into tokens, the last of which is EOF. What it cannot read it reports to
 // errs; when the parser cannot go on there, the token is Invalid.
@@ -70,12 +67,13 @@ func (l *lexer) invalid(kind Kind, size, reported int, format string, args ...an
 	return Token{Class: Invalid, Text: l.text[start:l.at]}
 }
 
+// symbol reads an operator or a bracket. Arrows are no symbols, as "a<-1" and "(a)<-[]-(b)" differ only in what surrounds
+// them; "!=" and "||" are not openCypher, but the parser knows what is meant.
 func (l *lexer) symbol(rest string) Token {
 	size := 1
-	for _, s := range longSymbols {
-		if strings.HasPrefix(rest, s) {
-			size = len(s)
-		}
+	switch rest[:min(2, len(rest))] {
+	case "<>", "<=", ">=", "=~", "..", "||", "!=":
+		size = 2
 	}
 	l.at += size
 	return Token{Class: Symbol, Text: rest[:size]}
