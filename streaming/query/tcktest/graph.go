@@ -104,7 +104,7 @@ func (g *Graph) read(text string, rows []row) ([]row, error) {
 	for _, name := range slices.Sorted(maps.Keys(rows[0])) {
 		begin += fmt.Sprintf(", `%s`.`%s` AS `%[2]s`", rowName, name)
 	}
-	columns, found, err := g.Ask(begin+" "+text+" RETURN *", map[string]graph.Value{"rows": graph.List(list)})
+	columns, found, err := g.Ask(begin+" "+text+"\nRETURN *", map[string]graph.Value{"rows": graph.List(list)})
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (g *Graph) Inserts() []graph.Change {
 
 // create makes the elements of patterns once for each row, and binds their variables.
 func (g *Graph) create(patterns string, rows []row) error {
-	tree, err := parser.Parse("MATCH " + patterns + " RETURN 1")
+	tree, err := parser.Parse("MATCH " + patterns + "\nRETURN 1")
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // MaxList is how many items a list may have that a function makes.
-const MaxList = 1_000_000
+const MaxList = 2_000_000
 
 var listFunctions = map[string]function{
 	"size":    {least: 1, most: 1, call: size},

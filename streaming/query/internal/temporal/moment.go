@@ -5,7 +5,6 @@ package temporal
 import (
 	"fmt"
 	"time"
-	_ "time/tzdata" // zones are the same wherever a query is evaluated
 
 	"github.com/perdure/perdure/streaming/graph"
 )

@@ -60,9 +60,9 @@ var dateForms = []struct {
 }{
 	{regexp.MustCompile(`^(\d{4})-?W(\d\d)(?:-?(\d))?$`), func(m *moment, n []int64) error { return m.setWeek(n[0], n[1], n[2]) }},
 	{regexp.MustCompile(`^(\d{4})-?Q(\d)(?:-?(\d\d))?$`), func(m *moment, n []int64) error { return m.setQuarter(n[0], n[1], n[2]) }},
-	{regexp.MustCompile(`^(\d{4})(?:(\d\d)(\d\d)?)?$`), func(m *moment, n []int64) error { return m.setDate(n[0], n[1], n[2]) }},
-	{regexp.MustCompile(`^([+-]?\d{1,9})(?:-(\d\d)(?:-(\d\d))?)?$`), func(m *moment, n []int64) error { return m.setDate(n[0], n[1], n[2]) }},
 	{regexp.MustCompile(`^(\d{4})-?(\d{3})$`), func(m *moment, n []int64) error { return m.setOrdinal(n[0], n[1]) }},
+	{regexp.MustCompile(`^(\d{4})(?:(\d\d)(\d\d)?)?$`), func(m *moment, n []int64) error { return m.setDate(n[0], n[1], n[2]) }},
+	{regexp.MustCompile(`^(\d{4}|[+-]\d{1,9})(?:-(\d\d)(?:-(\d\d))?)?$`), func(m *moment, n []int64) error { return m.setDate(n[0], n[1], n[2]) }},
 }
 
 func (m *moment) parseDate(text string) error {
@@ -156,10 +156,7 @@ func Zone(name string) (*time.Location, error) {
 		}
 		return fixed(offset), nil
 	}
-	if name == "" || name == "Local" { // which Go understands otherwise
-		return nil, fmt.Errorf("%q is no zone", name)
-	}
-	zone, err := time.LoadLocation(strings.ReplaceAll(name, " ", "_"))
+	zone, err := graph.Zone(strings.ReplaceAll(name, " ", "_"))
 	if err != nil {
 		return nil, fmt.Errorf("%q is no zone", name)
 	}

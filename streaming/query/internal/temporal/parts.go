@@ -104,12 +104,6 @@ func (p *parts) make(kind graph.Kind, now time.Time) (graph.Value, error) {
 	if p.err != nil {
 		return graph.Null, p.err
 	}
-	switch {
-	case zone != nil && base.hasZone:
-		base.in(zone)
-	case zone != nil:
-		base.zone = zone
-	}
 	if wantsDate {
 		if !base.hasDate && !p.has("year") {
 			return graph.Null, errors.New("year is missing")
@@ -117,6 +111,13 @@ func (p *parts) make(kind graph.Kind, now time.Time) (graph.Value, error) {
 		if err := base.setParts(p); err != nil {
 			return graph.Null, err
 		}
+	}
+	// Which offset a zone has is a matter of the date.
+	switch {
+	case zone != nil && base.hasZone:
+		base.in(zone)
+	case zone != nil:
+		base.zone = zone
 	}
 	if wantsTime {
 		if !base.hasTime && !wantsDate && !p.has("hour") {
@@ -219,6 +220,7 @@ func (m *moment) setParts(p *parts) error {
 		}
 		return 1
 	}
+	m.exact = nil
 	year, month, dayOfMonth := m.date()
 	if y := p.int("year", year); y < -maxYear || y > maxYear {
 		return fmt.Errorf("the year %d has more than nine digits", y)
