@@ -70,7 +70,7 @@ func Scenarios(dir string) ([]Scenario, error) {
 			}
 			s.Name = strings.TrimSuffix(name, ".feature") + " " + pickle.Name
 			if n := counts[pickle.Name]; n > 1 {
-				s.Name += fmt.Sprintf(" #%d", n)
+				s.Name += fmt.Sprintf(", example %d", n)
 			}
 			if readOnly {
 				all = append(all, s)
