@@ -77,10 +77,10 @@ func Reserved(word string) bool {
 		return false
 	}
 	switch strings.ToUpper(word) {
-	case "AND", "AS", "ASC", "ASCENDING", "BY", "CALL", "CASE", "CONTAINS", "CREATE", "DELETE", "DESC", "DESCENDING",
+	case "AND", "AS", "ASC", "ASCENDING", "BY", "CASE", "CONTAINS", "CREATE", "DELETE", "DESC", "DESCENDING",
 		"DETACH", "DISTINCT", "ELSE", "END", "ENDS", "EXISTS", "FALSE", "IN", "IS", "LIMIT", "MATCH", "MERGE", "NOT", "NULL",
 		"ON", "OPTIONAL", "OR", "ORDER", "REMOVE", "RETURN", "SET", "SKIP", "STARTS", "THEN", "TRUE", "UNION", "UNWIND",
-		"WHEN", "WHERE", "WITH", "XOR", "YIELD":
+		"WHEN", "WHERE", "WITH", "XOR":
 		return true
 	}
 	return false
