@@ -37,6 +37,10 @@ type accumulator interface {
 func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number int) accumulator {
 	values := func(descending bool) *multiset { return newMultiset(node, group, 2*number, descending) }
 	var inner accumulator
+	shown := a.Name
+	if a.Expr != nil {
+		shown = a.Expr.Name
+	}
 	switch name := strings.ToLower(a.Name); {
 	case a.Arg == nil: // count(*)
 		return &counter{}
@@ -49,9 +53,9 @@ func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number i
 	case name == "sum", name == "avg":
 		inner = &sum{average: name == "avg"}
 	case name == "stdev", name == "stdevp":
-		inner = &deviation{name: a.Name, population: name == "stdevp"}
+		inner = &deviation{name: shown, population: name == "stdevp"}
 	case name == "percentilecont", name == "percentiledisc":
-		inner = &percentile{name: a.Name, continuous: name == "percentilecont", values: newMultiset(node, group, 2*number+1, false)}
+		inner = &percentile{name: shown, continuous: name == "percentilecont", values: newMultiset(node, group, 2*number+1, false)}
 	default:
 		panic("operator: no aggregate " + a.Name)
 	}
