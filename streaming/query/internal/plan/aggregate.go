@@ -17,7 +17,6 @@ type groupKey struct {
 // groups is what an aggregating projection has computed, by the text of the expression.
 type groups struct {
 	*builder
-	before     scope
 	keys       map[string]groupKey
 	aggregates map[string]variable
 	columns    map[string]variable
@@ -26,13 +25,15 @@ type groups struct {
 // group adds an aggregating projection: columns without aggregation are the keys of the groups; the others are computed
 // from aggregations and keys. It returns what the clauses behind it may use, too.
 func (b *builder) group(items []*ast.Item, c *chain) ([]column, site) {
-	g := &groups{
-		builder: b, before: c.vars,
-		keys: map[string]groupKey{}, aggregates: map[string]variable{}, columns: map[string]variable{},
-	}
+	g := &groups{builder: b, keys: map[string]groupKey{}, aggregates: map[string]variable{}, columns: map[string]variable{}}
 	n := &Aggregate{Keys: b.scopeKey(c), Seed: -1, Order: NoSlot}
 	var reads []int
 	visible := c.outer.with(nil)
+	for name := range c.vars {
+		if _, ok := c.outer[name]; !ok {
+			visible[name] = variable{slot: grouped}
+		}
+	}
 	for _, item := range items {
 		if hasAggregate(item.Expr) {
 			continue
@@ -59,12 +60,12 @@ func (b *builder) group(items []*ast.Item, c *chain) ([]column, site) {
 	n.Input = c.at
 	c.at = b.add(n, reads...)
 	c.unsort()
-	columns := b.items(g.asKeys(items), c, site{vars: visible, replace: g.simple, missing: g.ambiguous})
+	columns := b.items(g.asKeys(items), c, site{vars: visible, replace: g.simple})
 	for i, item := range items {
 		columns[i].name = item.Column()
 		g.columns[ast.FormatExpr(item.Expr)] = columns[i].variable
 	}
-	return columns, site{vars: c.outer.with(scopeOf(columns)), replace: g.projected, missing: nil}
+	return columns, site{vars: c.outer.with(scopeOf(columns)), replace: g.projected}
 }
 
 // key computes a key before the aggregation.
@@ -193,12 +194,8 @@ func (g *groups) simple(e ast.Expr) (variable, bool) {
 }
 
 // ambiguous reports a variable that has no single value in a group.
-func (g *groups) ambiguous(v *ast.Variable) {
-	kind := token.UndefinedVariable
-	if _, ok := g.before[v.Name]; ok {
-		kind = token.AmbiguousAggregationExpression
-	}
-	g.errs.Report(kind, v.Range, "%s is neither aggregated nor, alone or in this expression, a column of its own", ast.FormatName(v.Name))
+func (b *builder) ambiguous(name string, at token.Range) {
+	b.errs.Report(token.AmbiguousAggregationExpression, at, "%s is neither aggregated nor, alone or in this expression, a column of its own", ast.FormatName(name))
 }
 
 // projected knows the columns and what they are made of.

@@ -81,15 +81,15 @@ func (k *checker) resolve(v *ast.Variable) (typ, *use) {
 		}
 	}
 	known, ok := k.vars[v.Name]
-	if !ok {
-		if k.missing != nil {
-			k.missing(v)
-		} else {
-			k.errs.Report(token.UndefinedVariable, v.Range, "the variable %s is not defined", ast.FormatName(v.Name))
-		}
-		return typ{}, &use{}
+	switch {
+	case !ok:
+		k.errs.Report(token.UndefinedVariable, v.Range, "the variable %s is not defined", ast.FormatName(v.Name))
+	case known.slot == grouped:
+		k.ambiguous(v.Name, v.Range)
+	default:
+		return known.typ, k.read(known.slot)
 	}
-	return known.typ, k.read(known.slot)
+	return typ{}, &use{}
 }
 
 // subject infers the type of an expression of which only a part is read, and returns where to note the part.

@@ -15,8 +15,6 @@ type site struct {
 	predicate bool
 	// replace, when it is set, knows expressions that have been computed before.
 	replace func(ast.Expr) (variable, bool)
-	// missing, when it is set, reports a variable that is not in vars; otherwise it is undefined.
-	missing func(*ast.Variable)
 }
 
 // compiled is an expression that can be evaluated, with the slots that it reads.
@@ -28,13 +26,16 @@ type compiled struct {
 
 // expr compiles an expression. Nodes that compute what it contains, such as subqueries, become part of the chain.
 func (b *builder) expr(e ast.Expr, c *chain, s site) compiled {
-	b.lift(e, c, s)
-	if s.replace == nil || !replaces(s, e) {
-		if _, done := b.replaced[e]; !done && b.volatile(e) {
-			b.remember(e, c, s)
-		}
-	}
+	b.prepare(e, c, s)
 	return b.compile(e, s)
+}
+
+// prepare adds the nodes that compute what an expression contains or, if it has to be remembered, all of it.
+func (b *builder) prepare(e ast.Expr, c *chain, s site) {
+	b.lift(e, c, s)
+	if _, done := b.computed(e, s); !done && b.volatile(e) {
+		b.remember(e, c, s)
+	}
 }
 
 func replaces(s site, e ast.Expr) bool {

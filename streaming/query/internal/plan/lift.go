@@ -106,9 +106,8 @@ func (b *builder) liftCall(e *ast.Call, c *chain, s site) {
 
 // comprehension adds a list comprehension whose body has subqueries that use its variable: its items become rows.
 func (b *builder) comprehension(e *ast.ListComprehension, c *chain, s site) variable {
+	items := b.expr(e.List, c, s)
 	inner := b.argument(c, s.vars)
-	s.vars = inner.vars
-	items := b.compile(e.List, s)
 	x := variable{b.slot(), typ{kind: items.typ.item}}
 	inner.order = b.slot()
 	n := &Unwind{Base: Base{Input: inner.at}, List: Item{Expr: e.List, Eval: items.eval, Slot: x.slot}, Order: inner.order, From: NoSlot}

@@ -47,6 +47,9 @@ type Position struct {
 
 	Variable bool // variable length
 	Min, Max int  // of a variable-length relationship; Max -1: no bound
+	// Reversed says that it was written with its arrow to the left: the list of relationships, in the slot as well as in
+	// that of the row that came in, runs from Right to Left.
+	Reversed bool
 	// Inner are the conditions that each relationship of a variable-length one must satisfy alone, with the relationship
 	// in InnerSlot.
 	Inner     []Condition

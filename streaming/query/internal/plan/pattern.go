@@ -135,6 +135,9 @@ func (m *match) bound(name *ast.Name, want typ) (slot int, ok bool) {
 	}
 	v, ok := m.chain.vars[name.Text]
 	switch {
+	case ok && v.slot == grouped:
+		m.ambiguous(name.Text, name.Range)
+		return NoSlot, false
 	case !ok && m.closed:
 		m.errs.Report(token.UndefinedVariable, name.Range, "the variable %s is not defined; a pattern that is a condition defines none", ast.FormatName(name.Text))
 	case ok && (!v.typ.kind.is(want.kind) || v.typ.kind == list && !v.typ.item.is(want.item)):
@@ -209,7 +212,7 @@ func (m *match) relationshipElement(r *ast.RelationshipPattern, left, right *ele
 		e.Labels = append(e.Labels, r.Types)
 	}
 	if r.Length != nil {
-		e.Variable, e.Min, e.Max = true, int(r.Length.Min), int(r.Length.Max)
+		e.Variable, e.Min, e.Max, e.Reversed = true, int(r.Length.Min), int(r.Length.Max), r.Direction == ast.Left
 	}
 	m.relationships = append(m.relationships, e)
 	later(func() { m.inline(e, r.Variable, r.Properties, r.Where) })
@@ -233,10 +236,10 @@ func (m *match) inline(e *element, name *ast.Name, properties, where ast.Expr) {
 		single.kind = relationship
 	}
 	subject := hidden + e.Name
-	vars := m.chain.vars.with(scope{subject: {slot, single}})
-	if name != nil && e.Variable {
-		vars[name.Text] = variable{slot, single} // WHERE inside of it is about each one
+	if name != nil {
+		subject = name.Text // which is each one of a variable-length relationship
 	}
+	vars := m.chain.vars.with(scope{subject: {slot, single}})
 	var list []ast.Expr
 	switch properties := properties.(type) {
 	case *ast.Parameter:
@@ -254,7 +257,7 @@ func (m *match) inline(e *element, name *ast.Name, properties, where ast.Expr) {
 	}
 	for _, x := range list {
 		if e.Variable {
-			m.innerCondition(e, x, vars)
+			m.innerCondition(e, x, subject, vars)
 		} else {
 			m.condition(x, vars)
 		}
@@ -263,30 +266,19 @@ func (m *match) inline(e *element, name *ast.Name, properties, where ast.Expr) {
 
 // innerCondition adds a condition that each relationship of a variable-length one must satisfy. One that looks at more
 // than this relationship becomes a condition on their list.
-func (m *match) innerCondition(e *element, x ast.Expr, vars scope) {
-	checked := m.compile(x, site{vars: vars, predicate: true})
-	if m.volatile(x) || slices.ContainsFunc(checked.reads, func(slot int) bool { return slot != e.InnerSlot }) {
+func (m *match) innerCondition(e *element, x ast.Expr, subject string, vars scope) {
+	var checked compiled
+	if !m.needsNodes(x) {
+		checked = m.compile(x, site{vars: vars, predicate: true})
+	}
+	if checked.eval == nil || slices.ContainsFunc(checked.reads, func(slot int) bool { return slot != e.InnerSlot }) {
 		base := ast.Base{Range: x.Position()}
-		name := hidden + e.Name
-		each := hidden + e.Name + " each"
-		all := &ast.Quantifier{Base: base, Kind: "all", Variable: ast.Name{Text: name}, Where: x, List: &ast.Variable{Base: base, Name: each}}
-		if v, ok := m.innerName(vars, e); ok {
-			all.Variable.Text = v
-		}
-		m.condition(all, m.chain.vars.with(scope{each: {e.slot, typ{list, relationship}}}))
+		whole := hidden + e.Name + "s"
+		all := &ast.Quantifier{Base: base, Kind: "all", Variable: ast.Name{Text: subject}, Where: x, List: &ast.Variable{Base: base, Name: whole}}
+		m.condition(all, m.chain.vars.with(scope{whole: {e.slot, typ{list, relationship}}}))
 		return
 	}
 	e.Inner = append(e.Inner, Condition{Expr: x, Eval: checked.eval})
-}
-
-// innerName returns the variable by which conditions inside of a pattern know the relationship, if they can.
-func (m *match) innerName(vars scope, e *element) (string, bool) {
-	for _, name := range vars.names() {
-		if vars[name].slot == e.InnerSlot {
-			return name, true
-		}
-	}
-	return "", false
 }
 
 // where adds the conditions of a clause.

@@ -96,11 +96,11 @@ func (b *builder) items(items []*ast.Item, c *chain, s site) (columns []column) 
 	for _, item := range items {
 		v, ok := s.vars[nameOf(item.Expr)]
 		if !ok {
-			b.lift(item.Expr, c, s)
+			b.prepare(item.Expr, c, s)
 			v, ok = b.computed(item.Expr, s)
 		}
 		if !ok {
-			x := b.expr(item.Expr, c, s)
+			x := b.compile(item.Expr, s)
 			v = variable{b.slot(), x.typ}
 			b.plan.names[v.slot] = item.Column()
 			n.Items = append(n.Items, Item{Expr: item.Expr, Eval: x.eval, Slot: v.slot})

@@ -15,7 +15,7 @@ func (p *Plan) Relevance(labels []string, relationship bool) store.Relevance {
 		for at := range m.Positions {
 			position := &m.Positions[at]
 			inner := !relationship && position.hasInner()
-			own := position.Relationship == relationship && hasAll(labels, position.Labels)
+			own := position.Relationship == relationship && position.hasOwn() && hasAll(labels, position.Labels)
 			if !inner && !own {
 				continue
 			}
@@ -36,8 +36,11 @@ func (p *Plan) Relevance(labels []string, relationship bool) store.Relevance {
 	return r
 }
 
+// hasOwn reports whether there can be an element at the position: *0 and *2..1 follow no relationship.
+func (p *Position) hasOwn() bool { return !p.Variable || p.Max < 0 || p.Max > 0 && p.Min <= p.Max }
+
 // hasInner reports whether there can be nodes inside of a variable-length relationship.
-func (p *Position) hasInner() bool { return p.Variable && (p.Max < 0 || p.Max > 1) }
+func (p *Position) hasInner() bool { return p.Variable && p.hasOwn() && p.Max != 1 }
 
 func hasAll(labels []string, want []ast.LabelExpr) bool {
 	return !slices.ContainsFunc(want, func(l ast.LabelExpr) bool { return !eval.HasLabels(labels, l) })

@@ -86,6 +86,9 @@ type variable struct {
 	typ  typ
 }
 
+// grouped is in place of the slot of a variable that has no single value, as rows have been put in groups.
+const grouped = -2
+
 // scope is the variables that an expression may use. Names that no text can contain are those of anonymous elements.
 type scope map[string]variable
 
@@ -102,8 +105,8 @@ func (s scope) with(other scope) scope {
 // names returns the names that a query can use, in order.
 func (s scope) names() []string {
 	var names []string
-	for name := range s {
-		if !strings.HasPrefix(name, hidden) {
+	for name, v := range s {
+		if v.slot != grouped && !strings.HasPrefix(name, hidden) {
 			names = append(names, name)
 		}
 	}
