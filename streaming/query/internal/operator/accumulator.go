@@ -28,10 +28,20 @@ type accumulator interface {
 	// check says whether a value that is not null can be taken; add is called with such inputs only.
 	check(in *input) error
 	add(b index.Batch, in *input, weight int) error
+	// value returns the aggregate; a *groupError says that it has none.
 	value(b index.Batch) (graph.Value, error)
 	append(dst []byte) []byte
 	read(r *store.Reader)
 }
+
+// groupError says why a group has no row although it should.
+type groupError struct{ cause error }
+
+// Error returns the cause's message.
+func (e *groupError) Error() string { return e.cause.Error() }
+
+// Unwrap returns the cause.
+func (e *groupError) Unwrap() error { return e.cause }
 
 // newAccumulator returns the state of an aggregate; it may use two multisets, 2*number and 2*number+1.
 func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number int) accumulator {

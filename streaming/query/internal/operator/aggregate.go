@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
@@ -224,15 +225,15 @@ func (a *aggregate) row(g *group) (values []graph.Value, cause, err error) {
 	values = append(values, g.shown()...)
 	values = append(values, g.carried...)
 	for _, acc := range g.accumulators {
-		v, cause := acc.value(a.ctx.Batch)
-		if cause == errSumOverflow { //nolint:errorlint // it is returned as it is
-			if a.ctx.Policy != Null {
-				return nil, cause, nil
-			}
-			v, cause = graph.Null, nil
-		}
-		if cause != nil {
-			return nil, nil, cause
+		v, err := acc.value(a.ctx.Batch)
+		var none *groupError
+		switch {
+		case errors.As(err, &none) && a.ctx.Policy == Null:
+			v = graph.Null
+		case none != nil:
+			return nil, none, nil
+		case err != nil:
+			return nil, nil, err
 		}
 		values = append(values, v)
 	}

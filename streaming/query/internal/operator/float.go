@@ -4,14 +4,9 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
-	"math/bits"
 
 	"github.com/perdure/perdure/streaming/query/internal/store"
 )
-
-func add64(a, b uint64) (sum, carry uint64) { return bits.Add64(a, b, 0) }
-
-func sub64(a, b uint64) (diff, borrow uint64) { return bits.Sub64(a, b, 0) }
 
 // exactFloat is a sum of floats without rounding: mantissa * 2^exponent. It takes as many bits as lie between the
 // largest and the smallest number added, about 2100 at the very most.
