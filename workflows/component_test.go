@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -232,6 +233,35 @@ func TestBreakerTriesLessAndLessOften(t *testing.T) {
 	require.True(t, h.IsWorkflowCompleted())
 	require.GreaterOrEqual(t, len(opened), 6)
 	require.Equal(t, 9, h.count("ReactionRun"))
+}
+
+// A system that has never answered is shown to the operator, and tried again by itself; one that has answered before is
+// expected to come back.
+func TestSourceThatCannotBeReached(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.OnActivity(sources.ProvisionSource, mock.Anything, mock.Anything).Return(coded(failure.Unreachable)).Twice()
+	h.healthy()
+	h.loops(sources.SourceRun, time.Hour, activities.RunResult{}, coded(failure.Unreachable)).Once()
+	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
+	for _, after := range []time.Duration{10 * time.Second, 90 * time.Second} {
+		h.at(after, func() {
+			s := h.status()
+			require.Equal(t, PhaseNeedsOperator, s.Phase)
+			require.Equal(t, failure.Unreachable.ID, s.Breaker.LastError.Code)
+			require.NotNil(t, s.Breaker.OpenUntil, "it is tried again")
+		})
+	}
+	h.at(30*time.Minute, func() { require.Equal(t, PhaseRunning, h.status().Phase) })
+	h.at(2*time.Hour, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		ran := slices.Index(h.phases, string(PhaseRunning))
+		require.NotContains(t, h.phases[:ran], string(PhaseBreakerOpen))
+		require.Contains(t, h.phases[ran:], string(PhaseBreakerOpen))
+		require.NotContains(t, h.phases[ran:], string(PhaseNeedsOperator))
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
 }
 
 func TestBreakerWaits(t *testing.T) {

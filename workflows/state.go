@@ -50,6 +50,7 @@ type State struct {
 	Validated   bool       `json:"validated,omitempty"`
 	Provisioned bool       `json:"provisioned,omitempty"`
 	Touched     bool       `json:"touched,omitempty"` // something may exist that a delete has to remove
+	Reached     bool       `json:"reached,omitempty"` // the system behind the source has answered
 	Missing     []string   `json:"missing,omitempty"` // sources without a change stream
 	Snapshots   snapshots  `json:"snapshots,omitzero"`
 	Placement   *placement `json:"placement,omitempty"` // of the next run
@@ -169,5 +170,5 @@ func (s *State) answered(requestID string) (request, bool) {
 
 // changed forgets what was achieved for the spec; what exists because of it may still exist.
 func (s *State) changed() {
-	s.Validated, s.Provisioned, s.Missing, s.Placement, s.Parked = false, false, nil, nil, false
+	s.Validated, s.Provisioned, s.Reached, s.Missing, s.Placement, s.Parked = false, false, false, nil, nil, false
 }

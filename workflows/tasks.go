@@ -28,7 +28,7 @@ func (e *entity) do(act action) (waits bool) {
 	case actBlock:
 		e.enter(PhaseDeleteBlocked)
 	case actBreaker:
-		e.enter(PhaseBreakerOpen)
+		e.enter(e.phaseOfBreaker())
 		e.awaitBreaker()
 	case actValidate:
 		e.enter(PhaseValidating)
@@ -136,7 +136,7 @@ func (e *entity) ended(err error) {
 	case taskValidate:
 		s.Validated = true
 	case taskProvision:
-		s.Provisioned = true
+		s.Provisioned, s.Reached = true, true
 	case taskAwaitSources:
 		s.Missing = nil
 	case taskBootstrap:
@@ -334,6 +334,16 @@ func (e *entity) fence() {
 			e.ending, e.dirty = fenced, true
 		}
 	})
+}
+
+// phaseOfBreaker is how a component shows that waits until the breaker's time has come. A source whose system has never
+// answered has most likely a wrong address, which somebody must see to; as it may just as well be down, it is tried
+// again all the same.
+func (e *entity) phaseOfBreaker() Phase {
+	if e.kind.provision != nil && !e.state.Reached {
+		return PhaseNeedsOperator
+	}
+	return PhaseBreakerOpen
 }
 
 // awaitBreaker wakes the loop when the breaker's time has come.
