@@ -210,6 +210,7 @@ func TestIdlePipelineAddsNoHistory(t *testing.T) {
 	}
 	source, query := count("source.default.shop"), count("query.default.open-orders")
 	pause(length)
+	t.Logf("after %s: source %d events, query %d", length, count("source.default.shop"), count("query.default.open-orders"))
 	require.Equal(t, source, count("source.default.shop"))
 	require.Equal(t, query, count("query.default.open-orders"))
 	require.Less(t, source, 60, "start of one")
