@@ -127,3 +127,8 @@ func withBootstrap(ctx workflow.Context, id, summary string) workflow.Context {
 		WaitForCancellation:   true,
 	})
 }
+
+// sleep is workflow.Sleep with a summary, which the UI shows instead of "Sleep".
+func sleep(ctx workflow.Context, d time.Duration, summary string) error {
+	return workflow.NewTimerWithOptions(ctx, d, workflow.TimerOptions{Summary: summary}).Get(ctx, nil)
+}

@@ -194,7 +194,7 @@ func (e *entity) run(ctx workflow.Context) error {
 		timerCtx, stop := workflow.WithCancel(ctx)
 		defer stop()
 		workflow.Go(timerCtx, func(ctx workflow.Context) {
-			if workflow.Sleep(ctx, confirmWithin) == nil && number == e.number && e.ending == notEnding {
+			if sleep(ctx, confirmWithin, "until the query counts as running") == nil && number == e.number && e.ending == notEnding {
 				e.enter(PhaseRunning)
 				e.dirty = true
 			}
@@ -202,7 +202,7 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	var result activities.RunResult
 	err := workflow.ExecuteActivity(
-		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("%s, spec %d, generation %d", e.id, s.SpecVersion, s.Generation)),
+		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("spec %d, generation %d", s.SpecVersion, s.Generation)),
 		e.kind.run,
 		activities.RunInput{Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec},
 	).Get(ctx, &result)
@@ -303,7 +303,7 @@ func (e *entity) end(step ending, bound time.Duration) {
 	ctx, cancel := workflow.WithCancel(e.ctx)
 	e.unbound = cancel
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if workflow.Sleep(ctx, bound) == nil && e.ending == step {
+		if sleep(ctx, bound, "bound of "+string(step)) == nil && e.ending == step {
 			e.overdue, e.dirty = true, true
 		}
 	})
@@ -357,7 +357,7 @@ func (e *entity) awaitBreaker() {
 	e.awaiting, e.rested = until, cancel
 	wait := until.Sub(workflow.Now(ctx))
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if err := workflow.Sleep(ctx, wait); err == nil || !errors.Is(err, workflow.ErrCanceled) {
+		if err := sleep(ctx, wait, "until the next try"); err == nil || !errors.Is(err, workflow.ErrCanceled) {
 			e.dirty = true
 		}
 	})
