@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -296,7 +297,7 @@ func (e *entity) reconfigure(ctx workflow.Context, in CommandInput) error {
 	s.changed()
 	e.spec, e.declared, s.Unexpected, s.Restart = in.Spec, &d, nil, true
 	s.SpecVersion++
-	s.Snapshots.Known, s.Snapshots.Sealed = false, nil
+	s.Snapshots.Known, s.Snapshots.Sealed, s.Snapshots.At = false, nil, time.Time{}
 	e.recordCommand(CommandReconfigure, in, Applied, nil)
 	return nil
 }

@@ -28,6 +28,7 @@ type entity struct {
 	// The task in flight.
 	task     task
 	number   int // of the task, so that the end of one that was left behind is not taken for another's
+	version  int // of the spec that the task works for
 	cancel   workflow.CancelFunc
 	since    time.Time
 	ending   ending
@@ -141,7 +142,7 @@ func (e *entity) situation() situation {
 		Restart: s.Restart, Upgrade: s.Upgrade, Parked: s.Parked, Open: s.Breaker.State == breakerOpen,
 		Task: e.task, Ending: e.ending, Overdue: e.overdue, ChildrenHeld: e.held,
 		Validated: s.Validated, Provisioned: s.Provisioned || e.kind.provision == nil, SourcesReady: len(s.Missing) == 0,
-		NeedsBootstrap: s.Snapshots.Needed, Placed: s.Placement != nil,
+		NeedsBootstrap: s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap, Placed: s.Placement != nil,
 		Suggested: info.GetContinueAsNewSuggested(), Long: info.GetCurrentHistoryLength() > longHistory,
 		Busy: e.busy > 0 || !workflow.AllHandlersFinished(e.ctx),
 	}
