@@ -291,11 +291,7 @@ func (e *entity) tellChildren(command string) {
 
 func (e *entity) teardown(ctx workflow.Context) error {
 	d := e.state.Delete
-	within := teardownBound
-	if d.Seconds > 0 {
-		within = time.Duration(d.Seconds) * time.Second
-	}
-	return workflow.ExecuteActivity(withTeardown(ctx, within), e.kind.teardown,
+	return workflow.ExecuteActivity(withTeardown(ctx, d.within()), e.kind.teardown,
 		activities.TeardownInput{Component: e.id, Spec: e.spec, KeepResources: d.KeepResources}).Get(ctx, nil)
 }
 
