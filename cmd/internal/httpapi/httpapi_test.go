@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -26,12 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeResults struct {
 	mu        sync.Mutex
 	positions map[string][]graph.Position
-	fail      error // after the rows
-	rows      int   // instead of two
+	fail      error         // after the rows
+	rows      int           // instead of two
+	slow      time.Duration // between the state and the rows
 	reads     int
 }
 
-func (f *fakeResults) Snapshot(_ context.Context, query string, begin func([]string, result.State) error, visit func(result.Row) error) error {
+func (f *fakeResults) Snapshot(ctx context.Context, query string, begin func([]string, result.State) error, visit func(result.Row) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if query != "totals" {
@@ -44,6 +46,11 @@ func (f *fakeResults) Snapshot(_ context.Context, query string, begin func([]str
 	f.reads++
 	if err := begin([]string{"customer", "open"}, state); err != nil {
 		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(f.slow):
 	}
 	rows := [][]graph.Value{{graph.String("Ann"), graph.Int(2)}, {graph.String("B\"ob"), graph.Value{}}}
 	for i := range max(f.rows, len(rows)) {
@@ -107,6 +114,13 @@ func TestResultsWaitForAPosition(t *testing.T) {
 	require.Equal(t, http.StatusOK, status, body)
 	require.Contains(t, body, `"sequence":3,"positions":{"orders-db":"1/A0"}`)
 	require.Equal(t, 4, f.reads)
+}
+
+// TestTheTimeoutIsForTheWait shows that a result set may take longer to send than a reader waits for its position.
+func TestTheTimeoutIsForTheWait(t *testing.T) {
+	get := serve(t, &fakeResults{positions: one("0/10"), slow: 100 * time.Millisecond}, nil)
+	status, _, body := get("/api/v1/queries/totals/results?min_lsn=0/10&timeout=50ms")
+	require.Equal(t, http.StatusOK, status, body)
 }
 
 func TestResultsOfSeveralSourcesNeedToKnowWhosePosition(t *testing.T) {

@@ -102,13 +102,15 @@ func (want wanted) reached(state result.State) (bool, error) {
 // rowWriter writes a result set as it is read, so that large ones need no memory:
 // {"query":...,"sequence":...,"positions":{...},"columns":[...],"rows":[{...},...]}.
 type rowWriter struct {
-	query   string
-	want    wanted
-	w       http.ResponseWriter
-	buffer  *bufio.Writer // writes to the rowWriter, so that it notices
-	sent    bool          // something has left: there is no way back to another status
-	columns []string
-	rows    int
+	query    string
+	want     wanted
+	w        http.ResponseWriter
+	buffer   *bufio.Writer // writes to the rowWriter, so that it notices
+	sent     bool          // something has left: there is no way back to another status
+	patience *time.Timer   // ends the wait for the position; nil without one
+	reached  bool          // the wait is over
+	columns  []string
+	rows     int
 }
 
 func newRowWriter(w http.ResponseWriter, query string, want wanted) *rowWriter {
@@ -128,12 +130,15 @@ func (o *rowWriter) copy(ctx context.Context, results reaction.Results) error {
 	if o.want.position == "" {
 		return o.attempt(ctx, results)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.want.timeout)
+	// The bound is for the wait only: sending what is there takes as long as the reader takes.
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	o.patience = time.AfterFunc(o.want.timeout, cancel)
+	defer o.patience.Stop()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := o.attempt(ctx, results)
 		waits := errors.Is(err, errBehind) || failure.CodeOf(err) == failure.QueryMissing
-		if o.sent || !waits && ctx.Err() == nil {
+		if o.reached || !waits && ctx.Err() == nil {
 			return err
 		}
 		select {
@@ -163,6 +168,10 @@ func (o *rowWriter) begin(columns []string, state result.State) error {
 	if !reached {
 		return errBehind
 	}
+	if o.patience != nil && !o.patience.Stop() {
+		return errBehind // a moment too late
+	}
+	o.reached = true
 	head, err := json.Marshal(struct {
 		Query     string                    `json:"query"`
 		Sequence  uint64                    `json:"sequence"`
