@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -172,6 +173,30 @@ func TestAResultSetThatBreaksOffIsNotTakenForWhole(t *testing.T) {
 	f.rows = 10_000
 	_, _, body = get("/api/v1/queries/totals/results")
 	require.Contains(t, body, "unexpected EOF")
+}
+
+// TestAReaderThatStopsReadingIsLetGo shows that it does not hold the result set for ever.
+func TestAReaderThatStopsReadingIsLetGo(t *testing.T) {
+	handler := httpapi.New(httpapi.Deps{
+		Results:      func(string) reaction.Results { return &fakeResults{positions: one("0/10"), rows: 1_000_000} },
+		WriteTimeout: 50 * time.Millisecond,
+	})
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		handler.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /api/v1/queries/totals/results HTTP/1.1\r\nHost: here\r\n\r\n")
+	require.NoError(t, err)
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still sends")
+	}
 }
 
 func TestTheRest(t *testing.T) {

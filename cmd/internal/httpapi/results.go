@@ -48,7 +48,7 @@ func (a *api) results(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	out := newRowWriter(w, query, want)
+	out := newRowWriter(w, query, want, a.WriteTimeout)
 	err = out.copy(r.Context(), results)
 	switch {
 	case err == nil:
@@ -105,6 +105,7 @@ type rowWriter struct {
 	query    string
 	want     wanted
 	w        http.ResponseWriter
+	within   time.Duration // for each write
 	buffer   *bufio.Writer // writes to the rowWriter, so that it notices
 	sent     bool          // something has left: there is no way back to another status
 	patience *time.Timer   // ends the wait for the position; nil without one
@@ -113,15 +114,20 @@ type rowWriter struct {
 	rows     int
 }
 
-func newRowWriter(w http.ResponseWriter, query string, want wanted) *rowWriter {
-	o := &rowWriter{query: query, want: want, w: w}
+func newRowWriter(w http.ResponseWriter, query string, want wanted, within time.Duration) *rowWriter {
+	o := &rowWriter{query: query, want: want, w: w, within: within}
 	o.buffer = bufio.NewWriterSize(o, 32<<10)
 	return o
 }
 
-// Write implements io.Writer for the buffer.
+// Write implements io.Writer for the buffer. It is bounded, because a reader that stops reading would hold a cursor on
+// the result set for as long as it stays connected.
 func (o *rowWriter) Write(p []byte) (int, error) {
 	o.sent = true
+	err := http.NewResponseController(o.w).SetWriteDeadline(time.Now().Add(o.within))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
 	return o.w.Write(p)
 }
 
