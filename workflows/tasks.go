@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -362,7 +361,8 @@ func (e *entity) awaitBreaker() {
 	e.awaiting, e.rested = until, cancel
 	wait := until.Sub(workflow.Now(ctx))
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if err := workflow.Sleep(ctx, wait); err == nil || !errors.Is(err, workflow.ErrCanceled) {
+		if workflow.Sleep(ctx, wait) == nil {
+			e.stopAwaiting() // should the server's clock have been set back, the wait begins again
 			e.dirty = true
 		}
 	})
