@@ -38,7 +38,8 @@ type entity struct {
 	children []workflow.ChildWorkflowFuture
 	childIDs []string
 
-	busy      int // commands that wait for an activity
+	busy      int            // commands that wait for an activity
+	specs     workflow.Mutex // held while a spec is checked
 	cancelled bool
 	dirty     bool
 	awaiting  *time.Time // the breaker's time, when a timer waits for it
@@ -53,7 +54,7 @@ type explanation struct {
 }
 
 func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes func() bool) (*entity, error) {
-	e := &entity{root: ctx, kind: k, id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx)}
+	e := &entity{root: ctx, kind: k, id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx), specs: workflow.NewMutex(ctx)}
 	e.ctx, _ = workflow.NewDisconnectedContext(ctx)
 
 	in, invalid := decodeInput(raw)

@@ -73,3 +73,35 @@ func TestReconfigureToNoBootstrap(t *testing.T) {
 	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 	require.True(t, h.IsWorkflowCompleted())
 }
+
+// TestReconfiguresKeepTheirOrder shows that the last spec sent stays, also when it is checked more quickly than the one
+// before, and that a repeated one counts once.
+func TestReconfiguresKeepTheirOrder(t *testing.T) {
+	const (
+		slow = `{"name":"orders","kind":"postgres","config":{"host":"db2"},"policy":{"drainSeconds":36000}}`
+		last = `{"name":"orders","kind":"postgres","config":{"host":"db3"},"policy":{"drainSeconds":36000}}`
+	)
+	h := newHarness(t, "source.default.orders")
+	h.OnActivity(sources.ValidateSource, mock.Anything, mock.MatchedBy(func(in activities.SpecInput) bool {
+		return string(in.Spec) == slow
+	})).Return(activities.Checks{}, nil).After(30 * time.Second)
+	h.healthy()
+	h.loops(sources.SourceRun, 5*time.Minute, drained, nil)
+	h.at(time.Minute, func() {
+		for range 2 {
+			h.signal(CommandReconfigure, map[string]any{"spec": json.RawMessage(slow), "requestId": "once"})
+		}
+		h.reconfigure(last)
+	})
+	h.at(10*time.Minute, func() {
+		require.Equal(t, 3, h.status().SpecVersion)
+		value, err := h.QueryWorkflow(QuerySpec)
+		require.NoError(t, err)
+		var spec json.RawMessage
+		require.NoError(t, value.Get(&spec))
+		require.JSONEq(t, last, string(spec))
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
+}

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -140,6 +141,14 @@ type request struct {
 	ID      string `json:"id"`
 	Outcome string `json:"outcome"`
 	Error   string `json:"error,omitempty"`
+}
+
+// err is why the command was rejected, nil if it was not.
+func (r request) err() error {
+	if r.Outcome == Rejected {
+		return errors.New(r.Error)
+	}
+	return nil
 }
 
 const (
