@@ -350,7 +350,7 @@ func (w *bench) compare(ratio string, rows int, contestants ...contestant) {
 			fmt.Fprintf(columns, "%.0f rows/s\t%.2f\t%.2f\t%.2f\t", at(0), at(1), at(2), at(3))
 		}
 	}
-	_ = columns.Flush() // to memory
+	_ = columns.Flush()         // to memory
 	fmt.Println(table.String()) // a log of a benchmark with parts is never shown
 	for i, c := range contestants {
 		w.b.Run(c.name, func(b *testing.B) {
