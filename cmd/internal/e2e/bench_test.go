@@ -339,7 +339,7 @@ func (w *bench) compare(ratio string, rows int, contestants ...contestant) {
 	}
 	var table strings.Builder
 	columns := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(columns, "\nround\t")
+	fmt.Fprint(columns, "round\t")
 	for _, c := range contestants {
 		fmt.Fprintf(columns, "%s\t%s\tcpu-s/Mrow\t+ server\t", c.name, ratio)
 	}
@@ -350,8 +350,9 @@ func (w *bench) compare(ratio string, rows int, contestants ...contestant) {
 			fmt.Fprintf(columns, "%.0f rows/s\t%.2f\t%.2f\t%.2f\t", at(0), at(1), at(2), at(3))
 		}
 	}
-	_ = columns.Flush()         // to memory
-	fmt.Println(table.String()) // a log of a benchmark with parts is never shown
+	fmt.Fprintln(columns)
+	_ = columns.Flush()             // to memory
+	fmt.Print("\n", table.String()) // a log of a benchmark with parts is never shown
 	for i, c := range contestants {
 		w.b.Run(c.name, func(b *testing.B) {
 			for _, f := range figures {
