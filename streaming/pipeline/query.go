@@ -141,6 +141,7 @@ type queryRun struct {
 	synced  time.Time // when the state was last made durable
 	base    uint64    // added to the query's own sequences
 	out     *outlet[*events]
+	buf     []byte // of show
 }
 
 // follow applies changes as they come and publishes what they change.
@@ -307,6 +308,10 @@ gather:
 			return nil, fmt.Errorf("syncing the index: %w", err)
 		}
 	}
+	for i := range changed {
+		changed[i].Sequence += r.base
+	}
+	r.show(changed)
 	for i := range changed {
 		if err := r.publish(ctx, &changed[i]); err != nil {
 			return nil, err
