@@ -310,13 +310,11 @@ gather:
 	}
 	for i := range changed {
 		changed[i].Sequence += r.base
-	}
-	r.show(changed)
-	for i := range changed {
 		if err := r.publish(ctx, &changed[i]); err != nil {
 			return nil, err
 		}
 	}
+	r.show(changed) // after the checks of publish, while the outlet is at work
 	r.progressed(b)
 	return held, nil
 }
