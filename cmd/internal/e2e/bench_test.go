@@ -390,23 +390,34 @@ func BenchmarkReady(b *testing.B) {
 	}
 }
 
-// BenchmarkLatency measures from a transaction's commit time in Postgres to its diff on SSE, through the real binary.
+// BenchmarkLatency measures from a transaction's commit time in Postgres to its diff on SSE, through the real binary. Each
+// rate is measured several times, as others may be using the machine; what counts is the median.
 func BenchmarkLatency(b *testing.B) {
+	const rounds, length = 5, 8 * time.Second
 	s := newSystem(b, ownPostgres(nil))
 	s.startOrders()
 	execSQL(b, s.connect(), `DELETE FROM orders`)
 	s.requireEqualsSQL(nil, 30*time.Second) // from here on there is a result to follow
 	for _, rate := range []int{100, 1000} {
 		b.Run(fmt.Sprintf("%d-tx-per-s", rate), func(b *testing.B) {
-			latencies := s.latencies(b, rate, 15*time.Second)
-			slices.Sort(latencies)
-			at := func(p float64) float64 {
-				return float64(latencies[int(p*float64(len(latencies)-1))].Microseconds()) / 1000
+			measured := make(map[string][]float64)
+			for range rounds {
+				latencies := s.latencies(b, rate, length)
+				slices.Sort(latencies)
+				at := func(p float64) float64 {
+					return float64(latencies[int(p*float64(len(latencies)-1))].Microseconds()) / 1000
+				}
+				for unit, value := range map[string]float64{
+					"p50-ms": at(0.50), "p99-ms": at(0.99), "max-ms": at(1), "events/s": float64(len(latencies)) / length.Seconds(),
+				} {
+					measured[unit] = append(measured[unit], value)
+				}
 			}
-			b.ReportMetric(at(0.50), "p50-ms")
-			b.ReportMetric(at(0.99), "p99-ms")
-			b.ReportMetric(at(1), "max-ms")
-			b.ReportMetric(float64(len(latencies))/15, "events/s")
+			b.Logf("p50 in ms: %v, p99: %v", measured["p50-ms"], measured["p99-ms"])
+			for unit, values := range measured {
+				slices.Sort(values)
+				b.ReportMetric(values[rounds/2], unit)
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}
