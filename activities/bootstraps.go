@@ -61,6 +61,11 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 			SignalSnapshotReady, SnapshotReady{ref.SnapshotGeneration, string(position)})
 	}
 	alive := func() { activity.RecordHeartbeat(ctx, ref.SnapshotGeneration) }
+	// A holder that ended before its bootstrap was sealed left its release behind; a query that is created anew has
+	// bootstraps with the same ids.
+	if err := b.runner.store.remove(ctx, controlBucket, ref.ID); err != nil {
+		return translate(err)
+	}
 	released, err := b.runner.watchControl(ctx, ref.ID, uint64(ref.SnapshotGeneration), b.runner.log)
 	if err != nil {
 		return translate(err)

@@ -176,6 +176,26 @@ func TestHolderLetsGoWhenTheBootstrapIsSealed(t *testing.T) {
 	require.NoError(t, <-sealed)
 }
 
+// TestHolderIsNotReleasedByABootstrapBefore: a query that is deleted and created anew has bootstraps with the same ids.
+func TestHolderIsNotReleasedByABootstrapBefore(t *testing.T) {
+	b := newBench(t)
+	b.provisioned()
+	require.NoError(t, b.store.write(t.Context(), controlBucket, ref.ID, control{uint64(ref.SnapshotGeneration), wantedDrain}))
+	var (
+		left     control
+		revision uint64
+		readErr  error
+	)
+	b.host.hold = func(context.Context, func(graph.Position) error, func()) error {
+		revision, readErr = b.store.read(t.Context(), controlBucket, ref.ID, &left)
+		return failure.SnapshotLost.Errorf("pinging: %w", errors.New("terminated"))
+	}
+	_, err := b.environment(nil).ExecuteActivity(b.Bootstraps.HoldSnapshot, ref)
+	require.Equal(t, failure.SnapshotLost.ID, ReportOf(err).Code)
+	require.NoError(t, readErr)
+	require.Zero(t, revision)
+}
+
 func TestHolderThatLosesItsSnapshot(t *testing.T) {
 	b := newBench(t)
 	b.provisioned()

@@ -51,35 +51,52 @@ func openOrphans(ctx context.Context, conn *stream.Conn, hostID string, log *zap
 	return &orphans{bucket: b, hostID: hostID, log: log}, nil
 }
 
-// release tells the server which attempts ended with the process that had the host id before.
+// release tells the server which attempts ended with the process that had the host id before. One that cannot be
+// released does not keep the others.
 func (o *orphans) release(ctx context.Context, c client.Client) error {
 	keys, err := o.bucket.Keys(ctx, o.hostID+".")
 	if err != nil {
 		return fmt.Errorf("listing attempts of the process before: %w", err)
 	}
+	var errs []error
 	for _, key := range keys {
-		entry, err := o.bucket.Get(ctx, key)
-		if errors.Is(err, stream.ErrMissing) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading attempt %s: %w", key, err)
-		}
-		var note attemptNote
-		if err := json.Unmarshal(entry.Value, &note); err != nil {
-			return fmt.Errorf("reading attempt %s: %w", key, err)
-		}
-		failed := temporal.NewApplicationErrorWithOptions("the process ended without handing over", hostRestarted,
-			temporal.ApplicationErrorOptions{NextRetryDelay: retryOrphans, Category: temporal.ApplicationErrorCategoryBenign})
-		var gone *serviceerror.NotFound
-		if err := c.CompleteActivity(ctx, note.Token, nil, failed); err != nil && !errors.As(err, &gone) {
-			return fmt.Errorf("reporting the end of attempt %s: %w", key, err)
-		}
-		if err := o.bucket.Delete(ctx, key); err != nil && !errors.Is(err, stream.ErrMissing) {
-			return fmt.Errorf("forgetting attempt %s: %w", key, err)
+		if err := o.releaseOne(ctx, c, key); err != nil {
+			errs = append(errs, fmt.Errorf("releasing attempt %s: %w", key, err))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+func (o *orphans) releaseOne(ctx context.Context, c client.Client, key string) error {
+	entry, err := o.bucket.Get(ctx, key)
+	if errors.Is(err, stream.ErrMissing) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading it: %w", err)
+	}
+	var note attemptNote
+	if err := json.Unmarshal(entry.Value, &note); err == nil && len(note.Token) > 0 {
+		failed := temporal.NewApplicationErrorWithOptions("the process ended without handing over", hostRestarted,
+			temporal.ApplicationErrorOptions{NextRetryDelay: retryOrphans, Category: temporal.ApplicationErrorCategoryBenign})
+		if err := c.CompleteActivity(ctx, note.Token, nil, failed); err != nil && !unknownToServer(err) {
+			return fmt.Errorf("reporting its end: %w", err)
+		}
+	}
+	if err := o.bucket.Delete(ctx, key); err != nil && !errors.Is(err, stream.ErrMissing) {
+		return fmt.Errorf("forgetting it: %w", err)
+	}
 	return nil
+}
+
+// unknownToServer reports whether the server has no such attempt: it is over, or it was another server's.
+func unknownToServer(err error) bool {
+	var (
+		gone      *serviceerror.NotFound
+		namespace *serviceerror.NamespaceNotFound
+		token     *serviceerror.InvalidArgument
+	)
+	return errors.As(err, &gone) || errors.As(err, &namespace) || errors.As(err, &token)
 }
 
 // InterceptActivity implements interceptor.WorkerInterceptor.

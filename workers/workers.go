@@ -40,7 +40,9 @@ type Options struct {
 	HostID string
 	Log    *zap.Logger
 
-	MaxLoops  int // components that the process may run at once; 500 when zero
+	// MaxLoops is how many components the process may run at once; 10,000 when zero. More wait, without a sign, for a
+	// place that no loop ever frees, so that it is a guard and not a means to spread load.
+	MaxLoops  int
 	MaxCopies int // copy workers that the process may run at once; 16 when zero
 	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
 	StopWithControlPlane bool
@@ -126,7 +128,7 @@ func (p *process) workers() (first, second []*served) {
 
 	maxLoops, maxCopies := p.MaxLoops, p.MaxCopies
 	if maxLoops <= 0 {
-		maxLoops = 500
+		maxLoops = 10_000
 	}
 	if maxCopies <= 0 {
 		maxCopies = 16

@@ -172,7 +172,7 @@ func (b *bootstrap) run() (*BootstrapResult, error) {
 		if inARow >= lostInARow {
 			return nil, err
 		}
-		if err := workflow.Sleep(b.root, time.Duration(inARow)*lostPause); err != nil {
+		if err := sleep(b.root, time.Duration(inARow)*lostPause, "until the next snapshot"); err != nil {
 			return nil, err
 		}
 	}

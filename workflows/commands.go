@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -129,8 +130,8 @@ func (e *entity) update(ctx workflow.Context, name string, raw converter.RawValu
 		return Status{}, rejected(err) // the validator refused it already
 	}
 	if before, again := e.state.answered(in.RequestID); again {
-		if before.Outcome == Rejected {
-			return Status{}, rejected(errors.New(before.Error))
+		if err := before.err(); err != nil {
+			return Status{}, rejected(err)
 		}
 		return e.status(), nil
 	}
@@ -272,6 +273,14 @@ func (e *entity) retry() bool {
 
 // reconfigure checks another spec while the component goes on, and takes it when it is valid.
 func (e *entity) reconfigure(ctx workflow.Context, in CommandInput) error {
+	// One after the other, so that the last spec sent is the one that stays.
+	if err := e.specs.Lock(ctx); err != nil {
+		return err
+	}
+	defer e.specs.Unlock()
+	if before, again := e.state.answered(in.RequestID); again {
+		return before.err()
+	}
 	if bytes.Equal(bytes.TrimSpace(in.Spec), bytes.TrimSpace(e.spec)) && !e.state.Parked && len(e.state.Unexpected) == 0 {
 		e.recordCommand(CommandReconfigure, in, Noop, nil)
 		return nil
@@ -296,7 +305,7 @@ func (e *entity) reconfigure(ctx workflow.Context, in CommandInput) error {
 	s.changed()
 	e.spec, e.declared, s.Unexpected, s.Restart = in.Spec, &d, nil, true
 	s.SpecVersion++
-	s.Snapshots.Known, s.Snapshots.Sealed = false, nil
+	s.Snapshots.Known, s.Snapshots.Sealed, s.Snapshots.At = false, nil, time.Time{}
 	e.recordCommand(CommandReconfigure, in, Applied, nil)
 	return nil
 }

@@ -102,14 +102,14 @@ func decide(s situation) action {
 	switch {
 	case s.Deleting && (s.TornDown || s.Blocked && s.Force):
 		return actClose
-	case s.Deleting && s.Blocked:
+	case s.Deleting && s.Blocked && !s.Cancelled:
 		return actBlock
-	case s.Deleting:
+	case s.Deleting && !s.Blocked:
 		return actTeardown
+	case s.Busy && (s.Cancelled || s.Upgrade || s.Suggested || s.Long):
+		return actWait
 	case s.Cancelled:
 		return actLeave
-	case s.Busy && (s.Upgrade || s.Suggested || s.Long):
-		return actWait
 	case s.Upgrade || s.Suggested || s.Long:
 		return actContinue
 	case s.Desired != Running:
@@ -170,5 +170,6 @@ func unwanted(s situation) bool {
 	case s.Desired == Paused:
 		return s.Task != taskBootstrap // which pauses by itself and keeps what it has
 	}
-	return s.Suggested && s.Task == taskRun
+	// Those may last for ever, while each command makes the history longer.
+	return s.Suggested && (s.Task == taskRun || s.Task == taskAwaitSources)
 }

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -20,50 +21,59 @@ func TestDecide(t *testing.T) {
 		s    situation
 		want action
 	}{
-		"everything is there":       {ready(nil), actRun},
-		"not validated":             {ready(func(s *situation) { s.Validated = false }), actValidate},
-		"not provisioned":           {ready(func(s *situation) { s.Provisioned = false }), actProvision},
-		"sources missing":           {ready(func(s *situation) { s.SourcesReady = false }), actAwaitSources},
-		"bootstrap needed":          {ready(func(s *situation) { s.NeedsBootstrap = true }), actBootstrap},
-		"not placed":                {ready(func(s *situation) { s.Placed = false }), actPlace},
-		"spec cannot be read":       {ready(func(s *situation) { s.Declared = false }), actPark},
-		"parked":                    {ready(func(s *situation) { s.Parked = true }), actPark},
-		"breaker open":              {ready(func(s *situation) { s.Open = true }), actBreaker},
-		"paused while parked":       {ready(func(s *situation) { s.Parked, s.Desired = true, Paused }), actRest},
-		"stopped":                   {ready(func(s *situation) { s.Desired = Stopped }), actRest},
-		"cancelled":                 {ready(func(s *situation) { s.Cancelled = true }), actLeave},
-		"deleted while cancelled":   {ready(func(s *situation) { s.Cancelled, s.Deleting = true, true }), actTeardown},
-		"deleted":                   {ready(func(s *situation) { s.Deleting = true }), actTeardown},
-		"deleted while parked":      {ready(func(s *situation) { s.Deleting, s.Parked = true, true }), actTeardown},
-		"torn down":                 {ready(func(s *situation) { s.Deleting, s.TornDown = true, true }), actClose},
-		"teardown failed":           {ready(func(s *situation) { s.Deleting, s.Blocked = true, true }), actBlock},
-		"teardown failed, forced":   {ready(func(s *situation) { s.Deleting, s.Blocked, s.Force = true, true, true }), actClose},
-		"upgrade":                   {ready(func(s *situation) { s.Upgrade = true }), actContinue},
-		"upgrade while stopped":     {ready(func(s *situation) { s.Upgrade, s.Desired = true, Stopped }), actContinue},
-		"upgrade during a command":  {ready(func(s *situation) { s.Upgrade, s.Busy = true, true }), actWait},
-		"long history":              {ready(func(s *situation) { s.Long, s.Desired = true, Paused }), actContinue},
-		"running":                   {ready(func(s *situation) { s.Task = taskRun }), actWait},
-		"running, long history":     {ready(func(s *situation) { s.Task, s.Long = taskRun, true }), actWait},
-		"running, history too long": {ready(func(s *situation) { s.Task, s.Suggested = taskRun, true }), actDrain},
-		"pause":                     {ready(func(s *situation) { s.Task, s.Desired = taskRun, Paused }), actDrain},
-		"restart":                   {ready(func(s *situation) { s.Task, s.Restart = taskRun, true }), actDrain},
-		"delete while running":      {ready(func(s *situation) { s.Task, s.Deleting = taskRun, true }), actDrain},
-		"cancel while running":      {ready(func(s *situation) { s.Task, s.Cancelled = taskRun, true }), actDrain},
-		"draining":                  {ready(func(s *situation) { s.Task, s.Ending, s.Desired = taskRun, draining, Paused }), actWait},
-		"resumed while draining":    {ready(func(s *situation) { s.Task, s.Ending = taskRun, draining }), actWait},
-		"drain overdue":             {ready(func(s *situation) { s.Task, s.Ending, s.Overdue = taskRun, draining, true }), actCancel},
-		"cancel overdue":            {ready(func(s *situation) { s.Task, s.Ending, s.Overdue = taskRun, cancelling, true }), actFence},
-		"fenced":                    {ready(func(s *situation) { s.Task, s.Ending = taskRun, fenced }), actAbandon},
-		"pause while validating":    {ready(func(s *situation) { s.Task, s.Desired = taskValidate, Paused }), actCancel},
-		"pause a bootstrap":         {ready(func(s *situation) { s.Task, s.Desired = taskBootstrap, Paused }), actHold},
-		"bootstrap paused":          {ready(func(s *situation) { s.Task, s.Desired, s.ChildrenHeld = taskBootstrap, Paused, true }), actWait},
-		"resume a bootstrap":        {ready(func(s *situation) { s.Task, s.ChildrenHeld = taskBootstrap, true }), actRelease},
-		"stop a bootstrap":          {ready(func(s *situation) { s.Task, s.Desired = taskBootstrap, Stopped }), actCancel},
-		"stop a paused bootstrap":   {ready(func(s *situation) { s.Task, s.Desired, s.ChildrenHeld = taskBootstrap, Stopped, true }), actCancel},
-		"tearing down":              {ready(func(s *situation) { s.Task, s.Deleting, s.Desired = taskTeardown, true, Stopped }), actWait},
-		"tearing down, forced":      {ready(func(s *situation) { s.Task, s.Deleting, s.Force = taskTeardown, true, true }), actCancel},
+		"everything is there":        {ready(nil), actRun},
+		"not validated":              {ready(func(s *situation) { s.Validated = false }), actValidate},
+		"not provisioned":            {ready(func(s *situation) { s.Provisioned = false }), actProvision},
+		"sources missing":            {ready(func(s *situation) { s.SourcesReady = false }), actAwaitSources},
+		"bootstrap needed":           {ready(func(s *situation) { s.NeedsBootstrap = true }), actBootstrap},
+		"not placed":                 {ready(func(s *situation) { s.Placed = false }), actPlace},
+		"spec cannot be read":        {ready(func(s *situation) { s.Declared = false }), actPark},
+		"parked":                     {ready(func(s *situation) { s.Parked = true }), actPark},
+		"breaker open":               {ready(func(s *situation) { s.Open = true }), actBreaker},
+		"paused while parked":        {ready(func(s *situation) { s.Parked, s.Desired = true, Paused }), actRest},
+		"stopped":                    {ready(func(s *situation) { s.Desired = Stopped }), actRest},
+		"cancelled":                  {ready(func(s *situation) { s.Cancelled = true }), actLeave},
+		"deleted while cancelled":    {ready(func(s *situation) { s.Cancelled, s.Deleting = true, true }), actTeardown},
+		"deleted":                    {ready(func(s *situation) { s.Deleting = true }), actTeardown},
+		"deleted while parked":       {ready(func(s *situation) { s.Deleting, s.Parked = true, true }), actTeardown},
+		"torn down":                  {ready(func(s *situation) { s.Deleting, s.TornDown = true, true }), actClose},
+		"teardown failed":            {ready(func(s *situation) { s.Deleting, s.Blocked = true, true }), actBlock},
+		"teardown failed, forced":    {ready(func(s *situation) { s.Deleting, s.Blocked, s.Force = true, true, true }), actClose},
+		"upgrade":                    {ready(func(s *situation) { s.Upgrade = true }), actContinue},
+		"upgrade while stopped":      {ready(func(s *situation) { s.Upgrade, s.Desired = true, Stopped }), actContinue},
+		"upgrade during a command":   {ready(func(s *situation) { s.Upgrade, s.Busy = true, true }), actWait},
+		"long history":               {ready(func(s *situation) { s.Long, s.Desired = true, Paused }), actContinue},
+		"teardown failed, cancelled": {ready(func(s *situation) { s.Deleting, s.Blocked, s.Cancelled = true, true, true }), actLeave},
+		"cancelled during a command": {ready(func(s *situation) { s.Cancelled, s.Busy = true, true }), actWait},
+		"waiting, history too long":  {ready(func(s *situation) { s.Task, s.Suggested = taskAwaitSources, true }), actCancel},
+		"running":                    {ready(func(s *situation) { s.Task = taskRun }), actWait},
+		"running, long history":      {ready(func(s *situation) { s.Task, s.Long = taskRun, true }), actWait},
+		"running, history too long":  {ready(func(s *situation) { s.Task, s.Suggested = taskRun, true }), actDrain},
+		"pause":                      {ready(func(s *situation) { s.Task, s.Desired = taskRun, Paused }), actDrain},
+		"restart":                    {ready(func(s *situation) { s.Task, s.Restart = taskRun, true }), actDrain},
+		"delete while running":       {ready(func(s *situation) { s.Task, s.Deleting = taskRun, true }), actDrain},
+		"cancel while running":       {ready(func(s *situation) { s.Task, s.Cancelled = taskRun, true }), actDrain},
+		"draining":                   {ready(func(s *situation) { s.Task, s.Ending, s.Desired = taskRun, draining, Paused }), actWait},
+		"resumed while draining":     {ready(func(s *situation) { s.Task, s.Ending = taskRun, draining }), actWait},
+		"drain overdue":              {ready(func(s *situation) { s.Task, s.Ending, s.Overdue = taskRun, draining, true }), actCancel},
+		"cancel overdue":             {ready(func(s *situation) { s.Task, s.Ending, s.Overdue = taskRun, cancelling, true }), actFence},
+		"fenced":                     {ready(func(s *situation) { s.Task, s.Ending = taskRun, fenced }), actAbandon},
+		"pause while validating":     {ready(func(s *situation) { s.Task, s.Desired = taskValidate, Paused }), actCancel},
+		"pause a bootstrap":          {ready(func(s *situation) { s.Task, s.Desired = taskBootstrap, Paused }), actHold},
+		"bootstrap paused":           {ready(func(s *situation) { s.Task, s.Desired, s.ChildrenHeld = taskBootstrap, Paused, true }), actWait},
+		"resume a bootstrap":         {ready(func(s *situation) { s.Task, s.ChildrenHeld = taskBootstrap, true }), actRelease},
+		"stop a bootstrap":           {ready(func(s *situation) { s.Task, s.Desired = taskBootstrap, Stopped }), actCancel},
+		"stop a paused bootstrap":    {ready(func(s *situation) { s.Task, s.Desired, s.ChildrenHeld = taskBootstrap, Stopped, true }), actCancel},
+		"tearing down":               {ready(func(s *situation) { s.Task, s.Deleting, s.Desired = taskTeardown, true, Stopped }), actWait},
+		"tearing down, forced":       {ready(func(s *situation) { s.Task, s.Deleting, s.Force = taskTeardown, true, true }), actCancel},
 	} {
 		require.Equal(t, c.want, decide(c.s), name)
+	}
+}
+
+func TestBoundOfATeardown(t *testing.T) {
+	for seconds, want := range map[int]time.Duration{0: teardownBound, -1: teardownBound, 7: 7 * time.Second, 10_000_000_000: mostTeardown} {
+		require.Equal(t, want, (&deletion{Seconds: seconds}).within(), seconds)
 	}
 }
 

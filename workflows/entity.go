@@ -28,6 +28,7 @@ type entity struct {
 	// The task in flight.
 	task     task
 	number   int // of the task, so that the end of one that was left behind is not taken for another's
+	version  int // of the spec that the task works for
 	cancel   workflow.CancelFunc
 	since    time.Time
 	ending   ending
@@ -37,7 +38,8 @@ type entity struct {
 	children []workflow.ChildWorkflowFuture
 	childIDs []string
 
-	busy      int // commands that wait for an activity
+	busy      int            // commands that wait for an activity
+	specs     workflow.Mutex // held while a spec is checked
 	cancelled bool
 	dirty     bool
 	awaiting  *time.Time // the breaker's time, when a timer waits for it
@@ -52,7 +54,7 @@ type explanation struct {
 }
 
 func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes func() bool) (*entity, error) {
-	e := &entity{root: ctx, kind: k, id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx)}
+	e := &entity{root: ctx, kind: k, id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx), specs: workflow.NewMutex(ctx)}
 	e.ctx, _ = workflow.NewDisconnectedContext(ctx)
 
 	in, invalid := decodeInput(raw)
@@ -141,7 +143,7 @@ func (e *entity) situation() situation {
 		Restart: s.Restart, Upgrade: s.Upgrade, Parked: s.Parked, Open: s.Breaker.State == breakerOpen,
 		Task: e.task, Ending: e.ending, Overdue: e.overdue, ChildrenHeld: e.held,
 		Validated: s.Validated, Provisioned: s.Provisioned || e.kind.provision == nil, SourcesReady: len(s.Missing) == 0,
-		NeedsBootstrap: s.Snapshots.Needed, Placed: s.Placement != nil,
+		NeedsBootstrap: s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap, Placed: s.Placement != nil,
 		Suggested: info.GetContinueAsNewSuggested(), Long: info.GetCurrentHistoryLength() > longHistory,
 		Busy: e.busy > 0 || !workflow.AllHandlersFinished(e.ctx),
 	}

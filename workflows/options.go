@@ -51,7 +51,7 @@ func withValidate(ctx workflow.Context) workflow.Context {
 // withProvision gives up soon: then the breaker says why, and tries again less often.
 func withProvision(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: activities.QueueControl, Summary: "check and prepare the system behind the source",
+		TaskQueue: activities.QueueControl, Summary: "prepare the source's system",
 		StartToCloseTimeout: 30 * time.Minute, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
 		RetryPolicy: retry(time.Second, 10*time.Second, 5),
 	})
@@ -126,4 +126,9 @@ func withBootstrap(ctx workflow.Context, id, summary string) workflow.Context {
 		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
 		WaitForCancellation:   true,
 	})
+}
+
+// sleep is workflow.Sleep with a summary, which the UI shows instead of "Sleep".
+func sleep(ctx workflow.Context, d time.Duration, summary string) error {
+	return workflow.NewTimerWithOptions(ctx, d, workflow.TimerOptions{Summary: summary}).Get(ctx, nil)
 }

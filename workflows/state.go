@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +101,18 @@ type deletion struct {
 	Done          bool `json:"done,omitempty"`
 }
 
+// mostTeardown keeps a bound that somebody mistyped from becoming one that the server refuses, which would block the
+// workflow.
+const mostTeardown = 24 * time.Hour
+
+// within is how long the teardown may take.
+func (d *deletion) within() time.Duration {
+	if d.Seconds <= 0 {
+		return teardownBound
+	}
+	return time.Duration(min(d.Seconds, int(mostTeardown/time.Second))) * time.Second
+}
+
 // LastError is the last failure that reached the workflow.
 type LastError struct {
 	failure.Report
@@ -128,6 +141,14 @@ type request struct {
 	ID      string `json:"id"`
 	Outcome string `json:"outcome"`
 	Error   string `json:"error,omitempty"`
+}
+
+// err is why the command was rejected, nil if it was not.
+func (r request) err() error {
+	if r.Outcome == Rejected {
+		return errors.New(r.Error)
+	}
+	return nil
 }
 
 const (

@@ -146,27 +146,45 @@ func (e *entity) describe() {
 		b.WriteString(".\n")
 	}
 	if len(s.Missing) > 0 {
-		fmt.Fprintf(&b, "\nWaiting for the sources %s.\n", strings.Join(s.Missing, ", "))
+		fmt.Fprintf(&b, "\nWaiting for the sources `%s`.\n", strings.Join(s.Missing, "`, `"))
 	}
 	if until := s.Breaker.OpenUntil; until != nil {
 		fmt.Fprintf(&b, "\nFailed %d times in a row; the next try is at %s.\n", s.Breaker.Failures, until.UTC().Format(time.RFC3339))
 	}
 	if last := s.Breaker.LastError; last != nil {
-		fmt.Fprintf(&b, "\n**%s** (%s), %s: %s\n", last.Code, last.Class, last.At.UTC().Format(time.RFC3339), last.Message)
+		fmt.Fprintf(&b, "\nLast error: **%s** (%s) at %s: %s\n", last.Code, last.Class, last.At.UTC().Format(time.RFC3339), verbatim(last.Message))
 		for _, cause := range last.Causes {
-			fmt.Fprintf(&b, "- because: %s\n", cause)
+			if !strings.Contains(last.Message, cause) { // most messages end with their causes
+				fmt.Fprintf(&b, "\nBecause: %s\n", verbatim(cause))
+			}
 		}
 		if last.Fix != "" {
-			fmt.Fprintf(&b, "\nWhat to do: %s\n", last.Fix)
+			fmt.Fprintf(&b, "\n**What to do:** %s\n", verbatim(last.Fix))
 		}
 	}
 	if n := len(s.Commands); n > 0 {
 		c := s.Commands[n-1]
 		fmt.Fprintf(&b, "\nLast command: %s, %s", c.Name, c.Outcome)
 		if c.Error != "" {
-			fmt.Fprintf(&b, " (%s)", c.Error)
+			fmt.Fprintf(&b, " (%s)", verbatim(c.Error))
 		}
 		b.WriteString(".\n")
 	}
 	workflow.SetCurrentDetails(e.ctx, b.String())
+}
+
+// verbatim makes text into Markdown code, so that it shows as it is: the UI would make typographic quotes of those in a SQL
+// statement, and the mark below a query's mistake would not stay in its column. Only code within a line is wrapped.
+func verbatim(text string) string {
+	fence := "`"
+	if strings.Contains(text, "\n") {
+		fence = "```"
+	}
+	for strings.Contains(text, fence) {
+		fence += "`"
+	}
+	if strings.Contains(text, "\n") {
+		return "\n\n" + fence + "text\n" + text + "\n" + fence
+	}
+	return fence + " " + text + " " + fence
 }

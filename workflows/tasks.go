@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -93,6 +92,7 @@ func (e *entity) start(t task, work func(workflow.Context) error) {
 	ctx, cancel := workflow.WithCancel(e.ctx)
 	e.number++
 	e.task, e.cancel, e.since, e.held, e.children, e.childIDs = t, cancel, workflow.Now(ctx), false, nil, nil
+	e.version = e.state.SpecVersion
 	number := e.number
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		err := work(ctx)
@@ -101,6 +101,10 @@ func (e *entity) start(t task, work func(workflow.Context) error) {
 		}
 	})
 }
+
+// outdated reports whether the spec has changed since the task in flight began. Such a task is asked to end, and may be
+// done all the same before it learns of it: what it achieved, or failed at, then says nothing of the spec.
+func (e *entity) outdated() bool { return e.version != e.state.SpecVersion }
 
 // finish forgets the task in flight.
 func (e *entity) finish() {
@@ -120,7 +124,7 @@ func (e *entity) ended(err error) {
 		case t == taskTeardown:
 			s.Delete.Failed = true
 			s.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(e.ctx)}
-		case asked || temporal.IsCanceledError(err):
+		case asked || e.outdated() || temporal.IsCanceledError(err):
 			s.Placement = nil
 		case t == taskRun && activities.NotTakenInTime(err) && s.Avoid == "":
 			s.Avoid, s.Placement = s.Host, nil
@@ -130,6 +134,9 @@ func (e *entity) ended(err error) {
 			}
 			e.fail(activities.ReportOf(err))
 		}
+		return
+	}
+	if e.outdated() && t != taskTeardown {
 		return
 	}
 	switch t {
@@ -194,7 +201,7 @@ func (e *entity) run(ctx workflow.Context) error {
 		timerCtx, stop := workflow.WithCancel(ctx)
 		defer stop()
 		workflow.Go(timerCtx, func(ctx workflow.Context) {
-			if workflow.Sleep(ctx, confirmWithin) == nil && number == e.number && e.ending == notEnding {
+			if sleep(ctx, confirmWithin, "until the query counts as running") == nil && number == e.number && e.ending == notEnding {
 				e.enter(PhaseRunning)
 				e.dirty = true
 			}
@@ -202,7 +209,7 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	var result activities.RunResult
 	err := workflow.ExecuteActivity(
-		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("%s, spec %d, generation %d", e.id, s.SpecVersion, s.Generation)),
+		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("spec %d, generation %d", s.SpecVersion, s.Generation)),
 		e.kind.run,
 		activities.RunInput{Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec},
 	).Get(ctx, &result)
@@ -220,7 +227,7 @@ func (e *entity) run(ctx workflow.Context) error {
 		s.Sequence = result.Sequence
 	}
 	now := workflow.Now(ctx)
-	if result.Outcome == activities.OutcomeNeedsBootstrap {
+	if result.Outcome == activities.OutcomeNeedsBootstrap && !e.outdated() {
 		if recent := now.Sub(s.Snapshots.At) < time.Minute; recent || !e.declared.bootstrap {
 			return failure.StateCorrupt.Errorf("the query asks for a bootstrap that it has just had or must not have")
 		}
@@ -258,8 +265,9 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 			err := child.Get(ctx, nil)
 			pending--
 			switch {
-			case err == nil:
+			case err == nil && !e.outdated():
 				s.Sealed = append(s.Sealed, source)
+			case err == nil:
 			case first == nil:
 				first = err
 				cancel()
@@ -282,11 +290,7 @@ func (e *entity) tellChildren(command string) {
 
 func (e *entity) teardown(ctx workflow.Context) error {
 	d := e.state.Delete
-	within := teardownBound
-	if d.Seconds > 0 {
-		within = time.Duration(d.Seconds) * time.Second
-	}
-	return workflow.ExecuteActivity(withTeardown(ctx, within), e.kind.teardown,
+	return workflow.ExecuteActivity(withTeardown(ctx, d.within()), e.kind.teardown,
 		activities.TeardownInput{Component: e.id, Spec: e.spec, KeepResources: d.KeepResources}).Get(ctx, nil)
 }
 
@@ -303,7 +307,7 @@ func (e *entity) end(step ending, bound time.Duration) {
 	ctx, cancel := workflow.WithCancel(e.ctx)
 	e.unbound = cancel
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if workflow.Sleep(ctx, bound) == nil && e.ending == step {
+		if sleep(ctx, bound, "bound of "+string(step)) == nil && e.ending == step {
 			e.overdue, e.dirty = true, true
 		}
 	})
@@ -357,7 +361,8 @@ func (e *entity) awaitBreaker() {
 	e.awaiting, e.rested = until, cancel
 	wait := until.Sub(workflow.Now(ctx))
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if err := workflow.Sleep(ctx, wait); err == nil || !errors.Is(err, workflow.ErrCanceled) {
+		if sleep(ctx, wait, "until the next try") == nil {
+			e.stopAwaiting() // should the server's clock have been set back, the wait begins again
 			e.dirty = true
 		}
 	})

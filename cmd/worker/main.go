@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
@@ -95,8 +96,12 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	defer data.Close()
 	var listener net.Listener
 	if c.Listen != "" {
-		if listener, err = net.Listen("tcp", c.Listen); err != nil {
+		listener, err = net.Listen("tcp", c.Listen)
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
 			return failure.PortInUse.Errorf("listening for the API: %w", err).WithFix("Free the port or choose another one with --listen.")
+		case err != nil:
+			return failure.ConfigInvalid.Errorf("listening for the API: %w", err).WithFix("Give --listen an address of this machine as host:port.")
 		}
 		defer listener.Close()
 	}

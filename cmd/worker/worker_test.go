@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
@@ -41,6 +42,24 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 		var out, errs bytes.Buffer
 		require.Equal(t, process.ExitUsage, run(t.Context(), args, &out, &errs), "%v", args)
 		require.Contains(t, errs.String(), "fix: ")
+	}
+}
+
+func TestAddressesOfTheAPI(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for address, want := range map[string]struct {
+		exit int
+		text string
+	}{
+		"8080":                {process.ExitUsage, "missing port in address"},
+		"127.0.0.1:70000":     {process.ExitUsage, "host:port"},
+		taken.Addr().String(): {process.ExitFailed, "Free the port"},
+	} {
+		var out, errs bytes.Buffer
+		require.Equal(t, want.exit, run(t.Context(), []string{"--data-dir", t.TempDir(), "--listen", address}, &out, &errs), address)
+		require.Contains(t, errs.String(), want.text)
 	}
 }
 

@@ -37,6 +37,13 @@ func (e *Encoder) Begin() {
 	e.buf = append(e.buf, make([]byte, headerSize-1)...)
 }
 
+// Grow makes room for a message of n bytes, so that it does not grow piece by piece.
+func (e *Encoder) Grow(n int) {
+	if n > cap(e.buf) {
+		e.buf = make([]byte, 0, n)
+	}
+}
+
 // Add appends a whole transaction.
 func (e *Encoder) Add(tx *Transaction) { e.add(tx, tx.Changes, tagWhole, 0) }
 
@@ -167,6 +174,42 @@ func appendValues(dst []byte, el *Element) []byte {
 		dst = AppendValue(dst, v)
 	}
 	return dst
+}
+
+// Weight is about how many bytes the change takes in a message, a little more rather than less.
+func (c *Change) Weight() int {
+	el := &c.Element
+	n := 8 + len(el.ID) + len(el.Start) + len(el.End)
+	for i := range el.Values {
+		n += el.Values[i].weight()
+	}
+	return n
+}
+
+func (v *Value) weight() int {
+	if v.kind == KindString {
+		return 4 + int(v.num)
+	}
+	if v.kind != KindList && v.kind != KindMap {
+		return 9
+	}
+	return v.nestedWeight()
+}
+
+func (v *Value) nestedWeight() int {
+	n := 4
+	if v.kind == KindList {
+		items := v.AsList()
+		for i := range items {
+			n += items[i].weight()
+		}
+		return n
+	}
+	m := v.AsMap()
+	for i := range m.Values {
+		n += len(m.Keys[i]) + m.Values[i].weight()
+	}
+	return n
 }
 
 func appendString(dst []byte, s string) []byte {

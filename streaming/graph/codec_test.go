@@ -365,3 +365,23 @@ func TestDeepNestingIsRefused(t *testing.T) {
 	_, _, err := graph.DecodeValue(append(deep, 0))
 	require.Equal(t, failure.BadRecord, failure.CodeOf(err))
 }
+
+func TestWeightIsAboutEncodedSize(t *testing.T) {
+	tx := orders(100)
+	var e graph.Encoder
+	e.Grow(1 << 16)
+	e.Begin()
+	before, weight := e.Size(), 0
+	e.Add(&tx)
+	for i := range tx.Changes {
+		weight += tx.Changes[i].Weight()
+	}
+	size := e.Size() - before
+	require.GreaterOrEqual(t, weight, size*9/10)
+	require.LessOrEqual(t, weight, size*2)
+
+	nested := graph.Change{Element: graph.Element{Values: []graph.Value{graph.List([]graph.Value{
+		graph.String("0123456789"), graph.MapOf(&graph.Map{Keys: []string{"key"}, Values: []graph.Value{graph.Int(1)}}),
+	})}}}
+	require.Equal(t, 8+4+(4+10)+(4+3+9), nested.Weight())
+}

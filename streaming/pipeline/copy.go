@@ -122,7 +122,11 @@ var errCopied = errors.New("copied")
 func (c *copying) run(ctx context.Context, s source.Snapshotter) error {
 	w := c.log.NewSharedWriter()
 	out := newOutlet(
-		func() *changes { return &changes{} },
+		func() *changes {
+			p := &changes{}
+			p.encoder.Grow(maxMessage / 4 * 5) // all of them are filled
+			return p
+		},
 		func(ctx context.Context, id string, data []byte) (uint64, error) {
 			return retried(ctx, func() (uint64, error) { return w.Append(ctx, id, data) })
 		},

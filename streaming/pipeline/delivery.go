@@ -112,7 +112,7 @@ func (l *lane) deliverAll(ctx, reading context.Context) error {
 			if e.Sequence <= at.Sequence {
 				continue
 			}
-			if at.Sequence > 0 && e.Sequence != at.Sequence+1 {
+			if at.Sequence > 0 && e.Sequence != at.Sequence+1 && !isAnew(e) {
 				return failure.StreamTrimmed.Errorf("event %d of query %s is no longer kept; the next is %d", at.Sequence+1, l.query, e.Sequence)
 			}
 			if err := l.deliver(ctx, e); err != nil {

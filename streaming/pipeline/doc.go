@@ -6,6 +6,7 @@
 //
 //	RunSource    source.Run ──► sink ──► change log CHG_<instance>_<source>
 //	RunQuery     change logs ──► feeds ──► query.Apply ──► outlet ──► result log RES_<instance>_<query>
+//	                                           └──► shown to Results.Follow at once
 //	RunReaction  result logs ──► lanes ──► Deliver; or the reaction's own server, which reads through Results
 //
 // Each begins with a claim to its component (stream.Fence). A claim is checked before anything is taken over, and a
@@ -22,9 +23,13 @@
 //  5. An event is delivered to a reaction before it is recorded as delivered; records are moved by the newest attempt
 //     only.
 //  6. The sequences of a query's events never begin anew. A state that is built anew begins with a Snapshot event
-//     without differences, which voids all rows known so far, followed by Snapshot events with the new rows.
+//     without differences, which voids all rows known so far, followed by Snapshot events with the new rows. Its
+//     sequence is far beyond any that a view or Follow has told of; all others ascend by one.
 //  7. A bootstrap's rows count when their chunk was completed, by the attempt that completed it. A change at or below
 //     the position of the snapshot from which its label was copied is part of the copy and not applied again.
+//  8. Views and Follow may tell of events that are not in the result log yet. An event that is lost after that is made
+//     again, from the outbox or from the change log, with the same sequence and content: see queryRun.show. What a
+//     reaction is given, and what the outbox forgets, is in the log.
 //
 // # Draining and cancelling
 //
@@ -49,6 +54,7 @@
 //	view listener      RunQuery           context ends                  ends the stage
 //	view               view listener,     all rows sent, or the asker   told to the asker
 //	                   at most maxViews   stops answering
+//	log reader         Results.Follow     Follow returns                ends Follow
 //	lane               RunReaction, one   drain or context ends         retry, then dead letter or end of the stage
 //	                   per query
 //	mark               lane               context ends                  ends the stage
@@ -58,6 +64,7 @@
 // # Memory
 //
 // What waits anywhere is bounded in bytes: 8 MiB encoded in an outlet, 8 messages of about 512 KiB between feed and
-// query, one part of a view. The exception is a transaction larger than a message: the query holds it whole, decoded,
-// while it is put together from its fragments, since it must become visible at once.
+// query, one part of a view, 256 messages of up to 16 KiB that are shown to one who follows. The exception is a
+// transaction larger than a message: the query holds it whole, decoded, while it is put together from its fragments,
+// since it must become visible at once.
 package pipeline

@@ -58,8 +58,8 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		if wanted.Base, err = r.lastKnown(ctx); err != nil {
 			return false, err
 		}
-		if wanted.Base > 0 {
-			wanted.Base++ // for the event that says so
+		if wanted.Base = max(wanted.Base, current.Base); found || wanted.Base > 0 {
+			wanted.Base += rebuiltAfter // is the number of the event that says so
 		}
 	}
 	if found && current.Store != wanted.Store {

@@ -30,7 +30,8 @@ const (
 	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered
 )
 
-func viewSubject(instance, query string) string { return "perdure.view." + instance + "." + query }
+func viewSubject(instance, query string) string  { return "perdure.view." + instance + "." + query }
+func shownSubject(instance, query string) string { return "perdure.shown." + instance + "." + query }
 
 // sourcePosition is the value of bucket positions.
 type sourcePosition struct {

@@ -33,7 +33,6 @@ func (e *events) took(sequence uint64) {
 // publish hands an event to the outlet, unless an earlier attempt published it: then this one has only made it again,
 // from a state that lost its end in a crash of the machine.
 func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
-	e.Sequence += r.base
 	if e.Sequence <= r.published {
 		return nil
 	}
@@ -67,10 +66,49 @@ func (r *queryRun) publishOutbox(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
+		e.Sequence += r.base
 		return true, r.publish(ctx, e)
 	})
 	if err != nil {
 		return fmt.Errorf("publishing the outbox: %w", err)
 	}
 	return nil
+}
+
+// rebuiltAfter is the distance between the last event that is known of a state and the first of one that is built anew.
+// In between are the numbers of events that the former state may have shown, in a view or by show, but not published:
+// those that waited in an outlet, of at least 26 bytes each, and one commit's. No other event may have their numbers.
+const rebuiltAfter = 1 << 20
+
+// isAnew reports whether an event says that the state was built anew and all rows known so far are void. It alone need
+// not have the number that follows that of the event before.
+func isAnew(e *result.Event) bool { return e.Snapshot && len(e.Diffs) == 0 }
+
+// maxShown is the size of a message up to which events are shown: a query that has more to tell at a time is behind, and
+// then the log is just as quick.
+const maxShown = 16 << 10
+
+// show tells whoever follows the query of events before they are in the result log, which saves the time of a sync.
+//
+// Nothing rests on it. The log remains the only record: what is trimmed from the outbox, or delivered to a reaction, is in
+// the log, and whoever follows puts both together by the events' numbers. So a message that is lost or late costs time
+// and nothing else; and its loss is no error.
+//
+// An event that was shown and then lost in a crash comes again with the same number and content. It is derived from the
+// change log, where its transaction was on disk before it got here. Either the index still has it, in its outbox; or the
+// index lost its end (invariant 3), and the same transactions are applied again to the same state: one event for each
+// that changes the result, whatever commits they are grouped in. Of several sources the order is known to the index
+// alone, which is why it is synced first. Where the state is built anew, the numbers of what was shown are passed over
+// (rebuiltAfter). The same holds for an attempt that was taken over without knowing: what it still shows, its successor
+// derives as well, or passes over.
+func (r *queryRun) show(events []result.Event) {
+	r.buf = result.BeginMessage(r.buf[:0])
+	for i := range events {
+		if r.buf = result.AppendEvent(r.buf, &events[i]); len(r.buf) > maxShown {
+			return
+		}
+	}
+	if len(events) > 0 {
+		_ = r.host.conn.NATS().Publish(shownSubject(r.id.Instance, r.id.Name), r.buf)
+	}
 }

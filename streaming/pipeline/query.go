@@ -141,6 +141,7 @@ type queryRun struct {
 	synced  time.Time // when the state was last made durable
 	base    uint64    // added to the query's own sequences
 	out     *outlet[*events]
+	buf     []byte // of show
 }
 
 // follow applies changes as they come and publishes what they change.
@@ -308,10 +309,12 @@ gather:
 		}
 	}
 	for i := range changed {
+		changed[i].Sequence += r.base
 		if err := r.publish(ctx, &changed[i]); err != nil {
 			return nil, err
 		}
 	}
+	r.show(changed) // after the checks of publish, while the outlet is at work
 	r.progressed(b)
 	return held, nil
 }

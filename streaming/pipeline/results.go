@@ -15,14 +15,11 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-const (
-	answerTimeout = 5 * time.Second  // for the first part of a view
-	idleEvery     = 10 * time.Second // between two calls of Follow's idle
-	catchUp       = 5 * time.Second  // for events that a view has, to appear in the result log
-)
+// answerTimeout is how long the first part of a view may take.
+const answerTimeout = 5 * time.Second
 
 // Results reads the results of one instance's queries, wherever they run: current rows from the process that runs the
-// query, events from the result log. It implements reaction.Results and is safe for concurrent use.
+// query, events from there and from the result log. It implements reaction.Results and is safe for concurrent use.
 type Results struct {
 	conn     *stream.Conn
 	instance string
@@ -121,150 +118,4 @@ func visitRows(data []byte, visit func(result.Row) error) error {
 		data = rest
 	}
 	return nil
-}
-
-// Follow implements reaction.Results.
-func (r *Results) Follow(ctx context.Context, query string, after uint64, visit func(*result.Event) error, idle func() error) error {
-	log, err := r.conn.OpenLog(ctx, resultLog(r.instance, query))
-	if errors.Is(err, stream.ErrMissing) {
-		return failure.QueryMissing.Errorf("query %s has no result log: %w", query, err)
-	}
-	if err != nil {
-		return fmt.Errorf("opening the result log of %s: %w", query, err)
-	}
-	from, err := locate(ctx, log, after)
-	if err != nil {
-		return fmt.Errorf("looking for the event after %d of %s: %w", after, query, err)
-	}
-	reader, err := log.Read(ctx, from)
-	if err != nil {
-		return fmt.Errorf("reading the result log of %s: %w", query, err)
-	}
-	defer reader.Close()
-	next := after + 1
-	for {
-		m, err := nextOrIdle(ctx, reader, idle)
-		if err != nil {
-			return err
-		}
-		events, err := result.DecodeMessage(m.Data)
-		if err != nil {
-			return fmt.Errorf("decoding message %d of the result log of %s: %w", m.Sequence, query, err)
-		}
-		for _, e := range events {
-			if e.Sequence < next {
-				continue
-			}
-			if e.Sequence > next {
-				return failure.StreamTrimmed.Errorf("event %d of query %s is no longer kept; the first is %d", next, query, e.Sequence)
-			}
-			if err := visit(e); err != nil {
-				return err
-			}
-			next++
-		}
-	}
-}
-
-func nextOrIdle(ctx context.Context, reader *stream.Reader, idle func() error) (stream.Message, error) {
-	for {
-		bounded, cancel := context.WithTimeout(ctx, idleEvery)
-		m, err := reader.Next(bounded)
-		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return m, err
-		}
-		if idle != nil {
-			if err := idle(); err != nil {
-				return m, err
-			}
-		}
-	}
-}
-
-// locate returns the sequence of a message of a result log from which on reading finds the event after a given one.
-// Events are numbered without gaps and messages hold one or more, so it halves what lies between.
-func locate(ctx context.Context, log *stream.Log, after uint64) (uint64, error) {
-	if after == 0 {
-		return 0, nil // the reader finds out whether that is trimmed
-	}
-	last, err := lastEvent(ctx, log, after)
-	if err != nil {
-		return 0, err
-	}
-	if last.sequence == after {
-		return last.message + 1, nil
-	}
-	state, err := log.State(ctx)
-	if err != nil {
-		return 0, err
-	}
-	low, high := state.First, last.message+1 // it is at or after low and before high
-	for high-low > 1 {
-		middle := low + (high-low)/2
-		first, found, err := firstEvent(ctx, log, middle, high)
-		if err != nil {
-			return 0, err
-		}
-		if found && first.sequence <= after+1 {
-			low = first.message
-		} else {
-			high = middle
-		}
-	}
-	return low, nil
-}
-
-// place is where an event is in a result log.
-type place struct{ message, sequence uint64 }
-
-// lastEvent returns where the log ends. Somebody who has seen a view may know an event that is just being published, so
-// it waits a little for that one. The log of an idle query may be empty; then nothing says that the caller is wrong.
-func lastEvent(ctx context.Context, log *stream.Log, wanted uint64) (place, error) {
-	deadline := time.Now().Add(catchUp)
-	for {
-		last, err := log.Last(ctx)
-		if err != nil {
-			return place{}, err
-		}
-		if last == nil {
-			state, err := log.State(ctx)
-			return place{state.Last, wanted}, err
-		}
-		events, err := result.DecodeMessage(last.Data)
-		if err != nil {
-			return place{}, err
-		}
-		end := place{last.Sequence, events[len(events)-1].Sequence}
-		if end.sequence >= wanted {
-			return end, nil
-		}
-		if time.Now().After(deadline) {
-			return place{}, failure.StreamTrimmed.Errorf("the log ends with event %d: it is not the one in which event %d was seen", end.sequence, wanted)
-		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return place{}, ctx.Err()
-		}
-	}
-}
-
-// firstEvent returns the first event of the first message at or after probe and before high.
-func firstEvent(ctx context.Context, log *stream.Log, probe, high uint64) (place, bool, error) {
-	for ; probe < high; probe++ {
-		m, err := log.Get(ctx, probe)
-		if errors.Is(err, stream.ErrMissing) {
-			continue // a fence marker
-		}
-		if err != nil {
-			return place{}, false, err
-		}
-		events, err := result.DecodeMessage(m.Data)
-		if err != nil {
-			return place{}, false, err
-		}
-		return place{m.Sequence, events[0].Sequence}, true, nil
-	}
-	return place{}, false, nil
 }

@@ -210,7 +210,7 @@ func split(all []graph.Change) [][]graph.Change {
 	var parts [][]graph.Change
 	begin, bytes := 0, 0
 	for i := range all {
-		w := weight(&all[i])
+		w := all[i].Weight()
 		if bytes > 0 && bytes+w > maxMessage {
 			parts = append(parts, all[begin:i])
 			begin, bytes = i, 0
@@ -218,33 +218,4 @@ func split(all []graph.Change) [][]graph.Change {
 		bytes += w
 	}
 	return append(parts, all[begin:])
-}
-
-// weight is about how many bytes a change takes when encoded.
-func weight(c *graph.Change) int {
-	n := 8 + len(c.Element.ID) + len(c.Element.Start) + len(c.Element.End)
-	for _, v := range c.Element.Values {
-		n += valueWeight(v)
-	}
-	return n
-}
-
-func valueWeight(v graph.Value) int {
-	switch v.Kind() {
-	case graph.KindString:
-		return 4 + len(v.AsString())
-	case graph.KindList:
-		n := 4
-		for _, item := range v.AsList() {
-			n += valueWeight(item)
-		}
-		return n
-	case graph.KindMap:
-		m, n := v.AsMap(), 4
-		for i, item := range m.Values {
-			n += len(m.Keys[i]) + valueWeight(item)
-		}
-		return n
-	}
-	return 9
 }

@@ -62,7 +62,7 @@ type Results interface {
 	// state. A query that is not running gives a QueryMissing failure.
 	Snapshot(ctx context.Context, query string, begin func(columns []string, state result.State) error, visit func(result.Row) error) error
 	// Follow calls visit with each event whose sequence is above after, in order and without gaps, as they come, until ctx
-	// ends or visit fails. Events that are no longer kept give a StreamTrimmed failure. idle, if not nil, is called about
+	// ends or visit fails. Only a Snapshot event without differences may have a sequence that does not follow. Events that are no longer kept give a StreamTrimmed failure. idle, if not nil, is called about
 	// every ten seconds without an event.
 	Follow(ctx context.Context, query string, after uint64, visit func(*result.Event) error, idle func() error) error
 }

@@ -36,11 +36,18 @@ func (d *Dev) Validate(p *component.Problems) {
 	if d.NoWorker && d.NATSPort == 0 {
 		p.Addf("natsPort", "must be set with noWorker: worker processes have to reach the JetStream server")
 	}
+	differ(p, port{"temporalPort", d.TemporalPort}, port{"uiPort", d.UIPort}, port{"apiPort", d.APIPort}, port{"natsPort", d.NATSPort})
+}
+
+type port struct {
+	name   string
+	number int
+}
+
+// differ refuses a port that is given twice.
+func differ(p *component.Problems, ports ...port) {
 	taken := make(map[int]string)
-	for _, port := range []struct {
-		name   string
-		number int
-	}{{"temporalPort", d.TemporalPort}, {"uiPort", d.UIPort}, {"apiPort", d.APIPort}, {"natsPort", d.NATSPort}} {
+	for _, port := range ports {
 		if other, twice := taken[port.number]; twice && port.number != 0 {
 			p.Addf(port.name, "is %d, as %s is", port.number, other)
 		}
@@ -68,4 +75,9 @@ type Demo struct {
 	UIPort       int    `json:"uiPort" flag:"ui-port" env:"PERDURE_UI_PORT" default:"8233" minimum:"0" maximum:"65535" doc:"port of the Temporal UI; 0 takes a free one"`
 	APIPort      int    `json:"apiPort" flag:"api-port" env:"PERDURE_API_PORT" default:"8080" minimum:"0" maximum:"65535" doc:"port of the API; 0 takes a free one"`
 	Log
+}
+
+// Validate implements component.Validator.
+func (d *Demo) Validate(p *component.Problems) {
+	differ(p, port{"temporalPort", d.TemporalPort}, port{"uiPort", d.UIPort}, port{"apiPort", d.APIPort})
 }

@@ -55,6 +55,13 @@ func TestFlagsWinOverEnvironmentOverFileOverDefault(t *testing.T) {
 	require.False(t, dev.WithPostgres)
 }
 
+// TestPortsOfTheDemoDiffer: the UI server would end the process at once, and leave Postgres behind.
+func TestPortsOfTheDemoDiffer(t *testing.T) {
+	var demo config.Demo
+	require.ErrorContains(t, load(t, &demo, nil, "--ui-port", "7233"), "uiPort: is 7233, as temporalPort is")
+	require.NoError(t, load(t, &demo, nil, "--ui-port", "0", "--api-port", "0"))
+}
+
 func TestTheFlagOfTheFileWinsOverItsVariable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "perdure.yaml")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))

@@ -62,15 +62,8 @@ type status struct {
 	Component  string `json:"component"`
 	Phase      string `json:"phase"`
 	Generation int64  `json:"generation"`
-	LastError  *struct {
-		Code    string   `json:"code"`
-		Class   string   `json:"class"`
-		Message string   `json:"message"`
-		Causes  []string `json:"causes"`
-		Fix     string   `json:"fix"`
-	} `json:"lastError"`
-	Breaker struct {
-		State     string `json:"state"`
+	Breaker    struct {
+		OpenUntil time.Time `json:"openUntil"`
 		LastError *struct {
 			Code    string   `json:"code"`
 			Message string   `json:"message"`

@@ -161,6 +161,34 @@ func TestRestartOfEverythingResumesWithoutNewSnapshot(t *testing.T) {
 	s.requireEqualsSQL(f, 90*time.Second)
 }
 
+// The follower has seen events that are not yet in the result log whenever everything is killed, and comes back for what
+// follows them.
+func TestKillingEverythingLosesAndRepeatsNothing(t *testing.T) {
+	kills := 5
+	if full() {
+		kills = 25
+	}
+	s := newSystem(t)
+	s.startOrders()
+	f := s.follow("open-orders")
+	writers := s.openShop(6, 2)
+	rnd := rand.New(rand.NewPCG(6, 5))
+	for i := range kills {
+		before, _, _ := f.state()
+		s.dev.kill()
+		s.startDev()
+		eventually(t, 60*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
+			if after, _, faults := f.state(); after < before+20 { // more than can have been on its way
+				return fmt.Errorf("sequence %d after %d; %v", after, before, faults)
+			}
+			return nil
+		})
+		pause(time.Duration(rnd.IntN(1500)) * time.Millisecond)
+	}
+	writers.close()
+	s.requireEqualsSQL(f, 90*time.Second)
+}
+
 func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
 	length := 30 * time.Second
 	if full() {
@@ -210,6 +238,7 @@ func TestIdlePipelineAddsNoHistory(t *testing.T) {
 	}
 	source, query := count("source.default.shop"), count("query.default.open-orders")
 	pause(length)
+	t.Logf("after %s: source %d events, query %d", length, count("source.default.shop"), count("query.default.open-orders"))
 	require.Equal(t, source, count("source.default.shop"))
 	require.Equal(t, query, count("query.default.open-orders"))
 	require.Less(t, source, 60, "start of one")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
 
 	"github.com/perdure/perdure/streaming/source/postgres/cluster"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
@@ -165,6 +168,24 @@ func (s *system) signal(id, name string, payload ...string) {
 	}
 	_, err := s.tctl(args...)
 	require.NoError(s.t, err)
+}
+
+// client connects to Temporal, for what tctl does not show.
+func (s *system) client() client.Client {
+	s.t.Helper()
+	c, err := client.Dial(client.Options{
+		HostPort: fmt.Sprintf("127.0.0.1:%d", s.temporal), Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
+	})
+	require.NoError(s.t, err)
+	s.t.Cleanup(c.Close)
+	return c
+}
+
+// context ends after the bound, or with the test.
+func (s *system) context(bound time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	s.t.Cleanup(cancel)
+	return ctx
 }
 
 func (s *system) connect() *pgx.Conn {

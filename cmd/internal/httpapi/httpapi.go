@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -26,13 +27,18 @@ type Deps struct {
 	Events func(reaction.Results) http.Handler
 	// Ready says whether this process can do its work; nil: always.
 	Ready func(ctx context.Context) error
-	Log   *zap.Logger
+	// WriteTimeout is how long a reader of results may take to accept a part of them; 30 s when zero.
+	WriteTimeout time.Duration
+	Log          *zap.Logger
 }
 
 // New returns the handler of everything below /api/v1, and of /livez and /readyz.
 func New(d Deps) http.Handler {
 	if d.Log == nil {
 		d.Log = zap.NewNop()
+	}
+	if d.WriteTimeout == 0 {
+		d.WriteTimeout = 30 * time.Second
 	}
 	a := &api{d}
 	mux := http.NewServeMux()

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -26,12 +28,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeResults struct {
 	mu        sync.Mutex
 	positions map[string][]graph.Position
-	fail      error // after the rows
-	rows      int   // instead of two
+	fail      error         // after the rows
+	rows      int           // instead of two
+	slow      time.Duration // between the state and the rows
 	reads     int
 }
 
-func (f *fakeResults) Snapshot(_ context.Context, query string, begin func([]string, result.State) error, visit func(result.Row) error) error {
+func (f *fakeResults) Snapshot(ctx context.Context, query string, begin func([]string, result.State) error, visit func(result.Row) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if query != "totals" {
@@ -44,6 +47,11 @@ func (f *fakeResults) Snapshot(_ context.Context, query string, begin func([]str
 	f.reads++
 	if err := begin([]string{"customer", "open"}, state); err != nil {
 		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(f.slow):
 	}
 	rows := [][]graph.Value{{graph.String("Ann"), graph.Int(2)}, {graph.String("B\"ob"), graph.Value{}}}
 	for i := range max(f.rows, len(rows)) {
@@ -109,6 +117,13 @@ func TestResultsWaitForAPosition(t *testing.T) {
 	require.Equal(t, 4, f.reads)
 }
 
+// TestTheTimeoutIsForTheWait shows that a result set may take longer to send than a reader waits for its position.
+func TestTheTimeoutIsForTheWait(t *testing.T) {
+	get := serve(t, &fakeResults{positions: one("0/10"), slow: 100 * time.Millisecond}, nil)
+	status, _, body := get("/api/v1/queries/totals/results?min_lsn=0/10&timeout=50ms")
+	require.Equal(t, http.StatusOK, status, body)
+}
+
 func TestResultsOfSeveralSourcesNeedToKnowWhosePosition(t *testing.T) {
 	get := serve(t, &fakeResults{positions: map[string][]graph.Position{"a": {"0/5"}, "b": {"0/1", "0/2"}}}, nil)
 	status, _, body := get("/api/v1/queries/totals/results?min_lsn=0/2")
@@ -158,6 +173,30 @@ func TestAResultSetThatBreaksOffIsNotTakenForWhole(t *testing.T) {
 	f.rows = 10_000
 	_, _, body = get("/api/v1/queries/totals/results")
 	require.Contains(t, body, "unexpected EOF")
+}
+
+// TestAReaderThatStopsReadingIsLetGo shows that it does not hold the result set for ever.
+func TestAReaderThatStopsReadingIsLetGo(t *testing.T) {
+	handler := httpapi.New(httpapi.Deps{
+		Results:      func(string) reaction.Results { return &fakeResults{positions: one("0/10"), rows: 1_000_000} },
+		WriteTimeout: 50 * time.Millisecond,
+	})
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		handler.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /api/v1/queries/totals/results HTTP/1.1\r\nHost: here\r\n\r\n")
+	require.NoError(t, err)
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still sends")
+	}
 }
 
 func TestTheRest(t *testing.T) {

@@ -48,7 +48,7 @@ func (a *api) results(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	out := newRowWriter(w, query, want)
+	out := newRowWriter(w, query, want, a.WriteTimeout)
 	err = out.copy(r.Context(), results)
 	switch {
 	case err == nil:
@@ -102,24 +102,32 @@ func (want wanted) reached(state result.State) (bool, error) {
 // rowWriter writes a result set as it is read, so that large ones need no memory:
 // {"query":...,"sequence":...,"positions":{...},"columns":[...],"rows":[{...},...]}.
 type rowWriter struct {
-	query   string
-	want    wanted
-	w       http.ResponseWriter
-	buffer  *bufio.Writer // writes to the rowWriter, so that it notices
-	sent    bool          // something has left: there is no way back to another status
-	columns []string
-	rows    int
+	query    string
+	want     wanted
+	w        http.ResponseWriter
+	within   time.Duration // for each write
+	buffer   *bufio.Writer // writes to the rowWriter, so that it notices
+	sent     bool          // something has left: there is no way back to another status
+	patience *time.Timer   // ends the wait for the position; nil without one
+	reached  bool          // the wait is over
+	columns  []string
+	rows     int
 }
 
-func newRowWriter(w http.ResponseWriter, query string, want wanted) *rowWriter {
-	o := &rowWriter{query: query, want: want, w: w}
+func newRowWriter(w http.ResponseWriter, query string, want wanted, within time.Duration) *rowWriter {
+	o := &rowWriter{query: query, want: want, w: w, within: within}
 	o.buffer = bufio.NewWriterSize(o, 32<<10)
 	return o
 }
 
-// Write implements io.Writer for the buffer.
+// Write implements io.Writer for the buffer. It is bounded, because a reader that stops reading would hold a cursor on
+// the result set for as long as it stays connected.
 func (o *rowWriter) Write(p []byte) (int, error) {
 	o.sent = true
+	err := http.NewResponseController(o.w).SetWriteDeadline(time.Now().Add(o.within))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
 	return o.w.Write(p)
 }
 
@@ -128,12 +136,15 @@ func (o *rowWriter) copy(ctx context.Context, results reaction.Results) error {
 	if o.want.position == "" {
 		return o.attempt(ctx, results)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.want.timeout)
+	// The bound is for the wait only: sending what is there takes as long as the reader takes.
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	o.patience = time.AfterFunc(o.want.timeout, cancel)
+	defer o.patience.Stop()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := o.attempt(ctx, results)
 		waits := errors.Is(err, errBehind) || failure.CodeOf(err) == failure.QueryMissing
-		if o.sent || !waits && ctx.Err() == nil {
+		if o.reached || !waits && ctx.Err() == nil {
 			return err
 		}
 		select {
@@ -163,6 +174,10 @@ func (o *rowWriter) begin(columns []string, state result.State) error {
 	if !reached {
 		return errBehind
 	}
+	if o.patience != nil && !o.patience.Stop() {
+		return errBehind // a moment too late
+	}
+	o.reached = true
 	head, err := json.Marshal(struct {
 		Query     string                    `json:"query"`
 		Sequence  uint64                    `json:"sequence"`

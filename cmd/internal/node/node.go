@@ -160,8 +160,12 @@ func (n *Node) serve(drained <-chan struct{}) error {
 	if err := server.Serve(n.API); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving the API: %w", err)
 	}
-	if err := <-stopped; err != nil {
-		return errors.Join(fmt.Errorf("closing the API: %w", err), server.Close())
+	err := <-stopped
+	if errors.Is(err, context.DeadlineExceeded) { // a client that does not let go is no failure of ours
+		err = server.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("closing the API: %w", err)
 	}
 	return nil
 }

@@ -219,10 +219,22 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	}
 	values := c.decoder.newValues(len(r.decode))
 	for i, decode := range r.decode {
-		var err error
-		if values[i], src, err = c.decoder.field(src, decode); err != nil {
+		if len(src) < 4 {
+			return nil, r.columnError(i, sizeError(src, 4))
+		}
+		n := int(int32(binary.BigEndian.Uint32(src)))
+		src = src[4:]
+		if n == -1 {
+			continue
+		}
+		if uint(n) > uint(len(src)) {
+			return nil, r.columnError(i, sizeError(src, n))
+		}
+		v, err := decode(&c.decoder, src[:n])
+		if err != nil {
 			return nil, r.columnError(i, err)
 		}
+		values[i], src = v, src[n:]
 	}
 	if c.changes == nil {
 		c.changes = make([]graph.Change, 0, max(c.capacity, 64))

@@ -147,6 +147,9 @@ func (s *Source) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	}
 	config.RuntimeParams["replication"] = "database"
 	config.RuntimeParams["statement_timeout"] = "0"
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatherer{from: r}, readBuffer), w)
+	}
 	bounded, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(bounded, &config.Config)
