@@ -54,6 +54,7 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 		for i := range b.Transactions {
 			tx := &b.Transactions[i]
 			q.tick(tx.CommitTime)
+			q.chance()
 			diffs, err := q.transact(batch, b.Source, tx.Changes)
 			if err != nil {
 				return err

@@ -143,6 +143,7 @@ func (q *Query) sealStart(index.Batch) error {
 	q.meta.Phase, q.meta.SealStage, q.meta.SealMatch, q.meta.SealCursor = byte(Loading), sealMatches, 0, nil
 	q.elements.SetCount(0)
 	q.tick(q.plan.options.now())
+	q.chance()
 	if err := q.network.Begin(); err != nil {
 		return err
 	}
@@ -154,6 +155,7 @@ func (q *Query) sealStart(index.Batch) error {
 // one there. That goes for the Matches that take no rows from others: those get theirs from them.
 func (q *Query) sealMatch(b index.Batch) error {
 	const first = 1 << 0
+	q.chance()
 	matches := q.plan.plan.Matches
 	number := int(q.meta.SealMatch)
 	root := number < len(matches) && matches[number].Root

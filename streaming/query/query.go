@@ -52,6 +52,7 @@ type Query struct {
 	elements *store.Elements
 	network  *operator.Network
 	tx       transaction
+	random   rand.PCG
 	masks    []uint64 // scratch: by Match, the positions at which a change makes a difference
 	trim     uint64   // outbox sequence up to which the next batch trims
 	buf      []byte
@@ -70,6 +71,7 @@ func Open(p *Plan, s index.Store) (*Query, error) {
 	q.network = operator.NewNetwork(p.plan, elements, operator.Options{
 		Policy: policies[p.options.OnError], MaxSteps: p.options.maxPathSteps(), CacheBytes: cacheBytes, Analyze: p.options.Analyze,
 	})
+	q.network.Env.Random = rand.New(&q.random) //nolint:gosec // it need not be secret, but repeatable
 	q.masks = make([]uint64, len(p.plan.Matches))
 	if err := q.reload(); err != nil {
 		return nil, err
@@ -101,9 +103,7 @@ func (q *Query) write(change func(b index.Batch) error) error {
 	b := q.store.NewBatch()
 	defer b.Discard()
 	q.network.Batch = b
-	q.meta.Batches++
 	q.network.Env.Now = q.meta.Clock
-	q.network.Env.Random = rand.New(rand.NewPCG(q.meta.Batches, q.meta.Sequence)) //nolint:gosec // the same batch gives the same rows
 	err := guarded(func() error {
 		if err := change(b); err != nil {
 			return err
@@ -140,6 +140,13 @@ func (q *Query) finish(b index.Batch) error {
 	}
 	q.meta.Rows, q.meta.Failed, q.meta.Elements = q.network.Output.Rows, q.network.Failed, q.elements.Count()
 	return q.meta.Write(b)
+}
+
+// chance makes the random numbers that come next those of the next transaction, which are the same whenever it is
+// applied.
+func (q *Query) chance() {
+	q.meta.Transactions++
+	q.random.Seed(q.meta.Transactions, 0)
 }
 
 // tick moves the clock of the query forward to a time at which something happened. It never goes back.

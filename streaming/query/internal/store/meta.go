@@ -20,11 +20,11 @@ type Meta struct {
 	Rows        int64
 	Failed      int64
 	Elements    int64
-	// Clock is the latest time that the query has processed, and Batches how many batches there were, which is where
-	// random numbers come from.
-	Clock   time.Time
-	Batches uint64
-	Sources []Source
+	// Clock is the latest time that the query has processed, and Transactions how many transactions there were, which is
+	// where random numbers come from.
+	Clock        time.Time
+	Transactions uint64
+	Sources      []Source
 	// SealStage, SealMatch and SealCursor are how far sealing has come.
 	SealStage  byte
 	SealMatch  byte
@@ -52,7 +52,7 @@ func ReadMeta(r index.Reader) (*Meta, error) {
 	m := &Meta{
 		Fingerprint: string(in.Bytes()), Phase: byte(in.Uvarint()), Sequence: in.Uvarint(), Trimmed: in.Uvarint(),
 		Rows: in.Varint(), Failed: in.Varint(), Elements: in.Varint(),
-		Clock: time.Unix(in.Varint(), in.Varint()).UTC(), Batches: in.Uvarint(),
+		Clock: time.Unix(in.Varint(), in.Varint()).UTC(), Transactions: in.Uvarint(),
 		SealStage: byte(in.Uvarint()), SealMatch: byte(in.Uvarint()), SealCursor: append([]byte(nil), in.Bytes()...),
 	}
 	for n := in.Uvarint(); n > 0 && in.Err == nil; n-- {
@@ -73,7 +73,7 @@ func (m *Meta) Write(b index.Batch) error {
 	for _, n := range [...]int64{m.Rows, m.Failed, m.Elements, m.Clock.Unix(), int64(m.Clock.Nanosecond())} {
 		buf = binary.AppendVarint(buf, n)
 	}
-	buf = binary.AppendUvarint(buf, m.Batches)
+	buf = binary.AppendUvarint(buf, m.Transactions)
 	buf = binary.AppendUvarint(append(buf, m.SealStage), uint64(m.SealMatch))
 	buf = AppendBytes(buf, m.SealCursor)
 	buf = binary.AppendUvarint(buf, uint64(len(m.Sources)))
