@@ -63,7 +63,7 @@ func (w *way) add(s Step, binds uint64) {
 
 // finish adds steps until everything is bound.
 func (w *way) finish() {
-	for w.ends() || w.join(false) || w.expand() || w.find() || w.join(true) || w.look() {
+	for w.ends() || w.join(w.plan.single(w.node.Input)) || w.expand() || w.find() || w.join(true) || w.look() {
 	}
 }
 
@@ -80,8 +80,8 @@ func (w *way) ends() bool {
 	return false
 }
 
-// join takes the rows that came in as soon as an element that they share with the pattern is bound, or, when nothing
-// leads to one, all of them.
+// join takes the rows that came in as soon as an element that they share with the pattern is bound or, when nothing leads
+// to one or there is no more than one row, all of them.
 func (w *way) join(all bool) bool {
 	if w.joined {
 		return false

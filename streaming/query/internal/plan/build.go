@@ -215,21 +215,37 @@ func (b *builder) unwind(u *ast.Unwind, c *chain) {
 	c.vars = c.vars.with(scope{u.Variable.Text: {slot, item}})
 }
 
-// filter adds a Filter for conditions; parts of AND are conditions of their own.
+// filter adds Filters for a condition: parts of AND are conditions of their own, and those that need nodes of their own
+// are left to the rows that the others let through.
 func (b *builder) filter(where ast.Expr, c *chain, s site) {
 	if where == nil {
 		return
 	}
+	s.predicate = true
+	all := conjuncts(where)
+	b.addFilter(slices.DeleteFunc(slices.Clone(all), b.needsNodes), c, s)
+	for _, e := range all {
+		if b.needsNodes(e) {
+			b.addFilter([]ast.Expr{e}, c, s)
+		}
+	}
+}
+
+func (b *builder) addFilter(conditions []ast.Expr, c *chain, s site) {
 	var list []Condition
 	var reads []int
-	s.predicate = true
-	for _, e := range conjuncts(where) {
+	for _, e := range conditions {
 		x := b.condition(e, c, s)
 		list = append(list, Condition{Expr: e, Eval: x.eval})
 		reads = append(reads, x.reads...)
 	}
-	c.at = b.add(&Filter{Base{Input: c.at}, list}, reads...)
+	if len(list) > 0 {
+		c.at = b.add(&Filter{Base{Input: c.at}, list}, reads...)
+	}
 }
+
+// needsNodes reports whether an expression contains what nodes of their own have to compute.
+func (b *builder) needsNodes(e ast.Expr) bool { return containsSubquery(e) || b.volatile(e) }
 
 // conjuncts takes a condition apart at its ANDs.
 func conjuncts(e ast.Expr) []ast.Expr {

@@ -136,6 +136,7 @@ func (b *builder) comprehension(e *ast.ListComprehension, c *chain, s site) vari
 
 // quantifier adds a quantifier whose condition has subqueries that use its variable: the conditions become a list.
 func (b *builder) quantifier(e *ast.Quantifier, c *chain, s site) variable {
+	s.predicate = true
 	conditions := &ast.ListComprehension{Base: e.Base, Variable: e.Variable, List: e.List, Map: e.Where}
 	b.replaced[conditions] = b.comprehension(conditions, c, s)
 	over := *e

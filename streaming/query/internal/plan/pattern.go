@@ -38,12 +38,14 @@ type draft struct {
 	Condition
 	reads  []int
 	equals []equality
+	site   site
 }
 
 // equality is a condition "property of an element = value", seen from the element.
 type equality struct {
 	slot     int // of the element
 	property string
+	with     ast.Expr
 	value    compiled
 }
 
@@ -304,7 +306,7 @@ func (m *match) condition(e ast.Expr, vars scope) {
 	}
 	s := site{vars: vars, predicate: true}
 	x := m.builder.condition(e, m.chain, s)
-	m.conditions = append(m.conditions, &draft{Condition: Condition{Expr: e, Eval: x.eval}, reads: x.reads, equals: m.equalities(e, s)})
+	m.conditions = append(m.conditions, &draft{Condition: Condition{Expr: e, Eval: x.eval}, reads: x.reads, equals: m.equalities(e, s), site: s})
 }
 
 func slotOf(vars scope, name string) int {
@@ -312,11 +314,6 @@ func slotOf(vars scope, name string) int {
 		return v.slot
 	}
 	return NoSlot
-}
-
-// needsNodes reports whether a condition contains what nodes have to compute.
-func (m *match) needsNodes(e ast.Expr) bool {
-	return containsSubquery(e) || m.volatile(e)
 }
 
 func (m *match) readsPath(e ast.Expr, vars scope) bool {
@@ -352,7 +349,7 @@ func (m *match) equalities(e ast.Expr, s site) (list []equality) {
 		}
 		value := m.compile(c.Operands[1-i], s)
 		if !slices.Contains(value.reads, slot) {
-			list = append(list, equality{slot, p.Name, value})
+			list = append(list, equality{slot, p.Name, c.Operands[1-i], value})
 		}
 	}
 	return list
@@ -360,6 +357,7 @@ func (m *match) equalities(e ast.Expr, s site) (list []equality) {
 
 // finish numbers the positions, adds the Match to the chain, and behind it what could not be part of it.
 func (m *match) finish() {
+	m.shareEqual()
 	all := append(slices.Clone(m.nodes), m.relationships...)
 	if len(all) > maxPositions {
 		m.errs.Report(token.LimitExceeded, m.builder.clause, "the patterns have %d elements, at most %d are supported", len(all), maxPositions)
@@ -373,7 +371,7 @@ func (m *match) finish() {
 	for i, e := range all {
 		e.at = i
 		if e.Shared == NoSlot {
-			m.builder.labels[e.slot] = e.Labels
+			m.builder.labels[e.slot] = append([]ast.LabelExpr{}, e.Labels...)
 		}
 	}
 	for _, e := range all {
