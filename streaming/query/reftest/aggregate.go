@@ -12,7 +12,10 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 )
 
-var errInput = errors.New("the aggregation does not take this value")
+var (
+	errInput    = errors.New("the aggregation does not take this value")
+	errOverflow = errors.New("the sum is no integer")
+)
 
 // fit says what is wrong with what a row gives to an aggregation.
 func fit(c *ast.Call, x input) error {
@@ -37,9 +40,9 @@ func toFloat(v graph.Value) float64 {
 }
 
 // aggregate computes an aggregation from all its inputs. Sums are exact before they are rounded.
-func (r *Reference) aggregate(c *ast.Call, g *group) graph.Value {
+func (r *Reference) aggregate(c *ast.Call, g *group) (graph.Value, error) {
 	if c.Star {
-		return graph.Int(g.rows)
+		return graph.Int(g.rows), nil
 	}
 	inputs := slices.Clone(g.inputs[c])
 	name := strings.ToLower(c.Name)
@@ -51,7 +54,7 @@ func (r *Reference) aggregate(c *ast.Call, g *group) graph.Value {
 		if c.Distinct {
 			list = r.firstOfEach(list)
 		}
-		return r.list(list)
+		return r.list(list), nil
 	}
 	slices.SortStableFunc(inputs, func(a, b input) int {
 		return cmp.Or(graph.Compare(a.Value, b.Value), cmp.Compare(form(a.Value), form(b.Value)))
@@ -62,33 +65,35 @@ func (r *Reference) aggregate(c *ast.Call, g *group) graph.Value {
 	n := len(inputs)
 	switch name {
 	case "count":
-		return graph.Int(int64(n))
+		return graph.Int(int64(n)), nil
 	case "sum":
 		return sumOf(inputs)
+	case "avg":
+		if n > 0 {
+			return graph.Float(total(inputs) / float64(n)), nil
+		}
 	case "stdev", "stdevp":
-		return deviation(inputs, name == "stdevp")
+		return deviation(inputs, name == "stdevp"), nil
 	}
 	if n == 0 {
-		return graph.Null
+		return graph.Null, nil
 	}
 	switch name {
 	case "min":
-		return inputs[0].Value
+		return inputs[0].Value, nil
 	case "max": // of those that are equivalent the one of the smallest form
 		i := slices.IndexFunc(inputs, func(x input) bool { return graph.Compare(x.Value, inputs[n-1].Value) == 0 })
-		return inputs[i].Value
-	case "avg":
-		return graph.Float(toFloat(sumOf(inputs)) / float64(n))
+		return inputs[i].Value, nil
 	case "percentiledisc":
-		return inputs[max(int(math.Ceil(share(inputs)*float64(n)))-1, 0)].Value
+		return inputs[max(int(math.Ceil(share(inputs)*float64(n)))-1, 0)].Value, nil
 	case "percentilecont":
 		at := share(inputs) * float64(n-1)
 		low, part := math.Modf(at)
 		v := toFloat(inputs[int(low)].Value)
 		if part > 0 {
-			v += part * (toFloat(inputs[int(low)+1].Value) - v)
+			v = v*(1-part) + toFloat(inputs[int(low)+1].Value)*part
 		}
-		return graph.Float(v)
+		return graph.Float(v), nil
 	}
 	panic("reftest: no aggregation " + c.Name)
 }
@@ -106,7 +111,13 @@ func share(inputs []input) float64 {
 func exact(inputs []input, f func(*big.Rat) *big.Rat) *big.Rat {
 	sum := new(big.Rat)
 	for _, x := range inputs {
-		sum.Add(sum, f(new(big.Rat).SetFloat64(toFloat(x.Value))))
+		number := new(big.Rat)
+		if x.Value.Kind() == graph.KindInt {
+			number.SetInt64(x.Value.AsInt())
+		} else {
+			number.SetFloat64(x.Value.AsFloat())
+		}
+		sum.Add(sum, f(number))
 	}
 	return sum
 }
@@ -115,12 +126,34 @@ func itself(x *big.Rat) *big.Rat { return x }
 
 func square(x *big.Rat) *big.Rat { return new(big.Rat).Mul(x, x) }
 
-func sumOf(inputs []input) graph.Value {
-	sum, _ := exact(inputs, itself).Float64()
-	if slices.ContainsFunc(inputs, func(x input) bool { return x.Value.Kind() == graph.KindFloat }) {
-		return graph.Float(sum)
+// total is the sum as a float, rounded once.
+func total(inputs []input) float64 {
+	if special, ok := notFinite(inputs); ok {
+		return special
 	}
-	return graph.Int(int64(sum))
+	sum, _ := exact(inputs, itself).Float64()
+	return sum
+}
+
+// notFinite returns the sum of the numbers that are not finite, if there are any.
+func notFinite(inputs []input) (sum float64, ok bool) {
+	for _, x := range inputs {
+		if f := toFloat(x.Value); math.IsInf(f, 0) || math.IsNaN(f) {
+			sum, ok = sum+f, true
+		}
+	}
+	return sum, ok
+}
+
+func sumOf(inputs []input) (graph.Value, error) {
+	if slices.ContainsFunc(inputs, func(x input) bool { return x.Value.Kind() == graph.KindFloat }) {
+		return graph.Float(total(inputs)), nil
+	}
+	sum := exact(inputs, itself).Num()
+	if !sum.IsInt64() {
+		return graph.Null, errOverflow
+	}
+	return graph.Int(sum.Int64()), nil
 }
 
 // deviation is sqrt((squares - sum²/n) / (n - 1)).
@@ -128,6 +161,9 @@ func deviation(inputs []input, population bool) graph.Value {
 	n, degrees := int64(len(inputs)), int64(len(inputs)-1)
 	if population {
 		degrees = n
+	}
+	if _, ok := notFinite(inputs); ok {
+		return graph.Float(math.NaN())
 	}
 	if degrees <= 0 {
 		return graph.Float(0)

@@ -2,6 +2,7 @@ package reftest
 
 import (
 	"fmt"
+	"strings"
 
 	"pgregory.net/rapid"
 )
@@ -10,7 +11,24 @@ import (
 func (g *generator) column(s *scope, depth int) column {
 	c := column{variable: variable{name: g.name("c")}}
 	elements := s.kinds(node, relationship)
-	switch rapid.IntRange(0, 11).Draw(g.T, "column") {
+	switch rapid.IntRange(0, 13).Draw(g.T, "column") {
+	case 12:
+		if nodes := s.kinds(node); len(nodes) > 0 {
+			n := pick(g.T, nodes...).name
+			c.kind, c.text = list, g.pick("labels("+n+")", "["+n+", "+n+"]", "keys("+n+" {.x, .y})")
+			if strings.HasPrefix(c.text, "[") {
+				c.item = node
+			}
+			break
+		}
+		fallthrough
+	case 13:
+		if lists := s.of(func(v variable) bool { return v.isList() && v.item == node }); len(lists) > 0 && depth > 0 {
+			l := pick(g.T, lists...)
+			c.kind, c.text = l.kind, fmt.Sprintf("[i IN %s WHERE i IS NOT NULL AND %s (i)-[:T]->() | COUNT { (i)--(:A) }]", l.name, g.pick("", "NOT"))
+			break
+		}
+		fallthrough
 	case 0:
 		c.kind, c.text = truth, g.condition(s, depth-1)
 	case 1:
@@ -72,7 +90,14 @@ func (g *generator) scalar(s *scope, depth int) string {
 		}
 		return g.property(s)
 	}
-	switch rapid.IntRange(0, 10).Draw(g.T, "scalar") {
+	switch rapid.IntRange(0, 12).Draw(g.T, "scalar") {
+	case 11:
+		return fmt.Sprintf("CASE %s WHEN 1 THEN %s WHEN %s THEN 'same' END", g.property(s), g.scalar(s, 0), g.property(s))
+	case 12:
+		if elements := s.kinds(node, relationship); len(elements) > 0 {
+			return pick(g.T, elements...).name + "['" + g.pick("x", "y") + "']"
+		}
+		return g.property(s)
 	case 5:
 		return g.number(s, depth-1)
 	case 6:
@@ -131,7 +156,11 @@ func (g *generator) number(s *scope, depth int) string {
 // subquery draws what stands in EXISTS { } and COUNT { }.
 func (g *generator) subquery(s *scope, depth int) string {
 	inner := s.inner()
-	switch rapid.IntRange(0, 5).Draw(g.T, "subquery") {
+	switch rapid.IntRange(0, 6).Draw(g.T, "subquery") {
+	case 6:
+		other := s.inner()
+		return g.match(inner, false, 0) + " RETURN " + g.scalar(inner, 0) + " AS c UNION" + g.pick(" ", " ALL ") +
+			g.match(other, false, 0) + " RETURN " + g.scalar(other, 0) + " AS c"
 	case 4:
 		return g.match(inner, false, depth) + " " + g.projection("WITH", inner, 0) + " " + g.projection("RETURN", inner, 0)
 	case 5:
@@ -213,6 +242,10 @@ func (g *generator) quantifier(l variable, s *scope, depth int) string {
 		return fmt.Sprintf("%s(i IN %s WHERE (i)-->(:A))", word, l.name)
 	case l.item == node || l.item == relationship:
 		return fmt.Sprintf("%s(i IN %s WHERE i.x %s)", word, l.name, g.pick("> 1", "IS NULL", "= 1", "= "+g.property(s)))
+	}
+	if l.kind == list && g.once(3) {
+		g.usesOrder = true
+		return l.name + g.pick(" = [1, 2]", " = [1]", " < [2]", "[0] = 1", " <> []")
 	}
 	return fmt.Sprintf("%s(i IN %s WHERE i %s)", word, l.name, g.pick("> 1", "IS NULL", "= 1", "= "+g.property(s)))
 }

@@ -91,14 +91,17 @@ func containsComputed(e ast.Expr) bool {
 func (r *Reference) value(e ast.Expr, in row) (graph.Value, error) { return r.valueIn(e, in, nil) }
 
 // valueIn evaluates an expression in which aggregate, when there is one, knows the aggregations.
-func (r *Reference) valueIn(e ast.Expr, in row, aggregate func(*ast.Call) graph.Value) (graph.Value, error) {
+func (r *Reference) valueIn(e ast.Expr, in row, aggregate func(*ast.Call) (graph.Value, error)) (graph.Value, error) {
 	x := r.prepare(e)
 	computed := make([]graph.Value, len(x.order))
 	for i, part := range x.order {
 		var err error
 		if eval.IsAggregate(part) {
-			computed[i] = aggregate(part.(*ast.Call))
-		} else if computed[i], err = r.compute(part, in); err != nil {
+			computed[i], err = aggregate(part.(*ast.Call))
+		} else {
+			computed[i], err = r.compute(part, in)
+		}
+		if err != nil {
 			return graph.Null, err
 		}
 	}

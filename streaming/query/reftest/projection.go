@@ -67,7 +67,7 @@ func shown(in row, columns []string, outer row) map[string]graph.Value {
 }
 
 // items computes the columns of in and adds them to out.
-func (r *Reference) items(items []*ast.Item, in, out row, aggregate func(*ast.Call) graph.Value) (row, error) {
+func (r *Reference) items(items []*ast.Item, in, out row, aggregate func(*ast.Call) (graph.Value, error)) (row, error) {
 	out.vars = maps.Clone(out.vars)
 	for _, item := range items {
 		v, err := r.valueIn(item.Expr, in, aggregate)
@@ -179,7 +179,7 @@ func (r *Reference) group(items []*ast.Item, rows []row, outer row) []row {
 	}
 	var result []row
 	for _, g := range groups {
-		aggregate := func(c *ast.Call) graph.Value { return r.aggregate(c, g) }
+		aggregate := func(c *ast.Call) (graph.Value, error) { return r.aggregate(c, g) }
 		if out, err := r.items(items, g.row, row{vars: outer.vars}, aggregate); err == nil {
 			result = append(result, out)
 		}

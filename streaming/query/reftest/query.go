@@ -79,6 +79,7 @@ type generator struct {
 	*rapid.T
 	names     int
 	usesOrder bool
+	clause    []string // relationships of the MATCH clause at hand, which all differ
 }
 
 func (g *generator) once(n int) bool { return once(g.T, n) }
@@ -149,6 +150,7 @@ func (g *generator) match(s *scope, optional bool, depth int) string {
 	if len(s.vars) > 4 {
 		hops = 1
 	}
+	g.clause = nil
 	text := word + g.path(s, hops, true)
 	if g.once(5) {
 		text += ", " + g.path(s, 1, true)
@@ -221,15 +223,24 @@ func (g *generator) relationship(s *scope, names bool) string {
 	}
 	if names && g.once(2) {
 		name = v.name
+		g.clause = append(g.clause, name)
 		s.vars = append(s.vars, v)
-	} else if bound := s.kinds(relationship); names && length == "" && len(bound) > 0 && g.once(12) {
+	} else if bound := g.rebound(s, v); names && len(bound) > 0 && g.once(8) {
 		name = pick(g.T, bound...).name
+		g.clause = append(g.clause, name)
 	}
 	types := g.labels("T", "U")
 	if length != "" && strings.HasPrefix(types, ":%") {
 		types = "" // %* reads like modulo to people
 	}
 	return "[" + name + types + length + g.inside(s, name) + "]"
+}
+
+// rebound returns what may stand for a relationship, or a list of them, once more. It was bound by an earlier clause.
+func (g *generator) rebound(s *scope, v variable) []variable {
+	return s.of(func(bound variable) bool {
+		return bound.kind == v.kind && bound.item == v.item && !slices.Contains(g.clause, bound.name)
+	})
 }
 
 func (g *generator) unwind(s *scope, depth int) string {
@@ -243,6 +254,9 @@ func (g *generator) unwind(s *scope, depth int) string {
 		source, v.kind = l.name, l.item
 	} else if paths := s.kinds(path); len(paths) > 0 && g.once(2) {
 		source, v.kind = "nodes("+pick(g.T, paths...).name+")", node
+		if g.once(3) {
+			source, v.kind = strings.Replace(source, "nodes", "relationships", 1), relationship
+		}
 	} else if g.once(3) {
 		source = "[" + g.scalar(s, depth) + ", " + g.scalar(s, 0) + "]"
 	}
@@ -260,6 +274,11 @@ type column struct {
 func (g *generator) projection(word string, s *scope, depth int) string {
 	if word == "RETURN" && s.outer == 0 && len(s.vars) > 0 && len(s.of(variable.isList)) == 0 && g.once(10) {
 		return word + g.pick(" ", " DISTINCT ") + "*"
+	}
+	if word == "WITH" && s.outer == 0 && len(s.vars) > 0 && g.once(8) {
+		c := g.column(s, depth)
+		s.vars = append(s.vars, c.variable)
+		return word + " *, " + c.text + " AS " + c.name
 	}
 	aggregated := g.once(3)
 	var columns []column
@@ -286,7 +305,7 @@ func (g *generator) projection(word string, s *scope, depth int) string {
 	ordered := s.ordered && !distinct && !aggregated
 	if g.once(3) {
 		var order string
-		order, ordered = g.order(s, columns, hasBag, distinct || aggregated)
+		order, ordered = g.order(s, columns, hasBag, aggregated, distinct || aggregated)
 		text += order
 	}
 	if g.once(5) && !(hasBag && word == "WITH") {
@@ -304,7 +323,7 @@ func (g *generator) projection(word string, s *scope, depth int) string {
 }
 
 // order draws ORDER BY, mostly one that says everything about the order of rows.
-func (g *generator) order(s *scope, columns []column, hasBag, closed bool) (text string, total bool) {
+func (g *generator) order(s *scope, columns []column, hasBag, aggregated, closed bool) (text string, total bool) {
 	var keys []string
 	if !closed && g.once(3) {
 		keys = append(keys, g.scalar(s, 0)+g.pick("", " DESC"))
@@ -313,7 +332,11 @@ func (g *generator) order(s *scope, columns []column, hasBag, closed bool) (text
 	var names []string
 	for _, c := range columns {
 		if c.kind != bag {
-			names = append(names, c.name+g.pick("", " DESC", " ASC"))
+			key := c.name
+			if aggregated && c.text != c.name && g.once(3) {
+				key = c.text // the column is meant
+			}
+			names = append(names, key+g.pick("", " DESC", " ASC"))
 		}
 	}
 	if total {
@@ -373,6 +396,9 @@ func (g *generator) aggregation(s *scope, depth int) column {
 		c.text = "count(" + distinct + g.element(s) + ")"
 	case 2:
 		c.text = "sum(" + distinct + g.scalar(s, depth-1) + ")"
+		if g.once(8) {
+			c.text = "sum(9223372036854775807 - " + g.number(s, 0) + ")" // which overflows with the second row
+		}
 	case 3:
 		c.text = "avg(" + distinct + g.number(s, depth-1) + ")"
 	case 4:
