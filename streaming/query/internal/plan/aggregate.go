@@ -29,8 +29,8 @@ func (b *builder) group(items []*ast.Item, c *chain) ([]column, site) {
 	n := &Aggregate{Keys: b.scopeKey(c), Seed: -1, Order: NoSlot}
 	var reads []int
 	visible := c.outer.with(nil)
-	for name := range c.vars {
-		if _, ok := c.outer[name]; !ok {
+	for name, v := range c.vars {
+		if outer, ok := c.outer[name]; !ok || outer != v {
 			visible[name] = variable{slot: grouped}
 		}
 	}
