@@ -34,7 +34,7 @@ type Match struct {
 	deferred bool // conditions on single relationships wait for the row that came in
 	steps    int  // how many relationships variable-length patterns have followed
 
-	memory   memory
+	rows     remembered
 	incoming Identified
 	key      result.RowKey // of the match at hand
 	keyed    bool
@@ -52,7 +52,7 @@ func newMatch(b base, p *plan.Plan, m *plan.Match, elements *store.Elements) *Ma
 			o.deferred = o.deferred || isDeferred(&c)
 		}
 	}
-	o.memory = newMemory(m)
+	o.rows = newRemembered(m)
 	return o
 }
 
@@ -91,14 +91,14 @@ func (m *Match) Row(row Identified, weight int) error {
 	if m.plan.Root { // it comes before any element
 		return nil
 	}
-	if ok, err := m.memory.change(m, row, weight); !ok {
+	if ok, err := m.rows.change(m, row, weight); !ok {
 		return err
 	}
-	m.memory.saveShared(m)
+	m.rows.saveShared(m)
 	m.start(weight)
 	m.anchor, m.pivot, m.incoming = &m.plan.Incoming, "", row
 	err := m.begin()
-	m.memory.putBackShared(m) // for others that take the same row
+	m.rows.putBackShared(m) // for others that take the same row
 	return err
 }
 

@@ -9,9 +9,9 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// memory is the rows that came into a Match, each stored once for every set of shared positions that an anchor's way
+// remembered is the rows that came into a Match, each stored once for every set of shared positions that an anchor's way
 // has bound when it comes to the rows.
-type memory struct {
+type remembered struct {
 	keep    []int   // slots
 	shared  []int   // positions
 	sets    [][]int // of shared positions
@@ -23,8 +23,8 @@ type memory struct {
 	record  []byte
 }
 
-func newMemory(m *plan.Match) memory {
-	r := memory{keep: m.Keep, setOf: make([]int, len(m.Anchors))}
+func newRemembered(m *plan.Match) remembered {
+	r := remembered{keep: m.Keep, setOf: make([]int, len(m.Anchors))}
 	for i := range m.Positions {
 		if m.Positions[i].Shared >= 0 {
 			r.shared = append(r.shared, i)
@@ -40,7 +40,7 @@ func newMemory(m *plan.Match) memory {
 	return r
 }
 
-func (r *memory) set(positions []int) int {
+func (r *remembered) set(positions []int) int {
 	for i, s := range r.sets {
 		if slices.Equal(s, positions) {
 			return i
@@ -51,7 +51,7 @@ func (r *memory) set(positions []int) int {
 }
 
 // appendIDs appends what identifies the elements at positions, whose slots hold them.
-func (r *memory) appendIDs(m *Match, dst []byte, positions []int) []byte {
+func (r *remembered) appendIDs(m *Match, dst []byte, positions []int) []byte {
 	for _, at := range positions {
 		dst = graph.AppendKey(dst, m.env.Slots[m.plan.Positions[at].Shared])
 	}
@@ -60,7 +60,7 @@ func (r *memory) appendIDs(m *Match, dst []byte, positions []int) []byte {
 
 // change remembers or forgets the row that came in. A row that has no element at a shared position has no match, now or
 // later.
-func (r *memory) change(m *Match, row Identified, weight int) (ok bool, err error) {
+func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err error) {
 	for _, at := range r.shared {
 		if !mayHold(&m.plan.Positions[at], m.env.Slots[m.plan.Positions[at].Shared]) {
 			return false, nil
@@ -95,14 +95,14 @@ func mayHold(p *plan.Position, v graph.Value) bool {
 	return v.Kind() == graph.KindNode
 }
 
-func (r *memory) saveShared(m *Match) {
+func (r *remembered) saveShared(m *Match) {
 	r.saved = r.saved[:0]
 	for _, at := range r.shared {
 		r.saved = append(r.saved, m.env.Slots[m.plan.Positions[at].Shared])
 	}
 }
 
-func (r *memory) putBackShared(m *Match) {
+func (r *remembered) putBackShared(m *Match) {
 	for i, at := range r.shared {
 		m.env.Slots[m.plan.Positions[at].Shared] = r.saved[i]
 	}
@@ -113,7 +113,7 @@ const joinRows = 256
 
 // join goes on with each remembered row that has what is bound at the shared positions.
 func (m *Match) join(n int, s *plan.Step) error {
-	r := &m.memory
+	r := &m.rows
 	prefix := r.appendIDs(m, store.RowPrefix(nil, m.id, r.setOf[m.anchor.Position]), s.Shared)
 	r.joining = r.joining[:0]
 	for _, at := range s.Shared {
@@ -153,7 +153,7 @@ func (m *Match) join(n int, s *plan.Step) error {
 }
 
 func (m *Match) joinRow(n int, s *plan.Step, key result.RowKey, record []byte) error {
-	r := &m.memory
+	r := &m.rows
 	before := m.bound
 	defer func() { m.bound = before }()
 	if _, err := m.ctx.loadSlots(r.keep, record); err != nil {
