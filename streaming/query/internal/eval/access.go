@@ -10,7 +10,7 @@ import (
 )
 
 func (c *Compiler) index(e *ast.Index) Func {
-	subject, index := c.Compile(e.Subject), c.Compile(e.Index)
+	subject, index := c.compile(e.Subject), c.compile(e.Index)
 	return func(env *Env) (graph.Value, error) {
 		v, err := subject(env)
 		if err != nil {
@@ -59,13 +59,13 @@ func elementAt(v, i graph.Value) (graph.Value, error) {
 }
 
 func (c *Compiler) slice(e *ast.Slice) Func {
-	subject := c.Compile(e.Subject)
+	subject := c.compile(e.Subject)
 	var from, to Func
 	if e.From != nil {
-		from = c.Compile(e.From)
+		from = c.compile(e.From)
 	}
 	if e.To != nil {
-		to = c.Compile(e.To)
+		to = c.compile(e.To)
 	}
 	return func(env *Env) (graph.Value, error) {
 		list, ok, err := items(subject, "a slice", env)
@@ -110,15 +110,15 @@ func bound(f Func, env *Env, absent, n int) (at int, ok bool, err error) {
 func (c *Compiler) caseOf(e *ast.Case) Func {
 	var subject Func
 	if e.Subject != nil {
-		subject = c.Compile(e.Subject)
+		subject = c.compile(e.Subject)
 	}
 	conditions, values := make([]Func, len(e.Whens)), make([]Func, len(e.Whens))
 	for i, w := range e.Whens {
-		conditions[i], values[i] = c.Compile(w.Condition), c.Compile(w.Then)
+		conditions[i], values[i] = c.compile(w.Condition), c.compile(w.Then)
 	}
 	otherwise := constant(graph.Null)
 	if e.Else != nil {
-		otherwise = c.Compile(e.Else)
+		otherwise = c.compile(e.Else)
 	}
 	return func(env *Env) (graph.Value, error) {
 		var compared graph.Value
@@ -150,11 +150,11 @@ func (c *Compiler) caseOf(e *ast.Case) Func {
 
 // mapProjection is subject {.name, .*, key: value}. What comes later replaces what has the same key.
 func (c *Compiler) mapProjection(e *ast.MapProjection) Func {
-	subject := c.Compile(e.Subject)
+	subject := c.compile(e.Subject)
 	values := make([]Func, len(e.Items))
 	for i, item := range e.Items {
 		if item.Value != nil {
-			values[i] = c.Compile(item.Value)
+			values[i] = c.compile(item.Value)
 		}
 	}
 	return func(env *Env) (graph.Value, error) {

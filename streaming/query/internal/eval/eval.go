@@ -26,6 +26,7 @@ type Env struct {
 	// Random is where rand and randomUUID take their numbers from; nil: they fail.
 	Random *rand.Rand
 
+	spent   int    // by the expression at hand, see spend
 	sites   []site // one per property access in the text
 	regexps map[string]*regexp.Regexp
 }
@@ -56,10 +57,23 @@ type Compiler struct {
 
 	sites  int
 	locals []local // innermost last
+	spends bool    // the expression can make more than it is given
 }
 
 // Compile compiles e. Problems are added to Errs, and what is returned must then not be called.
 func (c *Compiler) Compile(e ast.Expr) Func {
+	c.spends = false
+	f := c.compile(e)
+	if !c.spends {
+		return f
+	}
+	return func(env *Env) (graph.Value, error) {
+		env.spent = 0
+		return f(env)
+	}
+}
+
+func (c *Compiler) compile(e ast.Expr) Func {
 	if c.Replace != nil {
 		if slot, ok := c.Replace(e); ok {
 			return Slot(slot)
@@ -91,7 +105,7 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 	case *ast.Comparison:
 		return c.comparison(e)
 	case *ast.NullTest:
-		operand, not := c.Compile(e.Operand), e.Not
+		operand, not := c.compile(e.Operand), e.Not
 		return func(env *Env) (graph.Value, error) {
 			v, err := operand(env)
 			return graph.Bool(v.IsNull() != not), err
@@ -140,7 +154,7 @@ func Slot(slot int) Func {
 func (c *Compiler) property(e *ast.Property) Func {
 	name, at := e.Name, c.sites
 	c.sites++
-	subject := c.Compile(e.Subject)
+	subject := c.compile(e.Subject)
 	if v, ok := e.Subject.(*ast.Variable); ok && !c.replaced(v) {
 		if slot, ok := c.resolve(v.Name); ok { // the usual case, without a call
 			return func(env *Env) (graph.Value, error) { return env.property(&env.Slots[slot], name, at) }
@@ -182,7 +196,7 @@ func (env *Env) property(v *graph.Value, name string, at int) (graph.Value, erro
 }
 
 func (c *Compiler) labelTest(e *ast.LabelTest) Func {
-	subject, labels := c.Compile(e.Subject), e.Labels
+	subject, labels := c.compile(e.Subject), e.Labels
 	return func(env *Env) (graph.Value, error) {
 		v, err := subject(env)
 		switch {
@@ -221,7 +235,7 @@ func HasLabels(labels []string, want ast.LabelExpr) bool {
 func (c *Compiler) list(e *ast.ListLiteral) Func {
 	items := make([]Func, len(e.Items))
 	for i, item := range e.Items {
-		items[i] = c.Compile(item)
+		items[i] = c.compile(item)
 	}
 	return c.fold(e, func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)
@@ -233,7 +247,7 @@ func (c *Compiler) mapLiteral(e *ast.MapLiteral) Func {
 	keys, order := MapKeys(e, c.Errs)
 	items := make([]Func, len(order))
 	for i, from := range order {
-		items[i] = c.Compile(e.Values[from])
+		items[i] = c.compile(e.Values[from])
 	}
 	return c.fold(e, func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)

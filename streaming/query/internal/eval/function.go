@@ -64,7 +64,7 @@ func (c *Compiler) call(e *ast.Call) Func {
 	name := strings.ToLower(e.Name)
 	args := make([]Func, len(e.Args))
 	for i, a := range e.Args {
-		args[i] = c.Compile(a)
+		args[i] = c.compile(a)
 	}
 	f, ok := functions[name]
 	switch {
@@ -85,6 +85,7 @@ func (c *Compiler) call(e *ast.Call) Func {
 // applied returns the call. Patterns that are constant are compiled once.
 func (c *Compiler) applied(name string, f function, args []Func, e *ast.Call) Func {
 	call, nulls := f.call, f.nulls
+	c.spends = true
 	apply := func(env *Env, values []graph.Value) (graph.Value, error) {
 		for i, arg := range args {
 			v, err := arg(env)
@@ -93,7 +94,11 @@ func (c *Compiler) applied(name string, f function, args []Func, e *ast.Call) Fu
 			}
 			values[i] = v
 		}
-		return call(env, values)
+		v, err := call(env, values)
+		if err == nil {
+			err = env.made(v)
+		}
+		return v, err
 	}
 	if name == "coalesce" { // what comes behind the first value is not evaluated
 		return coalesce(args)

@@ -14,6 +14,7 @@ type local struct {
 // with compiles something in which name is a variable of its own, and returns its slot. Values are written there while
 // the expression is evaluated; nothing outside of it reads them.
 func (c *Compiler) with(name string, compile func()) (slot int) {
+	c.spends = true
 	slot = c.Alloc()
 	c.locals = append(c.locals, local{name, slot})
 	compile()
@@ -40,18 +41,21 @@ func items(f Func, what string, env *Env) (list []graph.Value, ok bool, err erro
 	case v.Kind() != graph.KindList:
 		return nil, false, wrongType(what+" wants a list", v)
 	}
+	if err := env.made(v); err != nil {
+		return nil, false, err
+	}
 	return v.AsList(), true, nil
 }
 
 func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
-	list := c.Compile(e.List)
+	list := c.compile(e.List)
 	var where, mapped Func
 	slot := c.with(e.Variable.Text, func() {
 		if e.Where != nil {
-			where = c.Compile(e.Where)
+			where = c.compile(e.Where)
 		}
 		if e.Map != nil {
-			mapped = c.Compile(e.Map)
+			mapped = c.compile(e.Map)
 		}
 	})
 	return func(env *Env) (graph.Value, error) {
@@ -83,11 +87,11 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 }
 
 func (c *Compiler) quantifier(e *ast.Quantifier) Func {
-	list := c.Compile(e.List)
+	list := c.compile(e.List)
 	var where Func
 	slot := c.with(e.Variable.Text, func() {
 		if e.Where != nil {
-			where = c.Compile(e.Where)
+			where = c.compile(e.Where)
 		}
 	})
 	if where == nil {
@@ -146,11 +150,11 @@ func decided(decides, value, unknown bool) graph.Value {
 }
 
 func (c *Compiler) reduce(e *ast.Reduce) Func {
-	start, list := c.Compile(e.Init), c.Compile(e.List)
+	start, list := c.compile(e.Init), c.compile(e.List)
 	var body Func
 	var item int
 	total := c.with(e.Accumulator.Text, func() {
-		item = c.with(e.Variable.Text, func() { body = c.Compile(e.Body) })
+		item = c.with(e.Variable.Text, func() { body = c.compile(e.Body) })
 	})
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, "reduce", env)

@@ -44,7 +44,7 @@ func article(k graph.Kind) string {
 }
 
 func (c *Compiler) unary(e *ast.Unary) Func {
-	operand := c.Compile(e.Operand)
+	operand := c.compile(e.Operand)
 	switch e.Op {
 	case "NOT":
 		return func(env *Env) (graph.Value, error) {
@@ -77,7 +77,7 @@ func (c *Compiler) unary(e *ast.Unary) Func {
 }
 
 func (c *Compiler) binary(e *ast.Binary) Func {
-	left, right := c.Compile(e.Left), c.Compile(e.Right)
+	left, right := c.compile(e.Left), c.compile(e.Right)
 	switch e.Op {
 	case "AND":
 		return connective(left, right, false)
@@ -95,6 +95,24 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 				return graph.Null, err
 			}
 			return env.matches(s, pattern)
+		}
+	}
+	if e.Op == "+" { // the one operator that makes larger values of smaller ones
+		c.spends = true
+		return func(env *Env) (graph.Value, error) {
+			a, err := left(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			b, err := right(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			v, err := add(a, b)
+			if err == nil {
+				err = env.made(v)
+			}
+			return v, err
 		}
 	}
 	op := operators[e.Op]
@@ -115,7 +133,7 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 }
 
 var operators = map[string]func(a, b graph.Value) (graph.Value, error){
-	"XOR": xor, "+": add, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power, "IN": in,
+	"XOR": xor, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power, "IN": in,
 	"STARTS WITH": onStrings(strings.HasPrefix), "ENDS WITH": onStrings(strings.HasSuffix), "CONTAINS": onStrings(strings.Contains),
 }
 
@@ -194,7 +212,7 @@ func onStrings(test func(s, part string) bool) func(a, b graph.Value) (graph.Val
 func (c *Compiler) comparison(e *ast.Comparison) Func {
 	operands := make([]Func, len(e.Operands))
 	for i, operand := range e.Operands {
-		operands[i] = c.Compile(operand)
+		operands[i] = c.compile(operand)
 	}
 	chain := compare(e.Ops[0], operands[0], operands[1])
 	for i, op := range e.Ops[1:] {
