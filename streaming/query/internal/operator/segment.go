@@ -287,16 +287,8 @@ func (m *Match) endsOfSegment(n int, s *plan.Step) error {
 		return m.orient(n, s, seg.nodes[0], seg.nodes[len(seg.nodes)-1])
 	}
 	p := &m.plan.Positions[s.Relationship]
-	if len(seg.relationships) == 0 { // both ends are one node, which must be known
-		for _, at := range [...]int{p.Left, p.Right} {
-			if m.isBound(at) {
-				seg.nodes = append(seg.nodes[:0], m.ids[at])
-				err := m.orient(n, s, m.ids[at], m.ids[at])
-				seg.nodes = seg.nodes[:0]
-				return err
-			}
-		}
-		return nil
+	if len(seg.relationships) == 0 {
+		return m.endsOfNothing(n, s)
 	}
 	first, err := m.elements.Get(m.ctx.Batch, seg.relationships[0])
 	if err != nil || first == nil {
@@ -307,6 +299,37 @@ func (m *Match) endsOfSegment(n int, s *plan.Step) error {
 	}
 	if p.Undirected && first.Start != first.End {
 		return m.chain(n, s, first.End)
+	}
+	return nil
+}
+
+// endsOfNothing binds both ends of an empty list of relationships to the same node: to the one that is bound, or to each
+// node of the graph in turn.
+func (m *Match) endsOfNothing(n int, s *plan.Step) error {
+	p, seg := &m.plan.Positions[s.Relationship], &m.segments[s.Relationship]
+	var ids []graph.ElementID
+	switch {
+	case m.isBound(p.Left):
+		ids = append(ids, m.ids[p.Left])
+	case m.isBound(p.Right):
+		ids = append(ids, m.ids[p.Right])
+	default:
+		err := m.elements.Scan(m.ctx.Batch, "", func(e *store.Element) (bool, error) {
+			if !e.IsRelationship() && e.May(m.plan.Number, p.Left) {
+				ids = append(ids, e.ID)
+			}
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	defer func() { seg.nodes = seg.nodes[:0] }()
+	for _, id := range ids {
+		seg.nodes = append(seg.nodes[:0], id)
+		if err := m.orient(n, s, id, id); err != nil {
+			return err
+		}
 	}
 	return nil
 }
