@@ -221,6 +221,9 @@ func (m *Match) takeList(at int, v graph.Value) (ok bool, err error) {
 		}
 		seg.relationships = append(seg.relationships, id)
 	}
+	if p.Reversed {
+		slices.Reverse(seg.relationships)
+	}
 	m.bound |= 1 << at
 	m.ids[at] = ""
 	return m.showSegment(at)

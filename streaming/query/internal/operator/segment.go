@@ -212,10 +212,10 @@ func (m *Match) bindSegment(at int) (ok bool, err error) {
 	return m.showSegment(at)
 }
 
-// showSegment puts the list of relationships in the position's slot.
+// showSegment puts the list of relationships in the position's slot, in the order in which the pattern was written.
 func (m *Match) showSegment(at int) (ok bool, err error) {
-	slot := m.plan.Positions[at].Slot
-	if slot < 0 {
+	p := &m.plan.Positions[at]
+	if p.Slot < 0 {
 		return true, nil
 	}
 	list := make([]graph.Value, len(m.segments[at].relationships))
@@ -226,7 +226,10 @@ func (m *Match) showSegment(at int) (ok bool, err error) {
 		}
 		list[i] = graph.ElementOf(&e.Element)
 	}
-	m.env.Slots[slot] = graph.List(list)
+	if p.Reversed {
+		slices.Reverse(list)
+	}
+	m.env.Slots[p.Slot] = graph.List(list)
 	return true, nil
 }
 
