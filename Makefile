@@ -10,7 +10,7 @@ WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/... ./cmd/internal/node/... ./cmd/internal/version/...
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tctl demo dev test race lint generate bench fuzz clean
+.PHONY: help setup build tctl demo dev test race lint generate bench soak fuzz clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,8 +49,13 @@ lint: ## check formatting, correctness and determinism of workflows
 generate: ## write generated files anew
 	@go generate ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/...
 
-bench: setup build ## measure source, query and delivery beside pg_recvlogical
+bench: setup build ## measure the pipeline beside pg_recvlogical and COPY, then the query engine
 	@PERDURE_BIN_DIR=$(CURDIR)/bin go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/internal/e2e
+	@go test -run '^$$' -bench . -benchmem -timeout 60m ./streaming/query
+
+SOAK ?= 1h
+soak: ## hold random queries on random changes against the reference evaluator, for SOAK=1h
+	@PERDURE_SOAK=$(SOAK) go test -count=1 -run Random -timeout 0 -v ./streaming/query
 
 fuzz: ## fuzz the decoders, 30 s each
 	@for p in $$(go list ./streaming/...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \

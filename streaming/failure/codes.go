@@ -67,6 +67,7 @@ var (
 	SourceMissing    = define("SourceMissing", Transient, "A source that the query names has no change stream yet.", "Start the source; the query goes on by itself.")
 	QueryMissing     = define("QueryMissing", Transient, "A query that is asked for has no result stream yet.", "Start the query; the reaction goes on by itself.")
 	RowFailed        = define("RowFailed", Data, "An expression failed for a row.", "See the row's element ids in the query's errors.")
+	PatternUnbounded = define("PatternUnbounded", Configuration, "A variable-length pattern has more ways around one changed element than the query may follow.", "Give the pattern an upper bound or conditions on its relationships, or raise the limit in the query's spec.")
 	DeliveryFailed   = define("DeliveryFailed", Transient, "A reaction's target did not take a result.", "Check the target; delivery goes on by itself.")
 	DeliveryRejected = define("DeliveryRejected", Data, "A reaction's target refuses a result for good.", "Look at the result in the dead letters.")
 	TemplateInvalid  = define("TemplateInvalid", Configuration, "A reaction's template does not compile.", "Correct the template at the position shown, then signal reconfigure.")

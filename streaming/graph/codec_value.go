@@ -258,8 +258,8 @@ func (r *reader) dateTime(tag byte) Value {
 	sec, ns := r.varint(), r.nanoseconds()
 	switch {
 	case tag&zoneNamed != 0:
-		zone := namedZone(r.string())
-		if zone == nil {
+		zone, err := Zone(r.string())
+		if err != nil {
 			r.fail("unknown time zone")
 			return Null
 		}

@@ -22,14 +22,14 @@ func AppendTemporal(dst []byte, v Value) []byte {
 		return appendClock(dst, v.AsLocalTime())
 	case KindTime:
 		ns, offset := v.AsTime()
-		return appendOffset(appendClock(dst, ns), int(offset))
+		return AppendOffset(appendClock(dst, ns), int(offset))
 	case KindLocalDateTime:
 		sec, ns := v.AsLocalDateTime()
 		return appendWall(dst, sec, ns)
 	case KindDateTime:
 		sec, ns, zone := v.AsDateTime()
 		_, offset := time.Unix(sec, 0).In(zone).Zone()
-		dst = appendOffset(appendWall(dst, sec+int64(offset), ns), offset)
+		dst = AppendOffset(appendWall(dst, sec+int64(offset), ns), offset)
 		if name := zone.String(); strings.Contains(name, "/") {
 			dst = append(dst, '[')
 			dst = append(dst, name...)
@@ -93,7 +93,8 @@ func appendFraction(dst []byte, ns int64) []byte {
 	return dst
 }
 
-func appendOffset(dst []byte, offset int) []byte {
+// AppendOffset appends an offset from UTC in seconds in ISO 8601 form: Z, +01:00 or, where it has seconds, +00:53:28.
+func AppendOffset(dst []byte, offset int) []byte {
 	if offset == 0 {
 		return append(dst, 'Z')
 	}

@@ -2,7 +2,9 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -70,6 +72,15 @@ var Unchanged = Value{kind: KindUnchanged}
 type Map struct {
 	Keys   []string
 	Values []Value
+}
+
+// NewMap returns a map value's content.
+func NewMap(entries map[string]Value) *Map {
+	m := &Map{Keys: slices.Sorted(maps.Keys(entries))}
+	for _, k := range m.Keys {
+		m.Values = append(m.Values, entries[k])
+	}
+	return m
 }
 
 // Get returns the value of a key, or null.

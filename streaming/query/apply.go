@@ -1,6 +1,7 @@
 package query
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
 )
@@ -25,6 +27,7 @@ type Batch struct {
 type transaction struct {
 	touched []touch
 	at      map[graph.ElementID]int
+	changed []string // scratch: properties
 }
 
 type touch struct {
@@ -50,6 +53,8 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 	err := q.write(func(batch index.Batch) error {
 		for i := range b.Transactions {
 			tx := &b.Transactions[i]
+			q.tick(tx.CommitTime)
+			q.chance()
 			diffs, err := q.transact(batch, b.Source, tx.Changes)
 			if err != nil {
 				return err
@@ -81,31 +86,50 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 // Elements change one after the other: the matches with the element as it was are retracted while all others are as
 // they are at this moment, then it is replaced, then the matches with the element as it is now are inserted. Each step
 // leads from one graph to another and is exact by itself, so their sum is.
+//
+// A Match behind another one joins the rows of the first with its own matches. Retracting goes from the first Match to
+// the last, so that a row that goes is joined with the old matches and matches that go are joined with the rows that
+// stay; inserting goes from the last to the first, so that new matches are joined with the rows that were there, and new
+// rows with the new matches.
 func (q *Query) transact(b index.Batch, source string, changes []graph.Change) ([]result.Diff, error) {
 	if err := q.gather(b, source, changes); err != nil {
 		return nil, err
 	}
-	for _, t := range q.tx.touched {
-		positions := q.affected(t.old, t.now)
-		if t.old != nil && positions != 0 {
-			if err := q.chain.Match.Delta(t.old, positions, -1); err != nil {
-				return nil, err
-			}
-		}
-		if t.old == nil && t.now == nil || sameElement(t.old, t.now) {
-			continue
-		}
-		now, err := q.elements.Put(b, t.old, t.now)
-		if err != nil {
+	for i := range q.tx.touched {
+		if err := q.replace(b, q.tx.touched[i].old, q.tx.touched[i].now); err != nil {
 			return nil, err
 		}
-		if now != nil && positions != 0 {
-			if err := q.chain.Match.Delta(now, positions, 1); err != nil {
-				return nil, err
+	}
+	return q.network.Diffs()
+}
+
+// replace puts one element in the place of another one of the same id; either may be nil.
+func (q *Query) replace(b index.Batch, old, now *store.Element) error {
+	if sameElement(old, now) {
+		return nil
+	}
+	q.affected(old, now)
+	if old != nil {
+		for i, positions := range q.masks {
+			if old.Relevance.Positions[i]&positions != 0 {
+				if err := q.network.Delta(i, old, positions, -1); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	return q.chain.Diffs()
+	now, err := q.elements.Put(b, old, now)
+	if err != nil || now == nil {
+		return err
+	}
+	for i := len(q.masks) - 1; i >= 0; i-- {
+		if now.Relevance.Positions[i]&q.masks[i] != 0 {
+			if err := q.network.Delta(i, now, q.masks[i], 1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // gather folds the changes of a transaction into one touch per element.
@@ -122,6 +146,9 @@ func (q *Query) gather(b index.Batch, source string, changes []graph.Change) err
 				return err
 			}
 			continue
+		}
+		if c.Element.ID == "" {
+			return failure.BadRecord.Errorf("applying a change (%s) of an element without an id", c.Op)
 		}
 		t, err := q.touch(b, qualify(prefix, c.Element.ID))
 		if err != nil {
@@ -152,25 +179,49 @@ func (q *Query) touch(b index.Batch, id graph.ElementID) (*touch, error) {
 func (q *Query) changed(b index.Batch, prefix string, c *graph.Change, old *store.Element) (*store.Element, error) {
 	e := c.Element
 	e.ID, e.Start, e.End = qualify(prefix, e.ID), qualify(prefix, e.Start), qualify(prefix, e.End)
-	switch c.Op {
-	case graph.OpDelete:
+	if c.Op == graph.OpDelete {
 		return nil, nil
+	}
+	if c.Op == graph.OpMerge && old != nil {
+		if len(e.Labels) == 0 {
+			e.Labels = old.Labels
+		}
+		if e.Start == "" && e.End == "" {
+			e.Start, e.End = old.Start, old.End
+		}
+	}
+	if err := wellFormed(&e, old); err != nil {
+		return nil, err
+	}
+	switch c.Op {
 	case graph.OpInsert:
 		return q.elements.Prune(b, &e, nil, false)
 	case graph.OpUpdate:
 		return q.elements.Prune(b, &e, old, false)
 	case graph.OpMerge:
-		if old != nil {
-			if len(e.Labels) == 0 {
-				e.Labels = old.Labels
-			}
-			if e.Start == "" && e.End == "" {
-				e.Start, e.End = old.Start, old.End
-			}
-		}
 		return q.elements.Prune(b, &e, old, true)
 	}
 	return nil, failure.BadRecord.Errorf("applying a change of %q: unknown operation %s", e.ID, c.Op)
+}
+
+// wellFormed says what is wrong with an element that comes in the place of old.
+func wellFormed(e *graph.Element, old *store.Element) error {
+	cause := ""
+	switch relationship := e.IsRelationship(); {
+	case relationship && (e.Start == "" || e.End == ""):
+		cause = "a relationship needs a node at both ends"
+	case relationship && len(e.Labels) != 1:
+		cause = fmt.Sprintf("a relationship has one type, not %d", len(e.Labels))
+	case old != nil && old.IsRelationship() && !relationship:
+		cause = "it was a relationship and cannot become a node"
+	case old != nil && !old.IsRelationship() && relationship:
+		cause = "it was a node and cannot become a relationship"
+	case e.Shape == nil && len(e.Values) > 0 || e.Shape != nil && len(e.Values) > len(e.Shape.Names()):
+		cause = "it has more values than properties"
+	default:
+		return nil
+	}
+	return failure.BadRecord.Errorf("applying a change of %q: %s", e.ID, cause).WithDetail("element", string(e.ID))
 }
 
 // truncate takes out all elements of the source that have one of the labels.
@@ -205,36 +256,65 @@ func (q *Query) truncate(b index.Batch, prefix string, labels []string) error {
 	return nil
 }
 
-// affected returns the positions of the pattern at which it makes a difference that old became now.
-func (q *Query) affected(old, now *store.Element) uint64 {
+// affected sets in q.masks the positions of each Match at which it makes a difference that old became now.
+func (q *Query) affected(old, now *store.Element) {
 	switch {
-	case old == nil && now == nil:
-		return 0
 	case old == nil:
-		return now.Positions
+		copy(q.masks, now.Relevance.Positions)
+		return
 	case now == nil:
-		return old.Positions
-	case sameElement(old, now):
-		return 0
+		copy(q.masks, old.Relevance.Positions)
+		return
 	case old.Start != now.Start || old.End != now.End || !slices.Equal(old.Labels, now.Labels):
-		return old.Positions | now.Positions
-	}
-	positions := old.Positions
-	if positions&(positions-1) == 0 {
-		return positions // what is stored is what the one position reads
-	}
-	for rest := positions; rest != 0; rest &= rest - 1 {
-		at := bits.TrailingZeros64(rest)
-		p := &q.plan.plan.Positions[at]
-		if p.All {
-			continue
+		for i := range q.masks {
+			q.masks[i] = old.Relevance.Positions[i] | now.Relevance.Positions[i]
 		}
-		same := func(name string) bool { return graph.Identical(old.Get(name), now.Get(name)) }
-		if !slices.ContainsFunc(p.Properties, func(name string) bool { return !same(name) }) {
-			positions &^= 1 << at
+		return
+	}
+	copy(q.masks, old.Relevance.Positions)
+	if positions := q.masks[0]; len(q.masks) == 1 && positions&(positions-1) == 0 && !old.Relevance.All {
+		return // what is stored is what the one position reads
+	}
+	q.tx.changed = changedProperties(q.tx.changed[:0], old, now)
+	for i := range q.masks {
+		for rest := q.masks[i]; rest != 0; rest &= rest - 1 {
+			at := bits.TrailingZeros64(rest)
+			if !reads(&q.plan.plan.Matches[i].Positions[at], now.IsRelationship(), q.tx.changed) {
+				q.masks[i] &^= 1 << at
+			}
 		}
 	}
-	return positions
+}
+
+// reads reports whether anything behind a position reads one of these properties of an element.
+func reads(p *plan.Position, relationship bool, properties []string) bool {
+	if p.Variable && !relationship {
+		return p.AllInner
+	}
+	return p.All || slices.ContainsFunc(properties, func(name string) bool { return slices.Contains(p.Properties, name) })
+}
+
+// changedProperties appends the names of the properties that differ.
+func changedProperties(names []string, old, now *store.Element) []string {
+	for i, name := range now.Shape.Names() {
+		was := graph.Null
+		if old.Shape == now.Shape {
+			was = old.Values[i]
+		} else {
+			was = old.Get(name)
+		}
+		if !graph.Identical(was, now.Values[i]) {
+			names = append(names, name)
+		}
+	}
+	if old.Shape != now.Shape {
+		for i, name := range old.Shape.Names() {
+			if now.Shape.Slot(name) < 0 && !old.Values[i].IsNull() {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 func sameElement(a, b *store.Element) bool {

@@ -13,51 +13,107 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/perdure/perdure/streaming/cypher"
 	"github.com/perdure/perdure/streaming/cypher/ast"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/query/internal/operator"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 )
 
 // engineVersion changes when stored state of an earlier engine must not be read by this one.
-const engineVersion = "1"
+const engineVersion = "2"
 
 // Options are what a query needs beside its text.
 type Options struct {
 	// Parameters are the values of $name in the text.
 	Parameters map[string]graph.Value
+	// OnError says what becomes of a row for which an expression fails; "" is SkipRows.
+	OnError ErrorPolicy
+	// MaxPathSteps is how many relationships variable-length patterns may follow because of one change; beyond, the query
+	// stops with PatternUnbounded. 0 is DefaultMaxPathSteps, a negative number no limit.
+	MaxPathSteps int
+	// Analyze has the query measure its nodes, for Query.Analyze. It costs time for every row.
+	Analyze bool
+	// Now is the time at which a query starts that has processed nothing yet; nil is time.Now. Afterwards its clock is
+	// that of the changes.
+	Now func() time.Time
+}
+
+// DefaultMaxPathSteps is the usual limit of a variable-length pattern.
+const DefaultMaxPathSteps = 1_000_000
+
+// ErrorPolicy says what becomes of a row for which an expression fails.
+type ErrorPolicy string
+
+// The policies.
+const (
+	SkipRows  ErrorPolicy = "skip" // the row is left out, counted, and returns by itself
+	NullRows  ErrorPolicy = "null" // a value that fails is null; the row is counted all the same
+	StopQuery ErrorPolicy = "stop" // the batch fails with RowFailed
+)
+
+var policies = map[ErrorPolicy]operator.Policy{
+	"": operator.Skip, SkipRows: operator.Skip, NullRows: operator.Null, StopQuery: operator.Stop,
+}
+
+func (o *Options) maxPathSteps() int {
+	if o.MaxPathSteps == 0 {
+		return DefaultMaxPathSteps
+	}
+	return o.MaxPathSteps
+}
+
+func (o *Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // Plan is a compiled query. It may be opened by one Query at a time.
 type Plan struct {
 	plan        *plan.Plan
+	options     Options
 	fingerprint string
 }
 
 // Compile compiles a query. What is wrong with it is one QueryInvalid failure that shows every problem with its line,
 // column and a caret.
 func Compile(text string, o Options) (*Plan, error) {
-	tree, err := cypher.Parse(text)
+	if _, ok := policies[o.OnError]; !ok {
+		return nil, failure.ConfigInvalid.Errorf("onError is skip, null or stop, not %q", string(o.OnError))
+	}
+	p := &Plan{options: o}
+	err := guarded(func() error {
+		tree, err := cypher.Parse(text)
+		if err != nil {
+			return err
+		}
+		if p.plan, err = plan.New(tree, o.Parameters); err != nil {
+			return failure.QueryInvalid.Errorf("%w", err)
+		}
+		p.fingerprint = fingerprint(tree, p.plan.Columns, &o)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	p, err := plan.New(tree, o.Parameters)
-	if err != nil {
-		return nil, failure.QueryInvalid.Errorf("%w", err)
-	}
-	return &Plan{plan: p, fingerprint: fingerprint(tree, p.Columns, o.Parameters)}, nil
+	return p, nil
 }
 
 // fingerprint covers all that stored state depends on: two texts that differ in layout only have the same one.
-func fingerprint(tree *ast.Query, columns []string, parameters map[string]graph.Value) string {
+func fingerprint(tree *ast.Query, columns []string, o *Options) string {
 	h := sha256.New()
 	parts := append([]string{engineVersion, ast.Format(tree)}, columns...)
+	if policies[o.OnError] != operator.Skip { // the usual one adds nothing
+		parts = append(parts, "on error "+string(o.OnError))
+	}
 	used := usedParameters(tree)
 	for _, name := range used {
-		parts = append(parts, name, string(graph.AppendValue(nil, parameters[name])))
+		parts = append(parts, name, string(graph.AppendValue(nil, o.Parameters[name])))
 	}
 	for _, part := range parts {
 		sum := sha256.Sum256([]byte(part))
@@ -82,52 +138,3 @@ func (p *Plan) Columns() []string { return p.plan.Columns }
 
 // Fingerprint says whether stored state fits the plan.
 func (p *Plan) Fingerprint() string { return p.fingerprint }
-
-// Explain describes for people how matches are found and what is stored.
-func (p *Plan) Explain() string { return p.plan.Explain() }
-
-// Labels returns the labels and types of the elements that the plan reads, in order; nil means all.
-func (p *Plan) Labels() []string {
-	needs := p.Needs().Properties
-	if _, all := needs[""]; all {
-		return nil
-	}
-	labels := make([]string, 0, len(needs))
-	for l := range needs {
-		labels = append(labels, l)
-	}
-	slices.Sort(labels)
-	return labels
-}
-
-// Needs says what a plan reads, so that sources send nothing else.
-type Needs struct {
-	// Properties lists by label or type the properties that are read, "*" standing for all of them. The label "" stands
-	// for every element: the plan has a pattern without a label.
-	Properties map[string][]string
-}
-
-// Needs says which properties of which elements the plan reads.
-func (p *Plan) Needs() Needs {
-	needs := make(map[string][]string)
-	for i := range p.plan.Positions {
-		position := &p.plan.Positions[i]
-		labels := position.Candidates()
-		if labels == nil {
-			labels = []string{""}
-		}
-		properties := position.Properties
-		if position.All {
-			properties = []string{"*"}
-		}
-		for _, l := range labels {
-			list := append(slices.Clone(needs[l]), properties...)
-			slices.SortFunc(list, strings.Compare)
-			if list = slices.Compact(list); len(list) > 0 && list[0] == "*" {
-				list = list[:1]
-			}
-			needs[l] = list
-		}
-	}
-	return Needs{Properties: needs}
-}

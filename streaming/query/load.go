@@ -6,6 +6,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
 )
@@ -60,8 +61,9 @@ func (q *Query) Load(source string, token []byte, changes []graph.Change) error 
 // keeps nothing of an element beside itself.
 func (q *Query) insertsOnly(changes []graph.Change) bool {
 	p := q.plan.plan
-	return p.Scanned == 0 && p.Nodes == len(p.Positions) &&
-		!slices.ContainsFunc(changes, func(c graph.Change) bool { return c.Op != graph.OpInsert })
+	return len(p.Scans) == 0 &&
+		!slices.ContainsFunc(p.Matches, func(m *plan.Match) bool { return m.Nodes < len(m.Positions) }) &&
+		!slices.ContainsFunc(changes, func(c graph.Change) bool { return c.Op != graph.OpInsert || c.Element.ID == "" })
 }
 
 func (q *Query) loadInserts(b index.Batch, source string, changes []graph.Change) error {
@@ -136,53 +138,62 @@ func (q *Query) seal(state result.State, rowsPerEvent int) error {
 	return nil
 }
 
-// sealStart makes the rows that need no element.
+// sealStart makes the rows that need no element of a first Match. A query that starts with the time of its start.
 func (q *Query) sealStart(index.Batch) error {
-	q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Loading), sealMatches, nil
+	q.meta.Phase, q.meta.SealStage, q.meta.SealMatch, q.meta.SealCursor = byte(Loading), sealMatches, 0, nil
 	q.elements.SetCount(0)
-	if err := q.chain.Begin(); err != nil {
+	q.tick(q.plan.options.now())
+	q.chance()
+	if err := q.network.Begin(); err != nil {
 		return err
 	}
-	if len(q.plan.plan.Positions) == 0 {
-		if err := q.chain.Match.Empty(); err != nil {
-			return err
-		}
-	}
-	_, err := q.chain.Diffs()
+	_, err := q.network.Diffs()
 	return err
 }
 
-// sealMatch inserts the matches that have one of the next elements at the first position, of which each match has one.
+// sealMatch inserts the matches of one Match that have one of the next elements at its first position; each match has
+// one there. That goes for the Matches that take no rows from others: those get theirs from them.
 func (q *Query) sealMatch(b index.Batch) error {
 	const first = 1 << 0
+	q.chance()
+	matches := q.plan.plan.Matches
+	number := int(q.meta.SealMatch)
+	root := number < len(matches) && matches[number].Root
 	var elements []*store.Element
 	seen := 0
-	cursor := graph.ElementID(q.meta.SealCursor)
-	err := q.elements.Scan(b, cursor, func(e *store.Element) (bool, error) {
-		if e.ID == cursor {
-			return true, nil
-		}
-		if e.Positions&first != 0 {
-			elements = append(elements, e)
-		}
-		seen++
-		q.meta.SealCursor = []byte(e.ID)
-		return seen < sealElements, nil
-	})
-	if err != nil {
-		return err
-	}
-	q.elements.SetCount(q.elements.Count() + int64(seen))
-	for _, e := range elements {
-		if err := q.chain.Match.Delta(e, first, 1); err != nil {
+	if root || number == 0 { // the first time elements are counted as well
+		cursor := graph.ElementID(q.meta.SealCursor)
+		err := q.elements.Scan(b, cursor, func(e *store.Element) (bool, error) {
+			if e.ID == cursor {
+				return true, nil
+			}
+			if root && e.Relevance.Positions[number]&first != 0 {
+				elements = append(elements, e)
+			}
+			seen++
+			q.meta.SealCursor = []byte(e.ID)
+			return seen < sealElements, nil
+		})
+		if err != nil {
 			return err
 		}
 	}
-	if _, err := q.chain.Diffs(); err != nil {
+	if number == 0 {
+		q.elements.SetCount(q.elements.Count() + int64(seen))
+	}
+	for _, e := range elements {
+		if err := q.network.Delta(number, e, first, 1); err != nil {
+			return err
+		}
+	}
+	if _, err := q.network.Diffs(); err != nil {
 		return err
 	}
 	if seen < sealElements {
-		q.meta.SealStage, q.meta.SealCursor = sealSnapshot, nil
+		q.meta.SealMatch, q.meta.SealCursor = q.meta.SealMatch+1, nil
+		if int(q.meta.SealMatch) >= len(matches) {
+			q.meta.SealStage, q.meta.SealMatch = sealSnapshot, 0
+		}
 	}
 	return nil
 }
@@ -194,8 +205,10 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 		from = append(q.meta.SealCursor, 0)
 	}
 	var rows []result.Diff
+	var keys [][]byte
 	limit := (sealRows + rowsPerEvent - 1) / rowsPerEvent * rowsPerEvent
-	err := scanRows(b, from, to, len(q.plan.plan.Columns), func(row result.Row) (bool, error) {
+	err := scanRows(b, from, to, len(q.plan.plan.Columns), func(key []byte, row result.Row) (bool, error) {
+		keys = append(keys, slices.Clone(key))
 		rows = append(rows, result.Diff{Op: result.Added, Key: row.Key, After: row.Values})
 		return len(rows) < limit, nil
 	})
@@ -214,8 +227,8 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 		if err := q.emit(b, &e); err != nil {
 			return err
 		}
-		q.meta.SealCursor = store.ViewKey(nil, rows[n-1].Key)
-		rows = rows[n:]
+		q.meta.SealCursor = keys[n-1]
+		rows, keys = rows[n:], keys[n:]
 	}
 	if last {
 		q.live(state)

@@ -2,8 +2,10 @@ package query
 
 import (
 	"errors"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -48,9 +50,11 @@ type Query struct {
 	store    index.Store
 	meta     *store.Meta
 	elements *store.Elements
-	chain    *operator.Chain
+	network  *operator.Network
 	tx       transaction
-	trim     uint64 // outbox sequence up to which the next batch trims
+	random   rand.PCG
+	masks    []uint64 // scratch: by Match, the positions at which a change makes a difference
+	trim     uint64   // outbox sequence up to which the next batch trims
 	buf      []byte
 	key      []byte
 }
@@ -58,8 +62,17 @@ type Query struct {
 // Open opens the state of a plan, which the query then owns. State of another plan gives ErrFingerprint and leaves the
 // store to the caller.
 func Open(p *Plan, s index.Store) (*Query, error) {
-	elements := store.NewElements(p.plan.Relevance, p.plan.Scanned, cacheBytes)
-	q := &Query{plan: p, store: s, elements: elements, chain: operator.NewChain(p.plan, elements, cacheBytes)}
+	indexes := make([]store.Index, len(p.plan.Indexes))
+	for i, index := range p.plan.Indexes {
+		indexes[i] = store.Index{Scan: index.Scan, Property: index.Property}
+	}
+	elements := store.NewElements(p.plan.Relevance, indexes, cacheBytes)
+	q := &Query{plan: p, store: s, elements: elements}
+	q.network = operator.NewNetwork(p.plan, elements, operator.Options{
+		Policy: policies[p.options.OnError], MaxSteps: p.options.maxPathSteps(), CacheBytes: cacheBytes, Analyze: p.options.Analyze,
+	})
+	q.network.Env.Random = rand.New(&q.random) //nolint:gosec // it need not be secret, but repeatable
+	q.masks = make([]uint64, len(p.plan.Matches))
 	if err := q.reload(); err != nil {
 		return nil, err
 	}
@@ -79,8 +92,8 @@ func (q *Query) reload() error {
 		m = &store.Meta{Fingerprint: q.plan.fingerprint}
 	}
 	q.meta = m
-	q.chain.Reset()
-	q.chain.Failed, q.chain.Exit.Rows = m.Failed, m.Rows
+	q.network.Reset()
+	q.network.Failed, q.network.Output.Rows = m.Failed, m.Rows
 	q.trim = max(q.trim, m.Trimmed)
 	return q.elements.Load(q.store, m.Elements)
 }
@@ -89,7 +102,8 @@ func (q *Query) reload() error {
 func (q *Query) write(change func(b index.Batch) error) error {
 	b := q.store.NewBatch()
 	defer b.Discard()
-	q.chain.Batch = b
+	q.network.Batch = b
+	q.network.Env.Now = q.meta.Clock
 	err := guarded(func() error {
 		if err := change(b); err != nil {
 			return err
@@ -99,7 +113,7 @@ func (q *Query) write(change func(b index.Batch) error) error {
 	if err == nil {
 		err = b.Commit()
 	}
-	q.chain.Batch = nil
+	q.network.Batch = nil
 	if err != nil {
 		return errors.Join(err, q.reload())
 	}
@@ -118,14 +132,29 @@ func guarded(f func() error) (err error) {
 
 // finish adds to a batch what every batch ends with.
 func (q *Query) finish(b index.Batch) error {
-	if err := q.chain.Save(); err != nil {
+	if err := q.network.Save(); err != nil {
 		return err
 	}
 	if err := q.trimOutbox(b); err != nil {
 		return err
 	}
-	q.meta.Rows, q.meta.Failed, q.meta.Elements = q.chain.Exit.Rows, q.chain.Failed, q.elements.Count()
+	q.meta.Rows, q.meta.Failed, q.meta.Elements = q.network.Output.Rows, q.network.Failed, q.elements.Count()
 	return q.meta.Write(b)
+}
+
+// chance makes the random numbers that come next those of the next transaction, which are the same whenever it is
+// applied.
+func (q *Query) chance() {
+	q.meta.Transactions++
+	q.random.Seed(q.meta.Transactions, 0)
+}
+
+// tick moves the clock of the query forward to a time at which something happened. It never goes back.
+func (q *Query) tick(now time.Time) {
+	if now.After(q.meta.Clock) {
+		q.meta.Clock = now.UTC()
+	}
+	q.network.Env.Now = q.meta.Clock
 }
 
 func (q *Query) want(p Phase) error {

@@ -1,211 +1,187 @@
 package query_test
 
 import (
+	"flag"
 	"fmt"
-	"strings"
+	"os"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/memory"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/query/querytest"
+	"github.com/perdure/perdure/streaming/query/reftest"
+)
+
+const (
+	randomQueries = 2000
+	randomBatches = 10 // of each query
 )
 
 // TestRandom holds random queries against the reference evaluator after every batch of random changes.
+//
+// The environment variable PERDURE_SOAK makes it run for a duration, such as 1h, with other queries each time.
 func TestRandom(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		text := randomQuery(t)
-		ref := newReference(text)
-		s := querytest.NewSession(t, memory.New(), text, nil)
-		world := make(map[graph.ElementID]*graph.Element)
-		if rapid.Bool().Draw(t, "load") {
-			var changes []graph.Change
-			for range rapid.IntRange(0, 12).Draw(t, "elements") {
-				changes = append(changes, randomChange(t, world))
-			}
-			s.Load(changes)
-		} else {
-			s.Begin()
-		}
-		for range rapid.IntRange(1, 8).Draw(t, "batches") {
-			require.Equal(t, ref.answer(world), s.View(), text)
-			var transactions [][]graph.Change
-			for range rapid.IntRange(1, 2).Draw(t, "transactions") {
-				var changes []graph.Change
-				for range rapid.IntRange(1, 4).Draw(t, "changes") {
-					changes = append(changes, randomChange(t, world))
-				}
-				transactions = append(transactions, changes)
-			}
-			if rapid.IntRange(0, 4).Draw(t, "restart") == 0 {
-				s.Reopen()
-			}
-			s.Apply(transactions...)
-		}
-		require.Equal(t, ref.answer(world), s.View(), text)
-	})
-}
-
-func randomQuery(t *rapid.T) string {
-	var variables []string
-	label := func(names ...string) string {
-		switch rapid.IntRange(0, 3).Draw(t, "label") {
-		case 0:
-			return ""
-		case 1:
-			return ":" + strings.Join(names, "|")
-		case 2:
-			return ":!" + names[0]
-		}
-		return ":" + rapid.SampledFrom(names).Draw(t, "name")
-	}
-	node := func() string {
-		name := rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "node")
-		if name != "" {
-			variables = append(variables, name)
-		}
-		inline := ""
-		if rapid.IntRange(0, 5).Draw(t, "inline") == 0 {
-			inline = " {x: 1}"
-		}
-		return "(" + name + label("A", "B") + inline + ")"
-	}
-	relationships := 0
-	pattern := func(most int) string {
-		p := node()
-		for range rapid.IntRange(0, most).Draw(t, "hops") {
-			name := ""
-			if rapid.Bool().Draw(t, "named") {
-				name = fmt.Sprintf("r%d", relationships)
-				relationships++
-				variables = append(variables, name)
-			}
-			inner := "[" + name + label("T", "U") + "]"
-			p += rapid.SampledFrom([]string{"-" + inner + "->", "<-" + inner + "-", "-" + inner + "-"}).Draw(t, "arrow") + node()
-		}
-		return p
-	}
-	text := "MATCH " + pattern(2)
-	if rapid.IntRange(0, 3).Draw(t, "more") == 0 {
-		text += rapid.SampledFrom([]string{", ", "\nMATCH "}).Draw(t, "join") + pattern(1)
-	}
-	if len(variables) == 0 {
-		return text + "\nRETURN count(*), 1 AS one"
-	}
-	property := func() string {
-		return rapid.SampledFrom(variables).Draw(t, "variable") + "." + rapid.SampledFrom([]string{"x", "y"}).Draw(t, "property")
-	}
-	if rapid.Bool().Draw(t, "where") {
-		text += "\nWHERE " + randomCondition(t, property, 2)
-	}
-	text += "\nRETURN "
-	var items []string
-	switch rapid.IntRange(0, 3).Draw(t, "return") {
-	case 0:
-		items = append(items, property(), rapid.SampledFrom(variables).Draw(t, "whole")+" AS whole", "10 / "+property()+" AS quotient")
-	case 1:
-		text += "DISTINCT "
-		items = append(items, property(), property()+" < "+property())
-	default:
-		if rapid.Bool().Draw(t, "key") {
-			items = append(items, property()+" AS key")
-		}
-		if rapid.IntRange(0, 3).Draw(t, "element key") == 0 {
-			items = append(items, rapid.SampledFrom(variables).Draw(t, "whole"))
-		}
-		for i := range rapid.IntRange(1, 3).Draw(t, "aggregates") {
-			call := rapid.SampledFrom([]string{"count(*)", "count(%s)", "sum(%s)", "avg(%s)", "min(%s)", "max(%s)", "count(DISTINCT %s)", "sum(DISTINCT %s)"}).Draw(t, "call")
-			if strings.Contains(call, "%s") {
-				call = fmt.Sprintf(call, property())
-			}
-			items = append(items, fmt.Sprintf("%s AS a%d", call, i))
-		}
-	}
-	for i, item := range items {
-		if !strings.Contains(item, " AS ") {
-			items[i] = fmt.Sprintf("%s AS c%d", item, i)
-		}
-	}
-	return text + strings.Join(items, ", ")
-}
-
-func randomCondition(t *rapid.T, property func() string, depth int) string {
-	if depth > 0 && rapid.Bool().Draw(t, "deeper") {
-		op := rapid.SampledFrom([]string{" AND ", " OR ", " XOR "}).Draw(t, "connective")
-		return "(" + randomCondition(t, property, depth-1) + op + "NOT " + randomCondition(t, property, depth-1) + ")"
-	}
-	switch rapid.IntRange(0, 4).Draw(t, "condition") {
-	case 0:
-		return property() + " IS NULL"
-	case 1:
-		return property() + " IN [1, 'a', null]"
-	case 2:
-		return property() + " = " + property()
-	case 3:
-		return "6 / " + property() + " > 2"
-	}
-	op := rapid.SampledFrom([]string{"<", "<=", ">", ">=", "<>"}).Draw(t, "comparison")
-	return property() + " " + op + " 1"
-}
-
-// randomChange draws a change and applies it to the world.
-func randomChange(t *rapid.T, world map[graph.ElementID]*graph.Element) graph.Change {
-	e := graph.Element{}
-	if rapid.IntRange(0, 2).Draw(t, "kind") < 2 {
-		e.ID = graph.ElementID(fmt.Sprintf("n%d", rapid.IntRange(0, 4).Draw(t, "id")))
-		e.Labels = rapid.SampledFrom([][]string{{"A"}, {"B"}, {"A", "B"}, {"C"}}).Draw(t, "labels")
+	duration := time.Duration(0)
+	if s := os.Getenv("PERDURE_SOAK"); s != "" {
+		var err error
+		duration, err = time.ParseDuration(s)
+		require.NoError(t, err)
 	} else {
-		e.ID = graph.ElementID(fmt.Sprintf("r%d", rapid.IntRange(0, 4).Draw(t, "id")))
-		e.Labels = []string{rapid.SampledFrom([]string{"T", "U", "V"}).Draw(t, "type")}
-		e.Start = graph.ElementID(fmt.Sprintf("n%d", rapid.IntRange(0, 4).Draw(t, "start")))
-		e.End = graph.ElementID(fmt.Sprintf("n%d", rapid.IntRange(0, 4).Draw(t, "end")))
+		setFlag(t, "rapid.seed", "20") // the same queries each time
 	}
-	value := func() graph.Value {
-		return rapid.SampledFrom([]graph.Value{
-			graph.Null, graph.Int(0), graph.Int(1), graph.Int(2), graph.Int(3), graph.Float(1.25), graph.Float(2.75), graph.String("a"),
-		}).Draw(t, "value")
-	}
-	switch rapid.IntRange(0, 5).Draw(t, "op") {
-	case 0:
-		delete(world, e.ID)
-		return graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: e.ID, Labels: e.Labels}}
-	case 1:
-		if world[e.ID] == nil {
+	setFlag(t, "rapid.checks", strconv.Itoa(randomQueries))
+	var n counts
+	for start := time.Now(); ; {
+		before := n
+		rapid.Check(t, func(t *rapid.T) { checkRandom(t, &n) })
+		if !testing.Short() {
+			require.GreaterOrEqual(t, n.batches-before.batches, randomQueries*randomBatches)
+		}
+		if time.Since(start) >= duration {
 			break
 		}
-		old := world[e.ID]
-		e.Labels, e.Start, e.End = old.Labels, old.Start, old.End
-		e.Shape, e.Values = graph.NewShape("x", "y"), []graph.Value{value(), old.Get("y")}
-		world[e.ID] = &e
-		sent := e
-		sent.Values = []graph.Value{e.Values[0], graph.Unchanged}
-		return graph.Change{Op: graph.OpUpdate, Element: sent}
-	case 2:
-		if world[e.ID] == nil {
-			break
-		}
-		old := world[e.ID]
-		merged := *old
-		merged.Values = []graph.Value{old.Get("x"), value()}
-		merged.Shape = graph.NewShape("x", "y")
-		world[e.ID] = &merged
-		sent := merged
-		sent.Shape, sent.Values = graph.NewShape("y"), merged.Values[1:]
-		return graph.Change{Op: graph.OpMerge, Element: sent}
-	case 3:
-		if rapid.IntRange(0, 9).Draw(t, "truncate") == 0 {
-			label := e.Labels[0]
-			for id, other := range world {
-				if other.HasLabel(label) {
-					delete(world, id)
-				}
-			}
-			return graph.Change{Op: graph.OpTruncate, Element: graph.Element{Labels: []string{label}}}
-		}
 	}
-	e.Shape, e.Values = graph.NewShape("x", "y"), []graph.Value{value(), value()}
-	world[e.ID] = &e
-	return graph.Change{Op: graph.OpInsert, Element: e}
+	t.Logf("%d batches, %d with rows; %d of %d queries refused; %d answers left open by the query", n.batches, n.rows, n.refused, n.queries, n.open)
+	require.Less(t, n.refused, n.queries/20, "too many random queries are refused")
+	require.Less(t, n.open, n.batches/10, "too many answers are left open")
+}
+
+// setFlag sets a flag for one test.
+func setFlag(t *testing.T, name, value string) {
+	f := flag.Lookup(name)
+	old := f.Value.String()
+	t.Cleanup(func() { require.NoError(t, f.Value.Set(old)) })
+	require.NoError(t, f.Value.Set(value))
+}
+
+// counts says what a run was worth.
+type counts struct {
+	queries, refused, batches int
+	open                      int // answers that the query does not determine
+	rows                      int // batches after which there were rows
+}
+
+// trial is a query under random changes.
+type trial struct {
+	*rapid.T
+	query   reftest.Query
+	columns []string
+	ref     *reftest.Reference
+	world   *reftest.World
+	session *querytest.Session
+	counts  *counts
+}
+
+// Errorf fails with what is needed to make a script of the failure.
+func (r *trial) Errorf(format string, args ...any) {
+	r.T.Errorf("%s\n\nThe query:\n\n%s\n\nWhat happened:\n\n%s", fmt.Sprintf(format, args...), r.query.Text, r.world.Story())
+}
+
+func checkRandom(t *rapid.T, n *counts) {
+	r := &trial{T: t, world: reftest.NewWorld(), counts: n}
+	r.query, r.columns = acceptedQuery(t, n)
+	var err error
+	r.ref, err = reftest.New(r.query.Text)
+	require.NoError(t, err)
+	r.session = querytest.NewSession(r, memory.New(), r.query.Text, nil)
+	if rapid.Bool().Draw(t, "load") {
+		changes := r.world.Fill(t)
+		r.world.Tell("load")
+		r.session.Load(changes)
+	} else {
+		r.session.Begin()
+	}
+	r.check()
+	for i := range randomBatches - 1 {
+		var transactions [][]graph.Change
+		if i == 0 && len(r.world.Elements) == 0 {
+			transactions = append(transactions, r.world.Fill(t))
+			r.world.Tell("commit")
+		}
+		for range rapid.IntRange(1, 2).Draw(t, "transactions") {
+			transactions = append(transactions, r.world.Transaction(t, 4))
+			r.world.Tell("commit")
+		}
+		if rapid.IntRange(0, 4).Draw(t, "restart") == 4 {
+			r.session.Reopen()
+			r.world.Tell("restart")
+		}
+		r.session.Apply(transactions...)
+		r.world.Tell("apply")
+		r.check()
+	}
+	r.session.Apply(r.world.Clear(t))
+	r.check()
+	r.requireNothingLeft()
+	r.session.Close()
+}
+
+// acceptedQuery draws queries until the engine accepts one.
+func acceptedQuery(t *rapid.T, n *counts) (reftest.Query, []string) {
+	for {
+		q := reftest.NewQuery(t)
+		n.queries++
+		plan, err := query.Compile(q.Text, query.Options{})
+		if err == nil {
+			return q, plan.Columns()
+		}
+		n.refused++
+		t.Logf("refused: %v", err)
+	}
+}
+
+// check holds the view, which the session has held against the events, against the reference.
+func (r *trial) check() {
+	r.counts.batches++
+	if r.session.Query.Stats().Rows > 0 {
+		r.counts.rows++
+	}
+	answer := r.ref.Answer(r.world.Elements, r.columns)
+	var rows [][]graph.Value
+	for _, row := range r.session.Rows() {
+		rows = append(rows, row.Values)
+	}
+	if problem := answer.Check(rows, r.query.UsesOrder); problem != "" {
+		require.FailNow(r, problem)
+	}
+	if !answer.Determined(r.query.UsesOrder) {
+		r.counts.open++
+		r.requireFresh()
+	}
+}
+
+// requireFresh compares the view with that of the same query on the graph as it is: where a query does not say which
+// rows it wants, the engine still says so, whatever has been before.
+func (r *trial) requireFresh() {
+	fresh := querytest.NewSession(r, memory.New(), r.query.Text, nil)
+	defer fresh.Close()
+	fresh.Load(r.world.Inserts())
+	require.Equal(r, fresh.View(), r.session.View(), "a query that just started answers something else")
+}
+
+// requireNothingLeft looks for state that belongs to what has been deleted.
+func (r *trial) requireNothingLeft() {
+	empty := querytest.NewSession(r, memory.New(), r.query.Text, nil)
+	defer empty.Close()
+	empty.Begin()
+	want, got := empty.Query.Stats(), r.session.Query.Stats()
+	require.Zero(r, got.Elements)
+	require.Equal(r, want.FailedRows, got.FailedRows)
+}
+
+func randomChange(t *rapid.T, world map[graph.ElementID]*graph.Element) graph.Change {
+	w := reftest.World{Elements: world}
+	return w.Change(t)
+}
+
+// randomQuery draws a query that the engine accepts.
+func randomQuery(t *rapid.T) string {
+	q, _ := acceptedQuery(t, &counts{})
+	return q.Text
 }

@@ -45,19 +45,20 @@ func (v *View) Phase() Phase { return v.phase }
 // Columns returns the names of the columns.
 func (v *View) Columns() []string { return v.columns }
 
-// Scan visits all rows in the order of their keys.
+// Scan visits all rows in the order that the query asks for and else in that of their keys.
 func (v *View) Scan(visit func(result.Row) error) error {
 	from, to := store.ViewBounds()
-	return scanRows(v.snapshot, from, to, len(v.columns), func(row result.Row) (bool, error) { return true, visit(row) })
+	return scanRows(v.snapshot, from, to, len(v.columns), func(_ []byte, row result.Row) (bool, error) { return true, visit(row) })
 }
 
 // Close releases the view.
 func (v *View) Close() { _ = v.snapshot.Close() } // nothing can be lost by reading
 
-func scanRows(r index.Reader, from, to []byte, columns int, visit func(result.Row) (bool, error)) error {
+func scanRows(r index.Reader, from, to []byte, columns int, visit func(key []byte, row result.Row) (bool, error)) error {
 	return r.Scan(from, to, func(key, record []byte) (bool, error) {
 		row := result.Row{Values: make([]graph.Value, columns)}
-		if copy(row.Key[:], key[1:]) != len(row.Key) {
+		var ok bool
+		if row.Key, ok = store.RowKeyOf(key); !ok {
 			return false, failure.StateCorrupt.Errorf("reading the view: a key is malformed")
 		}
 		in := store.Reader{Src: slices.Clone(record)}
@@ -67,6 +68,6 @@ func scanRows(r index.Reader, from, to []byte, columns int, visit func(result.Ro
 		if in.Err != nil {
 			return false, in.Err
 		}
-		return visit(row)
+		return visit(key, row)
 	})
 }

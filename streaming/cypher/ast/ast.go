@@ -3,49 +3,94 @@ package ast
 
 import (
 	"github.com/perdure/perdure/streaming/cypher/token"
-	"github.com/perdure/perdure/streaming/graph"
 )
 
-// Query is a whole query.
+// Query is a whole query: parts that UNION joins. len(Unions) == len(Parts)-1.
 type Query struct {
-	Text    string
+	Text   string // what was parsed, which all ranges refer to; a subquery has that of the whole query
+	Parts  []*SingleQuery
+	Unions []Union // Unions[i] stands between Parts[i] and Parts[i+1]
+}
+
+// Union is UNION or UNION ALL.
+type Union struct {
+	Range token.Range
+	All   bool
+}
+
+// SingleQuery is a sequence of clauses, none of them empty. The last, and no other, is *Return; in EXISTS and COUNT it may
+// be missing.
+type SingleQuery struct {
+	Range   token.Range
 	Clauses []Clause
 }
 
-// Clause is *Match or *Return.
+// Clause is *Match, *Unwind, *With or *Return.
 type Clause interface {
 	Position() token.Range
 	clause()
 }
 
-// Match is MATCH with its patterns and WHERE.
+// Match is MATCH or OPTIONAL MATCH with its patterns and WHERE.
 type Match struct {
 	Range    token.Range
+	Optional bool
 	Patterns []*Pattern
 	Where    Expr // nil when absent
 }
 
-// Return is the last clause of a query.
-type Return struct {
+// Unwind is UNWIND list AS variable.
+type Unwind struct {
 	Range    token.Range
-	Distinct bool
-	Star     bool // RETURN *, possibly followed by items
-	Items    []*Item
+	List     Expr
+	Variable Name
 }
 
-// Item is one column of Return.
+// With is WITH with its columns and WHERE.
+type With struct {
+	Range token.Range
+	Projection
+	Where Expr // nil when absent
+}
+
+// Return is RETURN with its columns.
+type Return struct {
+	Range token.Range
+	Projection
+}
+
+// Projection is what WITH and RETURN share.
+type Projection struct {
+	Distinct bool
+	Star     bool // *, possibly followed by items
+	Items    []*Item
+	OrderBy  []*SortItem
+	Skip     Expr // nil when absent
+	Limit    Expr // nil when absent
+}
+
+// Item is one column of a projection.
 type Item struct {
 	Expr  Expr
 	Alias *Name  // nil when absent
-	Text  string // source text of Expr, the column's name when there is no alias
+	Text  string // source text of Expr, as it was written
 }
 
-// Column returns the name of the item's column.
+// Column returns the name of the item's column: the alias, the variable, or the text of the expression.
 func (i *Item) Column() string {
 	if i.Alias != nil {
 		return i.Alias.Text
 	}
+	if v, ok := i.Expr.(*Variable); ok {
+		return v.Name
+	}
 	return i.Text
+}
+
+// SortItem is one key of ORDER BY.
+type SortItem struct {
+	Expr       Expr
+	Descending bool
 }
 
 // Name is an identifier that is defined or used.
@@ -54,8 +99,10 @@ type Name struct {
 	Text  string
 }
 
-// Pattern is a path: len(Nodes) == len(Relationships)+1.
+// Pattern is a path, possibly named: len(Nodes) == len(Relationships)+1.
 type Pattern struct {
+	Range         token.Range
+	Variable      *Name // of the path; nil when absent
 	Nodes         []*NodePattern
 	Relationships []*RelationshipPattern
 }
@@ -65,28 +112,36 @@ type NodePattern struct {
 	Range      token.Range
 	Variable   *Name
 	Labels     LabelExpr
-	Properties Expr // *MapLiteral or *Parameter
+	Properties Expr // *MapLiteral; nil when absent
 	Where      Expr
 }
 
 // Direction is which way a relationship pattern points.
 type Direction uint8
 
-// The directions of -[]-, -[]-> and <-[]-.
+// The directions of -[]-, -[]-> and <-[]-. <-[]-> is Undirected.
 const (
 	Undirected Direction = iota
 	Right
 	Left
 )
 
-// RelationshipPattern is -[variable:TYPES {properties} WHERE condition]->, all of it optional.
+// RelationshipPattern is -[variable:TYPES*min..max {properties} WHERE condition]->, all of it optional.
 type RelationshipPattern struct {
 	Range      token.Range
 	Direction  Direction
 	Variable   *Name
 	Types      LabelExpr
-	Properties Expr // *MapLiteral or *Parameter
+	Length     *Length // nil: exactly one relationship, and the variable is no list
+	Properties Expr    // *MapLiteral or *Parameter
 	Where      Expr
+}
+
+// Length is the bounds of a variable-length relationship. * is 1 and no bound, *3 is 3 and 3.
+type Length struct {
+	Range token.Range
+	Min   int64 // 1 when absent
+	Max   int64 // -1: no bound
 }
 
 // LabelExpr is *LabelName, *LabelAny, *LabelNot or *LabelBinary.
@@ -108,6 +163,8 @@ type LabelBinary struct {
 }
 
 func (*Match) clause()          {}
+func (*Unwind) clause()         {}
+func (*With) clause()           {}
 func (*Return) clause()         {}
 func (*LabelName) labelExpr()   {}
 func (*LabelAny) labelExpr()    {}
@@ -118,91 +175,10 @@ func (*LabelBinary) labelExpr() {}
 func (m *Match) Position() token.Range { return m.Range }
 
 // Position returns where the clause stands.
+func (u *Unwind) Position() token.Range { return u.Range }
+
+// Position returns where the clause stands.
+func (w *With) Position() token.Range { return w.Range }
+
+// Position returns where the clause stands.
 func (r *Return) Position() token.Range { return r.Range }
-
-// Expr is an expression.
-type Expr interface {
-	Position() token.Range
-	expr()
-}
-
-// Base is the part that all expressions share: where they stand.
-type Base struct{ Range token.Range }
-
-// Position returns where the expression stands.
-func (b Base) Position() token.Range { return b.Range }
-
-func (Base) expr() {}
-
-type (
-	// Literal is a constant.
-	Literal struct {
-		Base
-		Value graph.Value
-	}
-	// Variable is the use of a name.
-	Variable struct {
-		Base
-		Name string
-	}
-	// Parameter is $name.
-	Parameter struct {
-		Base
-		Name string
-	}
-	// Property is subject.name.
-	Property struct {
-		Base
-		Subject Expr
-		Name    string
-	}
-	// LabelTest is subject:Label.
-	LabelTest struct {
-		Base
-		Subject Expr
-		Labels  LabelExpr
-	}
-	// Unary is NOT, + or -.
-	Unary struct {
-		Base
-		Op      string
-		Operand Expr
-	}
-	// Binary is an operator between two operands: OR, XOR, AND, arithmetic, IN, STARTS WITH, ENDS WITH, CONTAINS.
-	Binary struct {
-		Base
-		Op          string
-		Left, Right Expr
-	}
-	// Comparison is a chain: a < b <= c means a < b AND b <= c.
-	Comparison struct {
-		Base
-		Operands []Expr
-		Ops      []string // one less than operands
-	}
-	// NullTest is IS NULL or IS NOT NULL.
-	NullTest struct {
-		Base
-		Operand Expr
-		Not     bool
-	}
-	// ListLiteral is [a, b].
-	ListLiteral struct {
-		Base
-		Items []Expr
-	}
-	// MapLiteral is {a: 1}.
-	MapLiteral struct {
-		Base
-		Keys   []Name
-		Values []Expr
-	}
-	// Call is a function or an aggregation; Star is count(*).
-	Call struct {
-		Base
-		Name     string
-		Distinct bool
-		Star     bool
-		Args     []Expr
-	}
-)

@@ -1,55 +1,23 @@
 package ast
 
 import (
+	"strconv"
 	"strings"
 	"unicode"
-
-	"github.com/perdure/perdure/streaming/graph"
 )
 
-// Precedence levels, lowest first; an operand of a lower level than its operator wants is put in parentheses.
-const (
-	levelOr = iota
-	levelXor
-	levelAnd
-	levelNot
-	levelComparison
-	levelPredicate
-	levelAdd
-	levelMultiply
-	levelPower
-	levelUnary
-	levelPostfix
-	levelAtom
-)
-
-var binaryLevels = map[string]int{
-	"OR": levelOr, "XOR": levelXor, "AND": levelAnd, "+": levelAdd, "-": levelAdd, "*": levelMultiply,
-	"/": levelMultiply, "%": levelMultiply, "^": levelPower,
-	"IN": levelPredicate, "STARTS WITH": levelPredicate, "ENDS WITH": levelPredicate, "CONTAINS": levelPredicate,
-}
-
-// Format prints a query: one clause a line, keywords in upper case. Parsing the text gives the same tree.
+// Format prints a query: one clause a line, keywords in upper case. Parsing the text gives the same tree, but for ranges
+// and the source texts of columns.
 func Format(q *Query) string {
-	var p printer
-	for i, c := range q.Clauses {
-		if i > 0 {
-			p.WriteByte('\n')
-		}
-		switch c := c.(type) {
-		case *Match:
-			p.match(c)
-		case *Return:
-			p.returns(c)
-		}
-	}
+	p := printer{separator: "\n"}
+	p.query(q)
 	return p.String()
 }
 
 // FormatExpr prints an expression.
 func FormatExpr(e Expr) string {
-	var p printer
-	p.expr(e, levelOr)
+	p := printer{separator: " "}
+	p.expr(e, LevelOr)
 	return p.String()
 }
 
@@ -60,8 +28,23 @@ func FormatLabels(l LabelExpr) string {
 	return p.String()
 }
 
-// FormatName prints a name, in backticks when it needs them.
+// FormatPattern prints a pattern.
+func FormatPattern(pattern *Pattern) string {
+	p := printer{separator: " "}
+	p.pattern(pattern)
+	return p.String()
+}
+
+// FormatName prints the name of a variable, in backticks when it needs them.
 func FormatName(name string) string {
+	if Reserved(name) {
+		return "`" + name + "`"
+	}
+	return formatKey(name)
+}
+
+// formatKey prints a label, type, key, property or parameter, which may be spelt like a keyword.
+func formatKey(name string) string {
 	if plain(name) {
 		return name
 	}
@@ -70,43 +53,120 @@ func FormatName(name string) string {
 
 func plain(name string) bool {
 	for i, r := range name {
-		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) || r == unicode.ReplacementChar {
+		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r)) {
 			return false
 		}
 	}
-	return name != "" && !Reserved(name)
+	return name != ""
 }
 
-// Reserved reports whether a word cannot be a variable's name without backticks.
-func Reserved(word string) bool {
-	switch strings.ToUpper(word) {
-	case "AND", "AS", "ASC", "ASCENDING", "BY", "CALL", "CASE", "CONTAINS", "CREATE", "DELETE", "DESC", "DESCENDING",
-		"DETACH", "DISTINCT", "ELSE", "END", "ENDS", "EXISTS", "FALSE", "IN", "IS", "LIMIT", "MATCH", "MERGE", "NOT", "NULL",
-		"ON", "OPTIONAL", "OR", "ORDER", "REMOVE", "RETURN", "SET", "SKIP", "STARTS", "THEN", "TRUE", "UNION", "UNWIND",
-		"WHEN", "WHERE", "WITH", "XOR", "YIELD":
-		return true
-	}
-	return false
+type printer struct {
+	strings.Builder
+	separator string // between clauses
 }
 
-type printer struct{ strings.Builder }
-
-func (p *printer) match(m *Match) {
-	p.WriteString("MATCH ")
-	for i, pattern := range m.Patterns {
-		p.comma(i)
-		for j, n := range pattern.Nodes {
-			if j > 0 {
-				p.relationship(pattern.Relationships[j-1])
+func (p *printer) query(q *Query) {
+	for i, part := range q.Parts {
+		if i > 0 {
+			p.WriteString(p.separator + "UNION")
+			if q.Unions[i-1].All {
+				p.WriteString(" ALL")
 			}
-			p.WriteByte('(')
-			p.element(n.Variable, n.Labels, n.Properties, n.Where)
-			p.WriteByte(')')
+			p.WriteString(p.separator)
+		}
+		for j, c := range part.Clauses {
+			if j > 0 {
+				p.WriteString(p.separator)
+			}
+			p.clause(c)
 		}
 	}
-	if m.Where != nil {
-		p.WriteString("\nWHERE ")
-		p.expr(m.Where, levelOr)
+}
+
+func (p *printer) clause(c Clause) {
+	switch c := c.(type) {
+	case *Match:
+		if c.Optional {
+			p.WriteString("OPTIONAL ")
+		}
+		p.WriteString("MATCH ")
+		p.patterns(c)
+	case *Unwind:
+		p.WriteString("UNWIND ")
+		p.expr(c.List, LevelOr)
+		p.WriteString(" AS " + FormatName(c.Variable.Text))
+	case *With:
+		p.WriteString("WITH ")
+		p.projection(&c.Projection)
+		p.where(p.separator, c.Where)
+	case *Return:
+		p.WriteString("RETURN ")
+		p.projection(&c.Projection)
+	}
+}
+
+func (p *printer) patterns(m *Match) {
+	for i, pattern := range m.Patterns {
+		p.comma(i)
+		p.pattern(pattern)
+	}
+	p.where(p.separator, m.Where)
+}
+
+func (p *printer) where(separator string, condition Expr) {
+	p.optional(separator+"WHERE ", condition)
+}
+
+// optional prints an expression behind its keyword, if there is one.
+func (p *printer) optional(keyword string, e Expr) {
+	if e != nil {
+		p.WriteString(keyword)
+		p.expr(e, LevelOr)
+	}
+}
+
+func (p *printer) projection(r *Projection) {
+	if r.Distinct {
+		p.WriteString("DISTINCT ")
+	}
+	if r.Star {
+		p.WriteByte('*')
+	}
+	for i, item := range r.Items {
+		if r.Star {
+			i++
+		}
+		p.comma(i)
+		p.expr(item.Expr, LevelOr)
+		if item.Alias != nil {
+			p.WriteString(" AS " + FormatName(item.Alias.Text))
+		}
+	}
+	for i, s := range r.OrderBy {
+		if i == 0 {
+			p.WriteString(p.separator + "ORDER BY ")
+		}
+		p.comma(i)
+		p.expr(s.Expr, LevelOr)
+		if s.Descending {
+			p.WriteString(" DESC")
+		}
+	}
+	p.optional(p.separator+"SKIP ", r.Skip)
+	p.optional(p.separator+"LIMIT ", r.Limit)
+}
+
+func (p *printer) pattern(pattern *Pattern) {
+	if pattern.Variable != nil {
+		p.WriteString(FormatName(pattern.Variable.Text) + " = ")
+	}
+	for i, n := range pattern.Nodes {
+		if i > 0 {
+			p.relationship(pattern.Relationships[i-1])
+		}
+		p.WriteByte('(')
+		p.element(n.Variable, n.Labels, nil, n.Properties, n.Where)
+		p.WriteByte(')')
 	}
 }
 
@@ -119,15 +179,15 @@ func (p *printer) relationship(r *RelationshipPattern) {
 		right = "->"
 	}
 	p.WriteString(left)
-	if r.Variable != nil || r.Types != nil || r.Properties != nil || r.Where != nil {
+	if r.Variable != nil || r.Types != nil || r.Length != nil || r.Properties != nil || r.Where != nil {
 		p.WriteByte('[')
-		p.element(r.Variable, r.Types, r.Properties, r.Where)
+		p.element(r.Variable, r.Types, r.Length, r.Properties, r.Where)
 		p.WriteByte(']')
 	}
 	p.WriteString(right)
 }
 
-func (p *printer) element(variable *Name, labels LabelExpr, properties, where Expr) {
+func (p *printer) element(variable *Name, labels LabelExpr, length *Length, properties, where Expr) {
 	start := p.Len()
 	space := func() {
 		if p.Len() > start {
@@ -141,14 +201,29 @@ func (p *printer) element(variable *Name, labels LabelExpr, properties, where Ex
 		p.WriteByte(':')
 		p.labels(labels, 0)
 	}
+	if length != nil {
+		p.length(length)
+	}
 	if properties != nil {
 		space()
-		p.expr(properties, levelAtom)
+		p.expr(properties, LevelAtom)
 	}
 	if where != nil {
 		space()
-		p.WriteString("WHERE ")
-		p.expr(where, levelOr)
+		p.where("", where)
+	}
+}
+
+func (p *printer) length(l *Length) {
+	p.WriteByte('*')
+	switch {
+	case l.Max < 0 && l.Min == 1:
+	case l.Max < 0:
+		p.WriteString(strconv.FormatInt(l.Min, 10) + "..")
+	case l.Max == l.Min:
+		p.WriteString(strconv.FormatInt(l.Min, 10))
+	default:
+		p.WriteString(strconv.FormatInt(l.Min, 10) + ".." + strconv.FormatInt(l.Max, 10))
 	}
 }
 
@@ -156,7 +231,7 @@ func (p *printer) element(variable *Name, labels LabelExpr, properties, where Ex
 func (p *printer) labels(l LabelExpr, level int) {
 	switch l := l.(type) {
 	case *LabelName:
-		p.WriteString(FormatName(l.Name.Text))
+		p.WriteString(formatKey(l.Name.Text))
 	case *LabelAny:
 		p.WriteByte('%')
 	case *LabelNot:
@@ -177,128 +252,8 @@ func (p *printer) labels(l LabelExpr, level int) {
 	}
 }
 
-func (p *printer) returns(r *Return) {
-	p.WriteString("RETURN ")
-	if r.Distinct {
-		p.WriteString("DISTINCT ")
-	}
-	if r.Star {
-		p.WriteByte('*')
-	}
-	for i, item := range r.Items {
-		if r.Star {
-			i++
-		}
-		p.comma(i)
-		p.expr(item.Expr, levelOr)
-		if item.Alias != nil {
-			p.WriteString(" AS ")
-			p.WriteString(FormatName(item.Alias.Text))
-		}
-	}
-}
-
 func (p *printer) comma(i int) {
 	if i > 0 {
 		p.WriteString(", ")
-	}
-}
-
-func levelOf(e Expr) int {
-	switch e := e.(type) {
-	case *Binary:
-		return binaryLevels[e.Op]
-	case *Comparison:
-		return levelComparison
-	case *NullTest:
-		return levelPredicate
-	case *Unary:
-		if e.Op == "NOT" {
-			return levelNot
-		}
-		return levelUnary
-	case *Property, *LabelTest:
-		return levelPostfix
-	case *Literal:
-		if e.Value.IsNumber() && strings.HasPrefix(e.Value.String(), "-") {
-			return levelUnary
-		}
-	}
-	return levelAtom
-}
-
-func (p *printer) expr(e Expr, level int) {
-	own := levelOf(e)
-	if own < level {
-		p.WriteByte('(')
-		defer p.WriteByte(')')
-	}
-	switch e := e.(type) {
-	case *Literal:
-		p.Write(graph.AppendText(nil, e.Value))
-	case *Variable:
-		p.WriteString(FormatName(e.Name))
-	case *Parameter:
-		p.WriteString("$" + FormatName(e.Name))
-	case *Property:
-		p.expr(e.Subject, levelPostfix)
-		p.WriteString("." + FormatName(e.Name))
-	case *LabelTest:
-		p.expr(e.Subject, levelPostfix)
-		p.WriteByte(':')
-		p.labels(e.Labels, 0)
-	case *Unary:
-		p.WriteString(e.Op)
-		if e.Op == "NOT" {
-			p.WriteByte(' ')
-		}
-		p.expr(e.Operand, own)
-	case *Binary:
-		p.expr(e.Left, own)
-		p.WriteString(" " + e.Op + " ")
-		p.expr(e.Right, own+1)
-	case *Comparison:
-		for i, operand := range e.Operands {
-			if i > 0 {
-				p.WriteString(" " + e.Ops[i-1] + " ")
-			}
-			p.expr(operand, levelPredicate)
-		}
-	case *NullTest:
-		p.expr(e.Operand, levelPredicate)
-		if e.Not {
-			p.WriteString(" IS NOT NULL")
-		} else {
-			p.WriteString(" IS NULL")
-		}
-	case *ListLiteral:
-		p.WriteByte('[')
-		p.list(e.Items)
-		p.WriteByte(']')
-	case *MapLiteral:
-		p.WriteByte('{')
-		for i, k := range e.Keys {
-			p.comma(i)
-			p.WriteString(FormatName(k.Text) + ": ")
-			p.expr(e.Values[i], levelOr)
-		}
-		p.WriteByte('}')
-	case *Call:
-		p.WriteString(e.Name + "(")
-		if e.Distinct {
-			p.WriteString("DISTINCT ")
-		}
-		if e.Star {
-			p.WriteByte('*')
-		}
-		p.list(e.Args)
-		p.WriteByte(')')
-	}
-}
-
-func (p *printer) list(items []Expr) {
-	for i, item := range items {
-		p.comma(i)
-		p.expr(item, levelOr)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 // Error is what is wrong with a part of a query.
 type Error struct {
+	Kind    Kind
 	Range   Range
 	Message string
 }
@@ -22,9 +23,14 @@ type Errors struct {
 // maxErrors is how many problems are told at once: a text with more is none that anybody will correct one by one.
 const maxErrors = 25
 
-// Add notes a problem; of several at the same place only the first is kept, as the others follow from it.
+// Add notes a problem that has no better kind than InvalidSyntax.
 func (e *Errors) Add(r Range, format string, args ...any) {
-	if len(e.List) == maxErrors {
+	e.Report(InvalidSyntax, r, format, args...)
+}
+
+// Report notes a problem; of several at the same place only the first is kept, as the others follow from it.
+func (e *Errors) Report(kind Kind, r Range, format string, args ...any) {
+	if e.Full() {
 		return
 	}
 	for _, other := range e.List {
@@ -32,8 +38,11 @@ func (e *Errors) Add(r Range, format string, args ...any) {
 			return
 		}
 	}
-	e.List = append(e.List, Error{r, fmt.Sprintf(format, args...)})
+	e.List = append(e.List, Error{kind, r, fmt.Sprintf(format, args...)})
 }
+
+// Full reports whether no more problems are taken.
+func (e *Errors) Full() bool { return len(e.List) >= maxErrors }
 
 // Err returns e with its problems in order, or nil when there are none.
 func (e *Errors) Err() error {
@@ -101,4 +110,19 @@ func firstRunes(s string) (rest, mark string) {
 		at--
 	}
 	return s[:at], "…"
+}
+
+// Shorten cuts what is long or has several lines, so that a message can name it.
+func Shorten(s string) string {
+	cut := 40
+	if i := strings.IndexByte(s, '\n'); i >= 0 && i < cut {
+		cut = i
+	}
+	if len(s) <= cut {
+		return s
+	}
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
 }

@@ -1,26 +1,26 @@
 package token
 
 import (
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// symbols are all operators and brackets, longer ones before their prefixes.
-var symbols = [...]string{
-	"<>", "<=", ">=", "=~", "..", "+=", "||", "!=",
-	"(", ")", "[", "]", "{", "}", ",", ".", ":", ";", "|", "+", "-", "*", "/", "%", "^", "=", "<", ">", "&", "!", "$", "?",
-}
+// symbols are those of one character.
+const symbols = "()[]{},.:;|+-*/%^=<>&!?"
 
-// Scan divides text into tokens, the last of which is EOF. What it cannot read it notes in errs and skips.
+// Scan divides text, which must be valid UTF-8, into tokens, the last of which is EOF. What it cannot read it reports to
+// errs; when the parser cannot go on there, the token is Invalid.
 func Scan(text string, errs *Errors) []Token {
 	l := lexer{text: text, errs: errs}
 	tokens := make([]Token, 0, len(text)/4+1)
 	for {
-		t := l.next()
+		l.skipSpace()
+		start := l.at
+		t := l.scan()
+		t.Range = Range{start, l.at}
 		tokens = append(tokens, t)
-		if t.Kind == EOF {
+		if t.Class == EOF {
 			return tokens
 		}
 	}
@@ -32,45 +32,51 @@ type lexer struct {
 	errs *Errors
 }
 
-func (l *lexer) next() Token {
-	for {
-		l.skipSpace()
-		if l.at == len(l.text) {
-			return Token{EOF, "", Range{l.at, l.at}}
-		}
-		start := l.at
-		t, ok := l.scan()
-		t.Range = Range{start, l.at}
-		if ok {
-			return t
-		}
+func (l *lexer) scan() Token {
+	rest := l.text[l.at:]
+	if rest == "" {
+		return Token{Class: EOF}
 	}
-}
-
-func (l *lexer) scan() (t Token, ok bool) {
-	c := l.text[l.at]
-	r, size := utf8.DecodeRuneInString(l.text[l.at:])
-	switch {
+	r, size := utf8.DecodeRuneInString(rest)
+	switch c := rest[0]; {
 	case c == '\'' || c == '"':
 		return l.quoted(c)
 	case c == '`':
 		return l.quotedIdentifier()
-	case isDigit(c) || c == '.' && l.at+1 < len(l.text) && isDigit(l.text[l.at+1]):
+	case isDigit(c) || c == '.' && len(rest) > 1 && isDigit(rest[1]):
 		return l.number()
 	case startsIdentifier(r):
-		return Token{Kind: Identifier, Text: l.identifier()}, true
+		return Token{Class: Identifier, Text: l.identifier()}
 	case c == '$':
 		return l.parameter()
+	case strings.HasPrefix(rest, "/*"): // skipSpace has taken all comments that have an end
+		return l.invalid(UnexpectedSyntax, len(rest), 2, "this comment has no end")
+	case strings.IndexByte(symbols, c) >= 0:
+		return l.symbol(rest)
+	case c < utf8.RuneSelf:
+		return l.invalid(UnexpectedSyntax, 1, 1, "unexpected character %q", r)
 	}
-	for _, s := range symbols {
-		if strings.HasPrefix(l.text[l.at:], s) {
-			l.at += len(s)
-			return Token{Kind: Symbol, Text: s}, true
-		}
+	return l.invalid(InvalidUnicodeCharacter, size, size, "unexpected character %q (%U)", r, r)
+}
+
+// invalid takes size bytes and reports the first of them.
+func (l *lexer) invalid(kind Kind, size, reported int, format string, args ...any) Token {
+	start := l.at
+	l.at += size
+	l.errs.Report(kind, Range{start, start + reported}, format, args...)
+	return Token{Class: Invalid, Text: l.text[start:l.at]}
+}
+
+// symbol reads an operator or a bracket. Arrows are no symbols, as "a<-1" and "(a)<-[]-(b)" differ only in what surrounds
+// them; "!=" and "||" are not openCypher, but the parser knows what is meant.
+func (l *lexer) symbol(rest string) Token {
+	size := 1
+	switch rest[:min(2, len(rest))] {
+	case "<>", "<=", ">=", "=~", "..", "||", "!=":
+		size = 2
 	}
 	l.at += size
-	l.errs.Add(Range{l.at - size, l.at}, "unexpected character %q", l.text[l.at-size:l.at])
-	return Token{}, false
+	return Token{Class: Symbol, Text: rest[:size]}
 }
 
 func (l *lexer) skipSpace() {
@@ -87,19 +93,24 @@ func (l *lexer) skipSpace() {
 				l.at = len(l.text)
 			}
 		case strings.HasPrefix(rest, "/*"):
-			if i := strings.Index(rest[2:], "*/"); i >= 0 {
-				l.at += i + 4
-			} else {
-				l.errs.Add(Range{l.at, l.at + 2}, "this comment has no end")
-				l.at = len(l.text)
+			i := strings.Index(rest[2:], "*/")
+			if i < 0 {
+				return
 			}
+			l.at += i + 4
 		default:
 			return
 		}
 	}
 }
 
-func startsIdentifier(r rune) bool { return r == '_' || unicode.IsLetter(r) }
+func startsIdentifier(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == '_' || r >= utf8.RuneSelf && unicode.IsLetter(r)
+}
+
+func continuesIdentifier(r rune) bool {
+	return startsIdentifier(r) || '0' <= r && r <= '9' || r >= utf8.RuneSelf && unicode.In(r, unicode.Nd, unicode.Mn, unicode.Mc)
+}
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
@@ -107,7 +118,7 @@ func (l *lexer) identifier() string {
 	start := l.at
 	for l.at < len(l.text) {
 		r, size := utf8.DecodeRuneInString(l.text[l.at:])
-		if !startsIdentifier(r) && !unicode.IsDigit(r) && !unicode.Is(unicode.Mn, r) {
+		if !continuesIdentifier(r) {
 			break
 		}
 		l.at += size
@@ -115,138 +126,37 @@ func (l *lexer) identifier() string {
 	return l.text[start:l.at]
 }
 
-func (l *lexer) parameter() (Token, bool) {
-	l.at++
-	if l.at < len(l.text) && l.text[l.at] == '`' {
-		t, ok := l.quotedIdentifier()
-		t.Kind = Parameter
-		return t, ok
+func (l *lexer) parameter() Token {
+	if strings.HasPrefix(l.text[l.at+1:], "`") {
+		l.at++
+		t := l.quotedIdentifier()
+		if t.Class == QuotedIdentifier {
+			t.Class = Parameter
+		}
+		return t
 	}
+	l.at++
 	name := l.identifier() // may start with a digit: $0
 	if name == "" {
-		l.errs.Add(Range{l.at - 1, l.at}, "a parameter needs a name: $name")
+		l.at--
+		return l.invalid(UnexpectedSyntax, 1, 1, "a parameter needs a name: $name")
 	}
-	return Token{Kind: Parameter, Text: name}, name != ""
+	return Token{Class: Parameter, Text: name}
 }
 
-func (l *lexer) quotedIdentifier() (Token, bool) {
+func (l *lexer) quotedIdentifier() Token {
 	start := l.at
-	var name strings.Builder
-	for l.at++; l.at < len(l.text); l.at++ {
-		if l.text[l.at] != '`' {
-			name.WriteByte(l.text[l.at])
+	for at := start + 1; ; {
+		i := strings.IndexByte(l.text[at:], '`')
+		if i < 0 {
+			return l.invalid(UnexpectedSyntax, len(l.text)-l.at, 1, "this name has no closing backtick")
+		}
+		at += i + 1
+		if strings.HasPrefix(l.text[at:], "`") { // two stand for one
+			at++
 			continue
 		}
-		if l.at++; l.at == len(l.text) || l.text[l.at] != '`' {
-			if name.Len() == 0 {
-				l.errs.Add(Range{start, l.at}, "a name cannot be empty")
-			}
-			return Token{Kind: QuotedIdentifier, Text: name.String()}, true
-		}
-		name.WriteByte('`')
-	}
-	l.errs.Add(Range{start, start + 1}, "this name has no closing backtick")
-	return Token{Kind: QuotedIdentifier}, true
-}
-
-// number scans the longest run that could be a number and then says whether it is one.
-func (l *lexer) number() (Token, bool) {
-	start, kind := l.at, Integer
-	if strings.HasPrefix(l.text[l.at:], "0x") || strings.HasPrefix(l.text[l.at:], "0X") || strings.HasPrefix(l.text[l.at:], "0o") {
-		l.at += 2
-		l.identifier()
-		return l.checked(start, Integer)
-	}
-	l.digits()
-	if l.at+1 < len(l.text) && l.text[l.at] == '.' && isDigit(l.text[l.at+1]) {
-		kind = Float
-		l.at++
-		l.digits()
-	}
-	if l.at < len(l.text) && (l.text[l.at]|0x20) == 'e' {
-		kind = Float
-		l.at++
-		if l.at < len(l.text) && (l.text[l.at] == '-' || l.text[l.at] == '+') {
-			l.at++
-		}
-		l.digits()
-	}
-	l.identifier() // letters that do not belong here
-	return l.checked(start, kind)
-}
-
-func (l *lexer) digits() {
-	for l.at < len(l.text) && isDigit(l.text[l.at]) {
-		l.at++
-	}
-}
-
-func (l *lexer) checked(start int, kind Kind) (Token, bool) {
-	text := l.text[start:l.at]
-	var err error
-	switch {
-	case strings.Contains(text, "_"):
-		err = strconv.ErrSyntax
-	case kind == Float:
-		_, err = strconv.ParseFloat(text, 64)
-	case len(text) > 1 && text[0] == '0' && isDigit(text[1]):
-		l.errs.Add(Range{start, l.at}, "invalid number %q: octal numbers start with 0o", text)
-	default:
-		_, err = strconv.ParseUint(text, 0, 64)
-	}
-	switch {
-	case err == nil:
-	case strings.Contains(err.Error(), strconv.ErrRange.Error()):
-		l.errs.Add(Range{start, l.at}, "the number %s is too large", text)
-	default:
-		l.errs.Add(Range{start, l.at}, "invalid number %q", text)
-	}
-	return Token{Kind: kind, Text: text}, true
-}
-
-var escapes = map[byte]rune{'\\': '\\', '\'': '\'', '"': '"', '`': '`', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
-
-func (l *lexer) quoted(quote byte) (Token, bool) {
-	start := l.at
-	var s strings.Builder
-	for l.at++; l.at < len(l.text); {
-		switch c := l.text[l.at]; c {
-		case quote:
-			l.at++
-			return Token{Kind: String, Text: s.String()}, true
-		case '\\':
-			l.escape(&s)
-		default:
-			s.WriteByte(c)
-			l.at++
-		}
-	}
-	l.errs.Add(Range{start, start + 1}, "this string has no closing quote")
-	return Token{Kind: String}, true // so that the parser has nothing to add
-}
-
-func (l *lexer) escape(s *strings.Builder) {
-	start := l.at
-	l.at++
-	if l.at == len(l.text) {
-		return // the missing quote is reported
-	}
-	c := l.text[l.at]
-	l.at++
-	digits := map[byte]int{'u': 4, 'U': 8}[c]
-	switch {
-	case digits > 0:
-		if end := l.at + digits; end <= len(l.text) {
-			if code, err := strconv.ParseUint(l.text[l.at:end], 16, 32); err == nil && utf8.ValidRune(rune(code)) {
-				s.WriteRune(rune(code))
-				l.at = end
-				return
-			}
-		}
-		l.errs.Add(Range{start, l.at}, `\%c needs %d hexadecimal digits of a Unicode character`, c, digits)
-	case escapes[c] != 0:
-		s.WriteRune(escapes[c])
-	default:
-		l.errs.Add(Range{start, l.at}, `unknown escape \%c`, c)
+		l.at = at
+		return Token{Class: QuotedIdentifier, Text: strings.ReplaceAll(l.text[start+1:at-1], "``", "`")}
 	}
 }

@@ -1,12 +1,12 @@
-// Package token is what the text of a query consists of, and where in the text.
+// Package token is what the text of a query consists of, where in the text, and what can be wrong with it.
 package token
 
-// Kind says what a token is.
-type Kind uint8
+// Class says what a token is.
+type Class uint8
 
-// The kinds of tokens. Keywords are identifiers: which ones are keywords depends on where they stand.
+// The classes of tokens. Keywords are identifiers: which ones are keywords depends on where they stand.
 const (
-	EOF Kind = iota
+	EOF Class = iota
 	Identifier
 	QuotedIdentifier // `name`; Text is the name
 	Integer
@@ -14,11 +14,12 @@ const (
 	String    // Text is the content
 	Parameter // $name; Text is the name
 	Symbol    // an operator or a bracket
+	Invalid   // what could not be read: reported already, at the same place
 )
 
 // Token is a piece of text with its meaning.
 type Token struct {
-	Kind  Kind
+	Class Class
 	Text  string
 	Range Range
 }

@@ -3,6 +3,7 @@ package indextest
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -160,47 +161,59 @@ func reopen(t *testing.T, backend index.Backend) {
 	require.NoError(t, s.Close())
 }
 
-// random holds batches of random writes against a map.
+// random holds batches of random writes, and snapshots that were taken between them, against maps.
 func random(t *testing.T, backend index.Backend) {
 	s := openStore(t, backend)
 	defer func() { require.NoError(t, s.Close()) }()
 	model := make(map[string]string)
 	rapid.Check(t, func(t *rapid.T) {
-		keys := rapid.StringMatching(`[ab]{0,3}`)
-		b, after := s.NewBatch(), make(map[string]string)
-		defer b.Discard()
-		for k, v := range model {
-			after[k] = v
-		}
-		for range rapid.IntRange(0, 6).Draw(t, "writes") {
-			k := "k" + keys.Draw(t, "key")
-			switch rapid.IntRange(0, 3).Draw(t, "op") {
-			case 0:
-				delete(after, k)
-				require.NoError(t, b.Delete([]byte(k)))
-			case 1:
-				to := "k" + keys.Draw(t, "to")
-				if to <= k {
-					continue
-				}
-				require.NoError(t, b.DeleteRange([]byte(k), []byte(to)))
-				for other := range after {
-					if other >= k && other < to {
-						delete(after, other)
-					}
-				}
-			default:
-				after[k] = rapid.String().Draw(t, "value")
-				require.NoError(t, b.Set([]byte(k), []byte(after[k])))
+		keys := rapid.StringMatching(`[km\x00\xff]?[ab]{0,3}`)
+		snapshots := make(map[index.Snapshot]map[string]string)
+		for range rapid.IntRange(1, 4).Draw(t, "batches") {
+			if rapid.Bool().Draw(t, "snapshot") {
+				snap, err := s.NewSnapshot()
+				require.NoError(t, err)
+				snapshots[snap] = model
 			}
-			requireContent(t, b, after)
+			b, after := s.NewBatch(), maps.Clone(model)
+			for range rapid.IntRange(0, 6).Draw(t, "writes") {
+				randomWrite(t, b, after, keys)
+				requireContent(t, b, after)
+				requireContent(t, s, model)
+			}
+			if rapid.Bool().Draw(t, "commit") {
+				require.NoError(t, b.Commit())
+				model = after
+			}
+			b.Discard()
+			requireContent(t, s, model)
+			for snap, then := range snapshots {
+				requireContent(t, snap, then)
+			}
 		}
-		if rapid.Bool().Draw(t, "commit") {
-			require.NoError(t, b.Commit())
-			model = after
+		for snap := range snapshots {
+			require.NoError(t, snap.Close())
 		}
-		requireContent(t, s, model)
 	})
+}
+
+func randomWrite(t *rapid.T, b index.Batch, after map[string]string, keys *rapid.Generator[string]) {
+	k := keys.Draw(t, "key")
+	switch rapid.IntRange(0, 3).Draw(t, "op") {
+	case 0:
+		delete(after, k)
+		require.NoError(t, b.Delete([]byte(k)))
+	case 1:
+		to := keys.Draw(t, "to")
+		if to <= k {
+			return
+		}
+		require.NoError(t, b.DeleteRange([]byte(k), []byte(to)))
+		maps.DeleteFunc(after, func(other, _ string) bool { return other >= k && other < to })
+	default:
+		after[k] = rapid.String().Draw(t, "value")
+		require.NoError(t, b.Set([]byte(k), []byte(after[k])))
+	}
 }
 
 func requireContent(t require.TestingT, r index.Reader, want map[string]string) {

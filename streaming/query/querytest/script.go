@@ -1,6 +1,7 @@
 package querytest
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,9 +14,12 @@ import (
 	"github.com/perdure/perdure/streaming/query"
 )
 
-// Run runs the scripts in a folder, and each query of a script in all the other ways of replay.go.
+// Run runs the scripts in a folder, files named *.test, and each query of a script in all the other ways of replay.go.
 func Run(t *testing.T, dir string) {
 	datadriven.Walk(t, dir, func(t *testing.T, path string) {
+		if filepath.Ext(path) != ".test" {
+			return
+		}
 		s := &script{t: t}
 		datadriven.RunTest(t, path, s.command)
 		s.end()

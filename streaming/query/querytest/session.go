@@ -197,3 +197,13 @@ func (s *Session) EventText(e *result.Event) []string {
 	slices.Sort(lines)
 	return lines
 }
+
+// Rows returns the result set in its order.
+func (s *Session) Rows() []result.Row {
+	v, err := s.Query.View()
+	require.NoError(s.t, err)
+	defer v.Close()
+	var rows []result.Row
+	require.NoError(s.t, v.Scan(func(row result.Row) error { rows = append(rows, row); return nil }))
+	return rows
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/apd/v3"
 
+	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 )
 
@@ -18,11 +19,11 @@ const quotientDigits = 34
 var exact = apd.BaseContext
 
 func typeError(op string, a, b graph.Value) error {
-	return fmt.Errorf("%s does not work on %s %s and %s %s", op, article(a.Kind()), a.Kind(), article(b.Kind()), b.Kind())
+	return failed(token.InvalidArgumentType, "%s does not work on %s %s and %s %s", op, article(a.Kind()), a.Kind(), article(b.Kind()), b.Kind())
 }
 
 func overflow(op string, a, b graph.Value) error {
-	return fmt.Errorf("integer overflow in %s %s %s", a, op, b)
+	return failed(token.IntegerOverflow, "integer overflow in %s %s %s", a, op, b)
 }
 
 // arithmetic applies an operator to two numbers: on integers, with floats as floats, else as decimals. A null operand
@@ -37,6 +38,9 @@ func arithmetic(op string, a, b graph.Value, ints func(x, y int64) (int64, error
 	case a.IsNull() || b.IsNull():
 		return graph.Null, nil
 	case !a.IsNumber() || !b.IsNumber():
+		if v, ok, err := temporalArithmetic(op, a, b); ok {
+			return v, err
+		}
 		return graph.Null, typeError(op, a, b)
 	case a.Kind() == graph.KindFloat || b.Kind() == graph.KindFloat:
 		return graph.Float(floats(ToFloat(a), ToFloat(b))), nil
@@ -157,7 +161,7 @@ func divide(a, b graph.Value) (graph.Value, error) {
 	return arithmetic("/", a, b, func(x, y int64) (int64, error) {
 		switch {
 		case y == 0:
-			return 0, fmt.Errorf("division by zero in %s / %s", a, b)
+			return 0, failed(token.DivisionByZero, "division by zero in %s / %s", a, b)
 		case y == -1 && x == math.MinInt64:
 			return 0, overflow("/", a, b)
 		}
@@ -168,7 +172,7 @@ func divide(a, b graph.Value) (graph.Value, error) {
 func modulo(a, b graph.Value) (graph.Value, error) {
 	return arithmetic("%", a, b, func(x, y int64) (int64, error) {
 		if y == 0 {
-			return 0, fmt.Errorf("division by zero in %s %% %s", a, b)
+			return 0, failed(token.DivisionByZero, "division by zero in %s %% %s", a, b)
 		}
 		return x % y, nil
 	}, math.Mod, func(d, x, y *apd.Decimal) (apd.Condition, error) {
@@ -195,7 +199,7 @@ func negate(v graph.Value) (graph.Value, error) {
 		return v, nil
 	case graph.KindInt:
 		if v.AsInt() == math.MinInt64 {
-			return graph.Null, fmt.Errorf("integer overflow in -(%s)", v)
+			return graph.Null, failed(token.IntegerOverflow, "integer overflow in -(%s)", v)
 		}
 		return graph.Int(-v.AsInt()), nil
 	case graph.KindFloat:
@@ -203,5 +207,5 @@ func negate(v graph.Value) (graph.Value, error) {
 	case graph.KindDecimal:
 		return graph.Decimal(new(apd.Decimal).Neg(v.AsDecimal())), nil
 	}
-	return graph.Null, fmt.Errorf("- wants a number, got %s %s", article(v.Kind()), v.Kind())
+	return graph.Null, wrongType("- wants a number", v)
 }

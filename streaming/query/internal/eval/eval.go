@@ -6,6 +6,9 @@ package eval
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"time"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
 	"github.com/perdure/perdure/streaming/cypher/token"
@@ -18,7 +21,14 @@ type Func func(*Env) (graph.Value, error)
 // Env is what closures read: the slots of the row at hand. It belongs to one goroutine.
 type Env struct {
 	Slots []graph.Value
-	sites []site // one per property access in the text
+	// Now is the time of the batch at hand, which the functions that ask for the time return.
+	Now time.Time
+	// Random is where rand and randomUUID take their numbers from; nil: they fail.
+	Random *rand.Rand
+
+	spent   int    // by the expression at hand, see spend
+	sites   []site // one per property access in the text
+	regexps map[string]*regexp.Regexp
 }
 
 // site remembers where a property was in the shape that came last, which is nearly always the shape that comes next.
@@ -38,16 +48,32 @@ type Compiler struct {
 	Slot func(name string) (slot int, ok bool)
 	// Replace, when set, may give an expression a slot that holds its value, as for what aggregation has computed.
 	Replace func(ast.Expr) (slot int, ok bool)
+	// Alloc returns a new slot, for a variable that exists inside of one expression.
+	Alloc func() int
 	// Parameters are the values of $name.
 	Parameters map[string]graph.Value
 	// Errs takes everything that is wrong.
 	Errs *token.Errors
 
-	sites int
+	sites  int
+	locals []local // innermost last
+	spends bool    // the expression can make more than it is given
 }
 
 // Compile compiles e. Problems are added to Errs, and what is returned must then not be called.
 func (c *Compiler) Compile(e ast.Expr) Func {
+	c.spends = false
+	f := c.compile(e)
+	if !c.spends {
+		return f
+	}
+	return func(env *Env) (graph.Value, error) {
+		env.spent = 0
+		return f(env)
+	}
+}
+
+func (c *Compiler) compile(e ast.Expr) Func {
 	if c.Replace != nil {
 		if slot, ok := c.Replace(e); ok {
 			return Slot(slot)
@@ -59,13 +85,13 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 	case *ast.Parameter:
 		v, ok := c.Parameters[e.Name]
 		if !ok {
-			c.Errs.Add(e.Range, "the parameter $%s has no value", ast.FormatName(e.Name))
+			c.Errs.Report(token.MissingParameter, e.Range, "the parameter $%s has no value", ast.FormatName(e.Name))
 		}
 		return constant(v)
 	case *ast.Variable:
-		slot, ok := c.Slot(e.Name)
+		slot, ok := c.resolve(e.Name)
 		if !ok {
-			c.Errs.Add(e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
+			c.Errs.Report(token.UndefinedVariable, e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
 		}
 		return Slot(slot)
 	case *ast.Property:
@@ -79,7 +105,7 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 	case *ast.Comparison:
 		return c.comparison(e)
 	case *ast.NullTest:
-		operand, not := c.Compile(e.Operand), e.Not
+		operand, not := c.compile(e.Operand), e.Not
 		return func(env *Env) (graph.Value, error) {
 			v, err := operand(env)
 			return graph.Bool(v.IsNull() != not), err
@@ -88,11 +114,32 @@ func (c *Compiler) Compile(e ast.Expr) Func {
 		return c.list(e)
 	case *ast.MapLiteral:
 		return c.mapLiteral(e)
+	case *ast.Index:
+		return c.index(e)
+	case *ast.Slice:
+		return c.slice(e)
+	case *ast.Case:
+		return c.caseOf(e)
+	case *ast.ListComprehension:
+		return c.listComprehension(e)
+	case *ast.Quantifier:
+		return c.quantifier(e)
+	case *ast.Reduce:
+		return c.reduce(e)
+	case *ast.MapProjection:
+		return c.mapProjection(e)
 	case *ast.Call:
-		c.Errs.Add(e.Range, "the function %s is not supported yet", e.Name)
-		return constant(graph.Null)
+		return c.call(e)
 	}
 	panic(fmt.Sprintf("eval: no rule for %T", e))
+}
+
+func (c *Compiler) replaced(e ast.Expr) bool {
+	if c.Replace == nil {
+		return false
+	}
+	_, ok := c.Replace(e)
+	return ok
 }
 
 func constant(v graph.Value) Func {
@@ -107,12 +154,12 @@ func Slot(slot int) Func {
 func (c *Compiler) property(e *ast.Property) Func {
 	name, at := e.Name, c.sites
 	c.sites++
-	if v, ok := e.Subject.(*ast.Variable); ok && c.Replace == nil {
-		if slot, ok := c.Slot(v.Name); ok {
+	subject := c.compile(e.Subject)
+	if v, ok := e.Subject.(*ast.Variable); ok && !c.replaced(v) {
+		if slot, ok := c.resolve(v.Name); ok { // the usual case, without a call
 			return func(env *Env) (graph.Value, error) { return env.property(&env.Slots[slot], name, at) }
 		}
 	}
-	subject := c.Compile(e.Subject)
 	return func(env *Env) (graph.Value, error) {
 		v, err := subject(env)
 		if err != nil {
@@ -142,18 +189,21 @@ func (env *Env) property(v *graph.Value, name string, at int) (graph.Value, erro
 	case graph.KindMap:
 		return v.AsMap().Get(name), nil
 	}
-	return graph.Null, fmt.Errorf("a %s has no property %s", v.Kind(), name)
+	if p, ok, err := temporalProperty(*v, name); ok {
+		return p, err
+	}
+	return graph.Null, failed(token.InvalidArgumentType, "%s %s has no property %s", article(v.Kind()), v.Kind(), name)
 }
 
 func (c *Compiler) labelTest(e *ast.LabelTest) Func {
-	subject, labels := c.Compile(e.Subject), e.Labels
+	subject, labels := c.compile(e.Subject), e.Labels
 	return func(env *Env) (graph.Value, error) {
 		v, err := subject(env)
 		switch {
 		case err != nil || v.IsNull():
 			return graph.Null, err
 		case v.Kind() != graph.KindNode && v.Kind() != graph.KindRelationship:
-			return graph.Null, fmt.Errorf("a %s has no labels", v.Kind())
+			return graph.Null, wrongType("only nodes and relationships have labels", v)
 		}
 		return graph.Bool(HasLabels(v.AsElement().Labels, labels)), nil
 	}
@@ -185,7 +235,7 @@ func HasLabels(labels []string, want ast.LabelExpr) bool {
 func (c *Compiler) list(e *ast.ListLiteral) Func {
 	items := make([]Func, len(e.Items))
 	for i, item := range e.Items {
-		items[i] = c.Compile(item)
+		items[i] = c.compile(item)
 	}
 	return c.fold(e, func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)
@@ -197,7 +247,7 @@ func (c *Compiler) mapLiteral(e *ast.MapLiteral) Func {
 	keys, order := MapKeys(e, c.Errs)
 	items := make([]Func, len(order))
 	for i, from := range order {
-		items[i] = c.Compile(e.Values[from])
+		items[i] = c.compile(e.Values[from])
 	}
 	return c.fold(e, func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)

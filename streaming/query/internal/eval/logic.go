@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -19,7 +18,7 @@ func MapKeys(e *ast.MapLiteral, errs *token.Errors) (keys []string, order []int)
 	for i, at := range order {
 		k := e.Keys[at]
 		if i > 0 && keys[i-1] == k.Text {
-			errs.Add(k.Range, "the key %s is given twice", ast.FormatName(k.Text))
+			errs.Report(token.ColumnNameConflict, k.Range, "the key %s is given twice", ast.FormatName(k.Text))
 		}
 		keys = append(keys, k.Text)
 	}
@@ -34,7 +33,7 @@ func Truth(v graph.Value) (isTrue, isNull bool, err error) {
 	case graph.KindNull:
 		return false, true, nil
 	}
-	return false, false, fmt.Errorf("expected a BOOLEAN, got %s %s", article(v.Kind()), v.Kind())
+	return false, false, wrongType("a condition wants a boolean", v)
 }
 
 func article(k graph.Kind) string {
@@ -45,7 +44,7 @@ func article(k graph.Kind) string {
 }
 
 func (c *Compiler) unary(e *ast.Unary) Func {
-	operand := c.Compile(e.Operand)
+	operand := c.compile(e.Operand)
 	switch e.Op {
 	case "NOT":
 		return func(env *Env) (graph.Value, error) {
@@ -71,19 +70,50 @@ func (c *Compiler) unary(e *ast.Unary) Func {
 	return func(env *Env) (graph.Value, error) {
 		v, err := operand(env)
 		if err == nil && !v.IsNull() && !v.IsNumber() {
-			err = fmt.Errorf("+ wants a number, got %s %s", article(v.Kind()), v.Kind())
+			err = wrongType("+ wants a number", v)
 		}
 		return v, err
 	}
 }
 
 func (c *Compiler) binary(e *ast.Binary) Func {
-	left, right := c.Compile(e.Left), c.Compile(e.Right)
+	left, right := c.compile(e.Left), c.compile(e.Right)
 	switch e.Op {
 	case "AND":
 		return connective(left, right, false)
 	case "OR":
 		return connective(left, right, true)
+	}
+	if e.Op == "=~" {
+		return func(env *Env) (graph.Value, error) {
+			s, err := left(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			pattern, err := right(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			return env.matches(s, pattern)
+		}
+	}
+	if e.Op == "+" { // the one operator that makes larger values of smaller ones
+		c.spends = true
+		return func(env *Env) (graph.Value, error) {
+			a, err := left(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			b, err := right(env)
+			if err != nil {
+				return graph.Null, err
+			}
+			v, err := add(a, b)
+			if err == nil {
+				err = env.made(v)
+			}
+			return v, err
+		}
 	}
 	op := operators[e.Op]
 	if op == nil {
@@ -103,7 +133,7 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 }
 
 var operators = map[string]func(a, b graph.Value) (graph.Value, error){
-	"XOR": xor, "+": add, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power, "IN": in,
+	"XOR": xor, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power, "IN": in,
 	"STARTS WITH": onStrings(strings.HasPrefix), "ENDS WITH": onStrings(strings.HasSuffix), "CONTAINS": onStrings(strings.Contains),
 }
 
@@ -156,7 +186,7 @@ func in(v, list graph.Value) (graph.Value, error) {
 		return graph.Null, nil
 	case graph.KindList:
 	default:
-		return graph.Null, fmt.Errorf("IN wants a list, got %s %s", article(list.Kind()), list.Kind())
+		return graph.Null, wrongType("IN wants a list", list)
 	}
 	result := graph.Bool(false)
 	for _, item := range list.AsList() {
@@ -182,7 +212,7 @@ func onStrings(test func(s, part string) bool) func(a, b graph.Value) (graph.Val
 func (c *Compiler) comparison(e *ast.Comparison) Func {
 	operands := make([]Func, len(e.Operands))
 	for i, operand := range e.Operands {
-		operands[i] = c.Compile(operand)
+		operands[i] = c.compile(operand)
 	}
 	chain := compare(e.Ops[0], operands[0], operands[1])
 	for i, op := range e.Ops[1:] {

@@ -3,6 +3,7 @@ package operator
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -14,31 +15,62 @@ import (
 
 var errState = failure.StateCorrupt.Errorf("applying a change: a row is retracted that the query's state does not have")
 
-// accumulator is the state of one aggregate of one group. What it holds depends on the multiset of values that it was
-// given, not on their order.
+// input is what a row gives to an aggregate.
+type input struct {
+	value, extra graph.Value
+	order        string
+	row          Identified
+}
+
+// accumulator is the state of one aggregate of one group. What it holds depends on the multiset of inputs that it was
+// given, not on when they came.
 type accumulator interface {
-	// check says whether a value that is not null can be taken; add is called with such values only.
-	check(v graph.Value) error
-	add(b index.Batch, v graph.Value, weight int) error
+	// check says whether a value that is not null can be taken; add is called with such inputs only.
+	check(in *input) error
+	add(b index.Batch, in *input, weight int) error
+	// value returns the aggregate; a *groupError says that it has none.
 	value(b index.Batch) (graph.Value, error)
 	append(dst []byte) []byte
 	read(r *store.Reader)
 }
 
-func newAccumulator(a *plan.Aggregate, operator byte, group result.RowKey, number int) accumulator {
+// groupError says why a group has no row although it should.
+type groupError struct{ cause error }
+
+// Error returns the cause's message.
+func (e *groupError) Error() string { return e.cause.Error() }
+
+// Unwrap returns the cause.
+func (e *groupError) Unwrap() error { return e.cause }
+
+// newAccumulator returns the state of an aggregate; it may use two multisets, 2*number and 2*number+1.
+func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number int) accumulator {
+	values := func(descending bool) *multiset { return newMultiset(node, group, 2*number, descending) }
 	var inner accumulator
-	switch {
-	case a.Arg == nil: // count(*): the group counts its rows itself
+	shown := a.Name
+	if a.Expr != nil {
+		shown = a.Expr.Name
+	}
+	switch name := strings.ToLower(a.Name); {
+	case a.Arg == nil: // count(*)
 		return &counter{}
-	case a.Name == "min", a.Name == "max": // DISTINCT makes no difference
-		return &extreme{values: newMultiset(operator, group, number, a.Name == "max")}
-	case a.Name == "count":
+	case name == "min", name == "max": // DISTINCT makes no difference
+		return &extreme{values: values(name == "max")}
+	case name == "collect":
+		return newCollect(node, group, 2*number, a.Distinct)
+	case name == "count":
 		inner = &counter{}
+	case name == "sum", name == "avg":
+		inner = &sum{average: name == "avg"}
+	case name == "stdev", name == "stdevp":
+		inner = &deviation{name: shown, population: name == "stdevp"}
+	case name == "percentilecont", name == "percentiledisc":
+		inner = &percentile{name: shown, continuous: name == "percentilecont", values: newMultiset(node, group, 2*number+1, false)}
 	default:
-		inner = &sum{average: a.Name == "avg"}
+		panic("operator: no aggregate " + a.Name)
 	}
 	if a.Distinct {
-		return &distinct{inner: inner, values: newMultiset(operator, group, number, false)}
+		return &distinct{inner: inner, values: values(false)}
 	}
 	return inner
 }
@@ -46,9 +78,9 @@ func newAccumulator(a *plan.Aggregate, operator byte, group result.RowKey, numbe
 // counter counts values.
 type counter struct{ n int64 }
 
-func (c *counter) check(graph.Value) error { return nil }
+func (c *counter) check(*input) error { return nil }
 
-func (c *counter) add(_ index.Batch, _ graph.Value, weight int) error {
+func (c *counter) add(_ index.Batch, _ *input, weight int) error {
 	if c.n += int64(weight); c.n < 0 {
 		return errState
 	}
@@ -67,27 +99,27 @@ type distinct struct {
 	values *multiset
 }
 
-func (d *distinct) check(v graph.Value) error { return d.inner.check(v) }
+func (d *distinct) check(in *input) error { return d.inner.check(in) }
 
-func (d *distinct) add(b index.Batch, v graph.Value, weight int) error {
-	before, had, err := d.values.firstOf(b, v)
+func (d *distinct) add(b index.Batch, in *input, weight int) error {
+	before, had, err := d.values.firstOf(b, in.value)
 	if err != nil {
 		return err
 	}
-	if changed, err := d.values.add(b, v, weight); err != nil || !changed {
+	if changed, err := d.values.add(b, in.value, weight); err != nil || !changed {
 		return err
 	}
-	now, has, err := d.values.firstOf(b, v)
+	now, has, err := d.values.firstOf(b, in.value)
 	if err != nil || had && has && graph.Identical(before, now) {
 		return err
 	}
 	if had {
-		if err := d.inner.add(b, before, -1); err != nil {
+		if err := d.inner.add(b, &input{value: before, extra: in.extra, row: in.row}, -1); err != nil {
 			return err
 		}
 	}
 	if has {
-		return d.inner.add(b, now, 1)
+		return d.inner.add(b, &input{value: now, extra: in.extra, row: in.row}, 1)
 	}
 	return nil
 }
@@ -105,9 +137,10 @@ type extreme struct {
 	stale   bool        // current may be gone
 }
 
-func (x *extreme) check(graph.Value) error { return nil }
+func (x *extreme) check(*input) error { return nil }
 
-func (x *extreme) add(b index.Batch, v graph.Value, weight int) error {
+func (x *extreme) add(b index.Batch, in *input, weight int) error {
+	v := in.value
 	changed, err := x.values.add(b, v, weight)
 	if err != nil || x.stale {
 		return err

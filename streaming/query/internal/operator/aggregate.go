@@ -1,113 +1,55 @@
 package operator
 
 import (
-	"encoding/binary"
+	"errors"
 	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
-	"github.com/perdure/perdure/streaming/query/internal/eval"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// Aggregate gathers rows in groups and passes on one row for each group that has rows; without keys there is one group,
-// which always has its row. DISTINCT is an aggregation by all columns that computes nothing.
-type Aggregate struct {
-	ctx        *Context
-	operator   byte
-	keys       []eval.Func
-	aggregates []plan.Aggregate
-	items      []eval.Func
-	env        *eval.Env // of items: keys, then aggregates
-	next       Rows
-
+// aggregate gathers rows in groups and passes on one row for each group, when a transaction is flushed.
+type aggregate struct {
+	base
+	plan    *plan.Aggregate
 	groups  *store.Cache[result.RowKey, *group]
 	touched []*group // in this transaction
 	dirty   []*group // in this batch
-	values  []graph.Value
+	keys    []graph.Value
+	inputs  []input
 	probes  []accumulator // of no group: they check arguments
 	buf     []byte
+	form    []byte
 }
 
-type group struct {
-	key            result.RowKey
-	rows           int64
-	keys           []graph.Value
-	accumulators   []accumulator
-	out            []graph.Value // the row that was passed on; nil: none
-	failed         bool          // the row could not be made
-	touched, dirty bool
-	size           int
-}
-
-const groupOverhead = 256
-
-func sizeOfGroup(g *group) int { return g.size }
-
-// GroupSpec is what an Aggregate computes.
-type GroupSpec struct {
-	Operator   byte
-	Keys       []eval.Func // read the input's slots
-	Aggregates []plan.Aggregate
-	Items      []eval.Func // read the group's slots
-	Env        *eval.Env   // of Items
-}
-
-// NewAggregate returns the operator.
-func NewAggregate(ctx *Context, s GroupSpec, cacheBytes int, next Rows) *Aggregate {
-	a := &Aggregate{
-		ctx: ctx, operator: s.Operator, keys: s.Keys, aggregates: s.Aggregates, items: s.Items, env: s.Env, next: next,
-		groups: store.NewCache[result.RowKey, *group](cacheBytes), values: make([]graph.Value, len(s.Keys)+len(s.Aggregates)),
+func newAggregate(b base, p *plan.Aggregate, cacheBytes int) *aggregate {
+	a := &aggregate{
+		base: b, plan: p, groups: store.NewCache[result.RowKey, *group](cacheBytes),
+		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)),
 	}
-	for i := range s.Aggregates {
-		a.probes = append(a.probes, newAccumulator(&s.Aggregates[i], s.Operator, result.RowKey{}, i))
+	for i := range p.Aggregates {
+		a.probes = append(a.probes, newAccumulator(&p.Aggregates[i], b.id, result.RowKey{}, i))
 	}
 	return a
 }
 
-// Begin makes the row of an aggregation without keys, which is there before any input.
-func (a *Aggregate) Begin() error {
-	if len(a.keys) > 0 {
-		return nil
+// Row takes a row into its group or out of it.
+func (a *aggregate) Row(row Identified, weight int) error {
+	if out, err := a.evaluate(row, weight); out || err != nil {
+		return err
 	}
-	g, err := a.group(hashKey(nil))
-	if err == nil {
-		a.touch(g)
-	}
-	return err
-}
-
-// Input takes a row into its group or out of it.
-func (a *Aggregate) Input(env *eval.Env, row Identified, weight int) error {
-	keys, args := a.values[:len(a.keys)], a.values[len(a.keys):]
-	if cause := a.evaluate(env, keys, args); cause != nil {
-		return a.ctx.fail(failedInput, row, cause, weight)
-	}
-	a.buf = a.buf[:0]
-	for _, v := range keys {
-		a.buf = graph.AppendKey(a.buf, v)
-	}
-	g, err := a.group(hashKey(a.buf))
+	g, err := a.change(weight)
 	if err != nil {
 		return err
 	}
-	a.touch(g)
 	if g.rows += int64(weight); g.rows < 0 {
 		return errState
 	}
-	// The latest form of the keys is shown: an element as it is now.
-	if weight > 0 && !slices.EqualFunc(g.keys, keys, graph.Identical) {
-		g.keys = make([]graph.Value, len(keys))
-		g.size = groupOverhead
-		for i, v := range keys {
-			g.keys[i] = graph.Clone(v)
-		}
-		g.size += len(a.buf)
-	}
-	for i, v := range args {
-		if a.aggregates[i].Arg == nil || !v.IsNull() {
-			if err := g.accumulators[i].add(a.ctx.Batch, v, weight); err != nil {
+	for i := range a.inputs {
+		if c := &a.plan.Aggregates[i]; c.Arg == nil || c.Nulls || !a.inputs[i].value.IsNull() {
+			if err := g.accumulators[i].add(a.ctx.Batch, &a.inputs[i], weight); err != nil {
 				return err
 			}
 		}
@@ -115,97 +57,94 @@ func (a *Aggregate) Input(env *eval.Env, row Identified, weight int) error {
 	return nil
 }
 
-// evaluate computes keys and arguments; nothing has changed yet when one fails.
-func (a *Aggregate) evaluate(env *eval.Env, keys, args []graph.Value) (err error) {
-	for i, key := range a.keys {
-		if keys[i], err = key(env); err != nil {
-			return err
-		}
+// seeds takes the rows that make groups without any row.
+type seeds aggregate
+
+// Row makes a group or gives it up.
+func (s *seeds) Row(_ Identified, weight int) error {
+	a := (*aggregate)(s)
+	for i := range a.plan.Keys {
+		a.keys[i] = a.ctx.Env.Slots[a.plan.Keys[i].Slot]
 	}
-	for i := range a.aggregates {
-		if args[i] = graph.Null; a.aggregates[i].Arg == nil {
-			continue
-		}
-		if args[i], err = a.aggregates[i].Arg(env); err != nil {
-			return err
-		}
-		if !args[i].IsNull() {
-			if err := a.probes[i].check(args[i]); err != nil {
-				return err
-			}
-		}
+	g, err := a.change(weight)
+	if err != nil {
+		return err
+	}
+	if g.seeds += int64(weight); g.seeds < 0 {
+		return errState
 	}
 	return nil
 }
 
-// group returns a group as it is, or an empty one.
-func (a *Aggregate) group(key result.RowKey) (*group, error) {
-	if g, ok := a.groups.Get(key, sizeOfGroup); ok {
-		return g, nil
+// change returns the group of a.keys, whose rows or seeds change.
+func (a *aggregate) change(weight int) (*group, error) {
+	a.buf, a.form = a.buf[:0], a.form[:0]
+	for _, v := range a.keys {
+		a.buf = graph.AppendKey(a.buf, v)
+		a.form = appendForm(a.form, v)
 	}
-	g := &group{key: key, size: groupOverhead}
-	for i := range a.aggregates {
-		g.accumulators = append(g.accumulators, newAccumulator(&a.aggregates[i], a.operator, key, i))
-	}
-	a.ctx.key = store.GroupKey(a.ctx.key[:0], a.operator, key)
-	record, found, err := a.ctx.Batch.Get(a.ctx.key)
+	g, err := a.group(hashKey(a.buf))
 	if err != nil {
 		return nil, err
 	}
-	if found {
-		if err := a.read(g, append([]byte(nil), record...)); err != nil {
-			return nil, err
+	a.touch(g)
+	if err := g.changeForm(a.form, a.keys, weight); err != nil {
+		return nil, err
+	}
+	if weight > 0 {
+		for i, slot := range a.plan.Carried {
+			if v := a.ctx.Env.Slots[slot]; !graph.Identical(g.carried[i], v) {
+				g.carried[i] = graph.Clone(v)
+			}
 		}
 	}
-	a.groups.Put(key, g, g.size)
 	return g, nil
 }
 
-func (a *Aggregate) read(g *group, record []byte) error {
-	r := store.Reader{Src: record}
-	g.rows = r.Varint()
-	g.keys = make([]graph.Value, len(a.keys))
-	for i := range g.keys {
-		g.keys[i] = r.Value()
+// evaluate computes keys and inputs; nothing has changed yet when one fails.
+func (a *aggregate) evaluate(row Identified, weight int) (out bool, err error) {
+	noted := false
+	for i := range a.plan.Keys {
+		if a.keys[i], out, err = a.value(a.plan.Keys[i].Eval, row, weight, &noted); out || err != nil {
+			return out, err
+		}
 	}
-	for _, acc := range g.accumulators {
-		acc.read(&r)
+	order := ""
+	if a.plan.Order >= 0 {
+		order = a.ctx.Env.Slots[a.plan.Order].AsString()
 	}
-	if r.Err != nil {
-		return r.Err
-	}
-	g.size += len(record)
-	var err, cause error
-	if g.out, cause, err = a.row(g); err != nil {
-		return err
-	}
-	g.failed = cause != nil
-	return nil
-}
-
-// row makes the row of a group. cause says why it has none although it should.
-func (a *Aggregate) row(g *group) (values []graph.Value, cause, err error) {
-	copy(a.env.Slots, g.keys)
-	for i, acc := range g.accumulators {
-		v, cause := acc.value(a.ctx.Batch)
-		if cause != nil {
-			if cause == errSumOverflow { //nolint:errorlint // it is returned as it is
-				return nil, cause, nil
+	for i := range a.plan.Aggregates {
+		c, in := &a.plan.Aggregates[i], &a.inputs[i]
+		*in = input{row: row, order: order}
+		if c.Arg == nil {
+			continue
+		}
+		if in.value, out, err = a.value(c.Arg, row, weight, &noted); out || err != nil {
+			return out, err
+		}
+		if c.Extra != nil {
+			if in.extra, out, err = a.value(c.Extra, row, weight, &noted); out || err != nil {
+				return out, err
 			}
-			return nil, nil, cause
 		}
-		a.env.Slots[len(a.keys)+i] = v
-	}
-	values = make([]graph.Value, len(a.items))
-	for i, item := range a.items {
-		if values[i], cause = item(a.env); cause != nil {
-			return nil, cause, nil
+		if in.value.IsNull() {
+			continue
+		}
+		if cause := a.probes[i].check(in); cause != nil {
+			in.value = graph.Null
+			if noted {
+				continue
+			}
+			noted = true
+			if err := a.fail(stageRow, row, cause, weight); err != nil || a.ctx.Policy != Null {
+				return true, err
+			}
 		}
 	}
-	return values, nil, nil
+	return false, nil
 }
 
-func (a *Aggregate) touch(g *group) {
+func (a *aggregate) touch(g *group) {
 	if !g.touched {
 		g.touched = true
 		a.touched = append(a.touched, g)
@@ -217,7 +156,7 @@ func (a *Aggregate) touch(g *group) {
 }
 
 // Flush passes on the rows of the groups that the transaction touched where they changed.
-func (a *Aggregate) Flush() error {
+func (a *aggregate) Flush() error {
 	for _, g := range a.touched {
 		g.touched = false
 		if err := a.emit(g); err != nil {
@@ -226,24 +165,24 @@ func (a *Aggregate) Flush() error {
 	}
 	clear(a.touched)
 	a.touched = a.touched[:0]
-	return a.next.Flush()
+	return nil
 }
 
-func (a *Aggregate) emit(g *group) error {
+func (a *aggregate) emit(g *group) error {
 	var now []graph.Value
 	var cause, err error
-	if g.rows > 0 || len(a.keys) == 0 {
+	if g.rows+g.seeds > 0 {
 		if now, cause, err = a.row(g); err != nil {
 			return err
 		}
 	}
 	if g.failed {
-		if err := a.ctx.fail(failedOutput, g, nil, -1); err != nil {
+		if err := a.fail(stageGroup, g, nil, -1); err != nil {
 			return err
 		}
 	}
 	if g.failed = cause != nil; g.failed {
-		if err := a.ctx.fail(failedOutput, g, cause, 1); err != nil {
+		if err := a.fail(stageGroup, g, cause, 1); err != nil {
 			return err
 		}
 	}
@@ -253,41 +192,67 @@ func (a *Aggregate) emit(g *group) error {
 	}
 	g.out = now
 	if before != nil {
-		if err := a.next.Row(g.key, before, -1); err != nil {
+		if err := a.pass(g, before, -1); err != nil {
 			return err
 		}
 	}
 	if now != nil {
-		return a.next.Row(g.key, now, 1)
+		return a.pass(g, now, 1)
 	}
 	return nil
 }
 
-// Key returns the identity of the group.
-func (g *group) Key() result.RowKey { return g.key }
+// pass passes a group's row on: keys, carried values, aggregates.
+func (a *aggregate) pass(g *group, values []graph.Value, weight int) error {
+	slots := a.ctx.Env.Slots
+	for i := range a.plan.Keys {
+		slots[a.plan.Keys[i].Slot] = values[i]
+	}
+	values = values[len(a.plan.Keys):]
+	for i, slot := range a.plan.Carried {
+		slots[slot] = values[i]
+	}
+	values = values[len(a.plan.Carried):]
+	for i := range a.plan.Aggregates {
+		slots[a.plan.Aggregates[i].Slot] = values[i]
+	}
+	return a.next.Row(g, weight)
+}
 
-// Origin describes the group by its keys.
-func (g *group) Origin() string { return graph.List(g.keys).String() }
+// row makes the row of a group. cause says why it has none although it should.
+func (a *aggregate) row(g *group) (values []graph.Value, cause, err error) {
+	values = make([]graph.Value, 0, len(a.plan.Keys)+len(a.plan.Carried)+len(a.plan.Aggregates))
+	values = append(values, g.shown()...)
+	values = append(values, g.carried...)
+	for _, acc := range g.accumulators {
+		v, err := acc.value(a.ctx.Batch)
+		var none *groupError
+		switch {
+		case errors.As(err, &none) && a.ctx.Policy == Null:
+			v = graph.Null
+		case none != nil:
+			return nil, none, nil
+		case err != nil:
+			return nil, nil, err
+		}
+		values = append(values, v)
+	}
+	return values, nil, nil
+}
 
 // Save writes the groups that changed in the batch.
-func (a *Aggregate) Save() error {
+func (a *aggregate) Save() error {
 	for _, g := range a.dirty {
 		g.dirty = false
-		a.ctx.key = store.GroupKey(a.ctx.key[:0], a.operator, g.key)
-		if g.rows == 0 && len(a.keys) > 0 {
+		a.ctx.key = store.GroupKey(a.ctx.key[:0], a.id, g.key)
+		if g.rows+g.seeds == 0 {
 			a.groups.Delete(g.key)
 			if err := a.ctx.Batch.Delete(a.ctx.key); err != nil {
 				return err
 			}
 			continue
 		}
-		a.buf = binary.AppendVarint(a.buf[:0], g.rows)
-		for _, v := range g.keys {
-			a.buf = graph.AppendValue(a.buf, v)
-		}
-		for _, acc := range g.accumulators {
-			a.buf = acc.append(a.buf)
-		}
+		a.buf = g.append(a.buf[:0])
 		if err := a.ctx.Batch.Set(a.ctx.key, a.buf); err != nil {
 			return err
 		}
@@ -299,38 +264,7 @@ func (a *Aggregate) Save() error {
 }
 
 // Reset forgets everything that is not stored.
-func (a *Aggregate) Reset() {
+func (a *aggregate) Reset() {
 	a.groups.Clear()
 	a.touched, a.dirty = nil, nil
-}
-
-// Distinct makes rows inputs of an aggregation by all their columns.
-type Distinct struct {
-	*Aggregate
-	in  *eval.Env
-	row plainRow
-}
-
-type plainRow struct{ key result.RowKey }
-
-func (r *plainRow) Key() result.RowKey { return r.key }
-
-func (r *plainRow) Origin() string { return r.key.String() }
-
-// NewDistinct returns the operator for rows of so many columns.
-func NewDistinct(ctx *Context, columns, cacheBytes int, next Rows) *Distinct {
-	c := &eval.Compiler{}
-	s := GroupSpec{Operator: groupOfUnique, Env: c.NewEnv(columns)}
-	for i := range columns {
-		s.Keys = append(s.Keys, eval.Slot(i))
-		s.Items = append(s.Items, eval.Slot(i))
-	}
-	return &Distinct{Aggregate: NewAggregate(ctx, s, cacheBytes, next), in: c.NewEnv(columns)}
-}
-
-// Row takes a row in or out.
-func (d *Distinct) Row(key result.RowKey, values []graph.Value, weight int) error {
-	copy(d.in.Slots, values)
-	d.row.key = key
-	return d.Input(d.in, &d.row, weight)
 }

@@ -4,14 +4,9 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
-	"math/bits"
 
 	"github.com/perdure/perdure/streaming/query/internal/store"
 )
-
-func add64(a, b uint64) (sum, carry uint64) { return bits.Add64(a, b, 0) }
-
-func sub64(a, b uint64) (diff, borrow uint64) { return bits.Sub64(a, b, 0) }
 
 // exactFloat is a sum of floats without rounding: mantissa * 2^exponent. It takes as many bits as lie between the
 // largest and the smallest number added, about 2100 at the very most.
@@ -21,14 +16,26 @@ type exactFloat struct {
 	term     big.Int // scratch
 }
 
+const mantissaBits = 53
+
 func (x *exactFloat) add(f float64, weight int) {
 	if f == 0 {
 		return
 	}
 	fraction, exponent := math.Frexp(f)
-	const mantissaBits = 53
 	x.term.SetInt64(int64(math.Ldexp(fraction, mantissaBits)))
 	x.addTerm(exponent-mantissaBits, weight)
+}
+
+// addSquare adds weight * f².
+func (x *exactFloat) addSquare(f float64, weight int) {
+	if f == 0 {
+		return
+	}
+	fraction, exponent := math.Frexp(f)
+	x.term.SetInt64(int64(math.Ldexp(fraction, mantissaBits)))
+	x.term.Mul(&x.term, &x.term)
+	x.addTerm(2*(exponent-mantissaBits), weight)
 }
 
 // addTerm adds weight * term * 2^exponent.

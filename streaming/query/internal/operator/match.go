@@ -1,8 +1,11 @@
 package operator
 
 import (
+	"encoding/binary"
 	"math/bits"
+	"strings"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
@@ -10,37 +13,56 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// Match finds matches of the plan's pattern that contain a given element.
+// Match joins the rows that come in with the matches of a pattern, see plan.Match.
 type Match struct {
-	ctx      *Context
-	plan     *plan.Plan
+	base
+	plan     *plan.Match
+	indexes  []plan.Index
 	elements *store.Elements
-	next     Input
+	env      *eval.Env
 
-	env     *eval.Env
-	ids     []graph.ElementID // by position
-	bound   uint64
-	anchor  *plan.Anchor
-	pivot   graph.ElementID // the element at the anchor
-	earlier uint64          // positions where the pivot was the anchor before: matches that have it there are found
-	weight  int
-	unsure  int // conditions that failed so far on the match at hand
-	buf     []byte
+	ids      []graph.ElementID // by position
+	segments []segment         // by position, of variable-length relationships
+	trails   []trail           // by position, while they are searched
+	bound    uint64            // positions
+	built    uint64            // paths
+	anchor   *plan.Anchor
+	pivot    graph.ElementID // the element at the anchor
+	earlier  uint64          // positions where the pivot was the anchor before: matches that have it there are found
+	weight   int
+	unsure   int  // conditions that failed so far on the match at hand
+	deferred bool // conditions on single relationships wait for the row that came in
+	steps    int  // how many relationships variable-length patterns have followed
+
+	rows     remembered
+	incoming Identified
+	key      result.RowKey // of the match at hand
+	keyed    bool
+	buf      []byte
 }
 
-// NewMatch returns the operator for a plan.
-func NewMatch(ctx *Context, p *plan.Plan, elements *store.Elements, next Input) *Match {
-	return &Match{
-		ctx: ctx, plan: p, elements: elements, next: next, env: p.MatchEnv(),
-		ids: make([]graph.ElementID, len(p.Positions)),
+func newMatch(b base, p *plan.Plan, m *plan.Match, elements *store.Elements) *Match {
+	o := &Match{
+		base: b, plan: m, indexes: p.Indexes, elements: elements, env: b.ctx.Env,
+		ids: make([]graph.ElementID, len(m.Positions)), segments: make([]segment, len(m.Positions)),
+		trails: make([]trail, len(m.Positions)),
 	}
+	for i := range m.Positions {
+		for _, c := range m.Positions[i].Inner {
+			o.deferred = o.deferred || isDeferred(&c)
+		}
+	}
+	o.rows = newRemembered(m)
+	return o
 }
 
-// Delta passes on, with this weight, each match that has e at one of the positions, once.
-func (m *Match) Delta(e *store.Element, positions uint64, weight int) error {
-	m.earlier, m.weight, m.pivot = 0, weight, e.ID
-	for rest := e.Positions & positions; rest != 0; rest &= rest - 1 {
+// delta passes on, with this weight, each match that has e at one of the positions, once.
+func (m *Match) delta(e *store.Element, positions uint64, weight int) error {
+	m.start(weight)
+	m.pivot, m.incoming = e.ID, unitRow
+	for rest := e.Relevance.Positions[m.plan.Number] & positions; rest != 0; rest &= rest - 1 {
 		at := bits.TrailingZeros64(rest)
+		m.anchor, m.bound = &m.plan.Anchors[at], 0
 		if err := m.anchored(at, e); err != nil {
 			return err
 		}
@@ -49,61 +71,66 @@ func (m *Match) Delta(e *store.Element, positions uint64, weight int) error {
 	return nil
 }
 
-// Empty passes on the one match of a pattern without elements.
-func (m *Match) Empty() error {
-	m.weight, m.bound, m.unsure = 1, 0, 0
-	for i := range m.plan.Conditions {
-		if ok := m.try(i); !ok {
-			return nil
-		}
-	}
-	return m.complete()
+func (m *Match) start(weight int) {
+	m.weight, m.earlier, m.bound, m.built, m.unsure, m.steps = weight, 0, 0, 0, 0, 0
 }
 
 func (m *Match) anchored(at int, e *store.Element) error {
-	m.bound, m.unsure, m.anchor = 0, 0, &m.plan.Anchors[at]
+	if m.plan.Positions[at].Variable {
+		return m.through(at, e)
+	}
 	m.bind(at, e)
-	unsure, ok := m.decide(m.anchor.Conditions)
-	m.unsure = unsure
-	if !ok {
+	return m.begin()
+}
+
+// begin goes the anchor's way from what is bound.
+func (m *Match) begin() error { return m.checked(m.anchor.Conditions, 0) }
+
+// Row joins a row with all matches, and remembers it, or forgets it, for those to come.
+func (m *Match) Row(row Identified, weight int) error {
+	if m.plan.Root { // it comes before any element
 		return nil
 	}
-	return m.step(0)
+	if ok, err := m.rows.change(m, row, weight); !ok {
+		return err
+	}
+	m.rows.saveShared(m)
+	m.start(weight)
+	m.anchor, m.pivot, m.incoming = &m.plan.Incoming, "", row
+	err := m.begin()
+	m.rows.putBackShared(m) // for others that take the same row
+	return err
 }
 
 func (m *Match) bind(at int, e *store.Element) {
 	m.bound |= 1 << at
 	m.ids[at] = e.ID
-	if m.plan.Positions[at].Read {
-		m.env.Slots[at] = graph.ElementOf(&e.Element)
+	if slot := m.plan.Positions[at].Slot; slot >= 0 {
+		m.env.Slots[slot] = graph.ElementOf(&e.Element)
 	}
 }
 
-// decide evaluates conditions. One that fails does not decide: if another one turns out to be false, the row is simply
-// not there, whatever order they are tried in; else complete makes the row a failed one.
-func (m *Match) decide(conditions []int) (unsure int, ok bool) {
-	before := m.unsure
-	for _, c := range conditions {
-		if !m.try(c) {
-			m.unsure = before
-			return before, false
+// checked goes on with step n if what has been bound satisfies conditions. One that fails does not decide: if another
+// one turns out to be false, the row is simply not there, whatever order they are tried in; else complete makes the row
+// a failed one.
+func (m *Match) checked(conditions []int, n int) error {
+	unsure, built := m.unsure, m.built
+	defer func() { m.unsure, m.built = unsure, built }()
+	if len(m.plan.Paths) > 0 {
+		if err := m.buildPaths(); err != nil {
+			return err
 		}
 	}
-	unsure, m.unsure = m.unsure, before
-	return unsure, true
-}
-
-func (m *Match) try(condition int) bool {
-	v, err := m.plan.Conditions[condition].Eval(m.env)
-	isTrue := false
-	if err == nil {
-		isTrue, _, err = eval.Truth(v)
+	for _, c := range conditions {
+		isTrue, cause := holds(&m.plan.Conditions[c], m.env)
+		switch {
+		case cause != nil:
+			m.unsure++
+		case !isTrue:
+			return nil
+		}
 	}
-	if err != nil {
-		m.unsure++
-		return true
-	}
-	return isTrue
+	return m.step(n)
 }
 
 func (m *Match) step(n int) error {
@@ -112,204 +139,158 @@ func (m *Match) step(n int) error {
 	}
 	switch s := &m.anchor.Steps[n]; s.Kind {
 	case plan.Expand:
+		if m.plan.Positions[s.Relationship].Variable {
+			return m.expandVariable(n, s)
+		}
 		return m.expand(n, s)
 	case plan.Ends:
 		return m.ends(n, s)
+	case plan.Look:
+		return m.look(n, s, m.plan.Positions[s.To].Scan)
+	case plan.Find:
+		return m.find(n, s)
+	case plan.Take:
+		before := m.bound
+		ok, err := m.take(s.To)
+		if ok {
+			err = m.proceed(n, s)
+		}
+		m.bound = before
+		return err
 	default:
-		return m.scan(n, s)
+		return m.join(n, s)
 	}
 }
 
 // proceed goes on with the next step if what step n bound satisfies its conditions.
-func (m *Match) proceed(n int, s *plan.Step) error {
-	before := m.unsure
-	unsure, ok := m.decide(s.Conditions)
-	if !ok {
-		return nil
-	}
-	m.unsure = unsure
-	err := m.step(n + 1)
-	m.unsure = before
-	return err
-}
+func (m *Match) proceed(n int, s *plan.Step) error { return m.checked(s.Conditions, n+1) }
+
+// isBound reports whether a position is bound.
+func (m *Match) isBound(at int) bool { return m.bound&(1<<at) != 0 }
 
 // found reports whether a match with the pivot at this position was passed on already.
 func (m *Match) found(at int, id graph.ElementID) bool {
 	return m.earlier&(1<<at) != 0 && id == m.pivot
 }
 
-// free reports whether no other relationship of the same MATCH is this one.
+// free reports whether no other relationship of the same MATCH clause is this one.
 func (m *Match) free(at int, id graph.ElementID) bool {
-	clause := m.plan.Positions[at].Match
+	clause := m.plan.Positions[at].Clause
 	for other := m.plan.Nodes; other < len(m.plan.Positions); other++ {
-		if m.bound&(1<<other) != 0 && m.ids[other] == id && m.plan.Positions[other].Match == clause {
+		if !m.isBound(other) || other == at || m.plan.Positions[other].Clause != clause {
+			continue
+		}
+		if m.ids[other] == id || m.plan.Positions[other].Variable && m.segments[other].has(id) {
 			return false
 		}
 	}
 	return true
 }
 
-func (m *Match) expand(n int, s *plan.Step) error {
-	r := &m.plan.Positions[s.Relationship]
-	loop := r.Left == r.Right
-	if r.Undirected || s.From == r.Left {
-		if err := m.along(n, s, store.Outgoing, false); err != nil {
-			return err
-		}
+// reach binds a node, or compares it when it is bound.
+func (m *Match) reach(at int, id graph.ElementID) (ok bool, err error) {
+	if m.isBound(at) {
+		return m.ids[at] == id, nil
 	}
-	if !loop && (r.Undirected || s.From == r.Right) {
-		return m.along(n, s, store.Incoming, r.Undirected) // undirected, a loop was outgoing already
-	}
-	return nil
-}
-
-// along follows the relationships in one direction of the node that the step starts from.
-func (m *Match) along(n int, s *plan.Step, direction byte, skipLoops bool) error {
-	from, before := m.ids[s.From], m.bound
-	list, err := m.elements.Neighbours(m.ctx.Batch, from, direction)
-	if err != nil {
-		return err
-	}
-	for _, candidate := range list {
-		if skipLoops && candidate.Node == from {
-			continue
-		}
-		if err := m.follow(n, s, candidate); err != nil {
-			return err
-		}
-		m.bound = before
-	}
-	return nil
-}
-
-func (m *Match) follow(n int, s *plan.Step, c store.Neighbour) error {
-	toBound := m.bound&(1<<s.To) != 0
-	switch {
-	case toBound && m.ids[s.To] != c.Node,
-		m.elements.TypePositions(c.Type)&(1<<s.Relationship) == 0,
-		m.found(s.Relationship, c.Relationship),
-		!m.free(s.Relationship, c.Relationship):
-		return nil
-	}
-	if !toBound {
-		if ok, err := m.bindNode(s.To, c.Node); !ok {
-			return err
-		}
-	}
-	if !m.plan.Positions[s.Relationship].Read {
-		m.bound |= 1 << s.Relationship
-		m.ids[s.Relationship] = c.Relationship
-		return m.proceed(n, s)
-	}
-	e, err := m.elements.Get(m.ctx.Batch, c.Relationship)
-	if err != nil || e == nil {
-		return err
-	}
-	m.bind(s.Relationship, e)
-	return m.proceed(n, s)
-}
-
-// bindNode binds the node if it is there and may stand at the position.
-func (m *Match) bindNode(at int, id graph.ElementID) (ok bool, err error) {
 	if m.found(at, id) {
 		return false, nil
 	}
 	e, err := m.elements.Get(m.ctx.Batch, id)
-	if err != nil || e == nil || e.Positions&(1<<at) == 0 {
+	if err != nil || e == nil || !e.May(m.plan.Number, at) {
 		return false, err
 	}
 	m.bind(at, e)
 	return true, nil
 }
 
-func (m *Match) ends(n int, s *plan.Step) error {
-	r := &m.plan.Positions[s.Relationship]
-	e, err := m.elements.Get(m.ctx.Batch, m.ids[s.Relationship])
-	if err != nil || e == nil {
-		return err
-	}
-	start, end := e.Start, e.End
-	if err := m.orient(n, s, r, start, end); err != nil {
-		return err
-	}
-	if r.Undirected && start != end {
-		return m.orient(n, s, r, end, start)
-	}
-	return nil
-}
-
-func (m *Match) orient(n int, s *plan.Step, r *plan.Position, left, right graph.ElementID) error {
-	before := m.bound
-	defer func() { m.bound = before }()
-	if r.Left == r.Right && left != right {
-		return nil
-	}
-	if ok, err := m.bindNode(r.Left, left); !ok {
-		return err
-	}
-	if r.Left != r.Right {
-		if ok, err := m.bindNode(r.Right, right); !ok {
-			return err
-		}
-	}
-	return m.proceed(n, s)
-}
-
-func (m *Match) scan(n int, s *plan.Step) error {
-	ids, err := m.elements.At(m.ctx.Batch, s.To)
-	if err != nil {
-		return err
-	}
-	before := m.bound
-	for _, id := range ids {
-		ok, err := m.bindNode(s.To, id)
-		if ok {
-			err = m.proceed(n, s)
-		}
-		if err != nil {
-			return err
-		}
-		m.bound = before
-	}
-	return nil
-}
-
 // complete passes on the match, unless conditions failed on it and none is false.
 func (m *Match) complete() error {
-	if m.unsure > 0 {
-		cause, out := m.verdict()
-		if out || cause == nil {
-			return nil
-		}
-		return m.ctx.fail(failedMatch, m, cause, m.weight)
-	}
-	return m.next.Input(m.env, m, m.weight)
-}
-
-// verdict evaluates all conditions in the order of the text: the row is out if one is not true, else it fails with the
-// first error.
-func (m *Match) verdict() (cause error, out bool) {
-	for i := range m.plan.Conditions {
-		v, err := m.plan.Conditions[i].Eval(m.env)
-		isTrue := false
-		if err == nil {
-			isTrue, _, err = eval.Truth(v)
-		}
+	m.keyed = false
+	if m.unsure > 0 || m.deferred {
+		cause, out, err := m.verdict()
 		switch {
-		case err == nil && !isTrue:
-			return nil, true
-		case err != nil && cause == nil:
-			cause = err
+		case out || err != nil:
+			return err
+		case cause != nil:
+			return m.fail(stageRow, m, cause, m.weight)
 		}
 	}
-	return cause, false
+	return m.next.Row(m, m.weight)
 }
 
-// Key returns the identity of the match at hand: the ids of its elements.
-func (m *Match) Key() (key result.RowKey) {
-	key, m.buf = elementsKey(m.buf[:0], m.ids)
-	return key
+// verdict evaluates all conditions in the order of the text, then those on single relationships: the row is out if one
+// is not true, else it fails with the first error.
+func (m *Match) verdict() (cause error, out bool, err error) {
+	cause, out = verdict(m.plan.Conditions, m.env)
+	for at := m.plan.Nodes; at < len(m.plan.Positions) && !out; at++ {
+		p := &m.plan.Positions[at]
+		if len(p.Inner) == 0 {
+			continue
+		}
+		for _, id := range m.segments[at].relationships {
+			e, err := m.elements.Get(m.ctx.Batch, id)
+			if err != nil || e == nil {
+				return nil, true, err
+			}
+			m.env.Slots[p.InnerSlot] = graph.ElementOf(&e.Element)
+			failed, isOut := verdict(p.Inner, m.env)
+			if out = isOut; out {
+				return nil, true, nil
+			}
+			if cause == nil {
+				cause = failed
+			}
+		}
+	}
+	return cause, out, nil
+}
+
+// Key returns the identity of the match at hand: that of the row that came in and the ids of its elements.
+func (m *Match) Key() result.RowKey {
+	if m.keyed {
+		return m.key
+	}
+	m.buf = m.buf[:0]
+	if !m.plan.Root {
+		in := m.incoming.Key()
+		m.buf = append(m.buf, in[:]...)
+	}
+	for at := range m.plan.Positions {
+		if !m.plan.Positions[at].Variable {
+			m.buf = store.AppendBytes(m.buf, m.ids[at])
+			continue
+		}
+		list := m.segments[at].relationships
+		m.buf = binary.AppendUvarint(m.buf, uint64(len(list)))
+		for _, id := range list {
+			m.buf = store.AppendBytes(m.buf, id)
+		}
+	}
+	m.key, m.keyed = hashKey(m.buf), true
+	return m.key
 }
 
 // Origin lists the elements of the match at hand.
-func (m *Match) Origin() string { return joinIDs(m.ids) }
+func (m *Match) Origin() string {
+	var list []string
+	for at := range m.plan.Positions {
+		if !m.plan.Positions[at].Variable {
+			list = append(list, string(m.ids[at]))
+			continue
+		}
+		for _, id := range m.segments[at].relationships {
+			list = append(list, string(id))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// followed counts a relationship that a variable-length pattern follows: there may be as many ways as there are
+// subsets of relationships.
+func (m *Match) followed() error {
+	if m.steps++; m.ctx.MaxSteps > 0 && m.steps > m.ctx.MaxSteps {
+		return failure.PatternUnbounded.Errorf("following a variable-length pattern: more than %d relationships for one change", m.ctx.MaxSteps).
+			WithDetail("element", string(m.pivot))
+	}
+	return nil
+}

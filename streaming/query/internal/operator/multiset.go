@@ -19,8 +19,8 @@ type multiset struct {
 	key, buf   []byte
 }
 
-func newMultiset(operator byte, group result.RowKey, aggregate int, descending bool) *multiset {
-	return &multiset{prefix: store.MultisetPrefix(nil, operator, group, byte(aggregate)), descending: descending}
+func newMultiset(node int, group result.RowKey, number int, descending bool) *multiset {
+	return &multiset{prefix: store.MultisetPrefix(nil, node, group, number), descending: descending}
 }
 
 // keyOf returns the full key of v and how long the part is that equivalent values share; valid until the next call.
@@ -32,12 +32,7 @@ func (m *multiset) keyOf(v graph.Value) (key []byte, class int) {
 			m.key[i] = ^m.key[i]
 		}
 	}
-	switch v.Kind() {
-	case graph.KindInt, graph.KindFloat:
-		m.key = append(m.key, byte(v.Kind()))
-	case graph.KindDecimal, graph.KindList, graph.KindMap:
-		m.key = graph.AppendValue(m.key, v)
-	}
+	m.key = appendForm(m.key, v)
 	return m.key, class
 }
 
@@ -62,7 +57,13 @@ func (m *multiset) add(b index.Batch, v graph.Value, weight int) (changed bool, 
 	case count == 0:
 		return true, b.Delete(key)
 	}
-	m.buf = graph.AppendValue(binary.AppendUvarint(m.buf[:0], uint64(count)), v)
+	m.buf = binary.AppendUvarint(m.buf[:0], uint64(count))
+	if weight > 0 {
+		m.buf = graph.AppendValue(m.buf, v)
+	} else { // an element may have a newer version already
+		_, n := binary.Uvarint(record)
+		m.buf = append(m.buf, record[n:]...)
+	}
 	return !found, b.Set(key, m.buf)
 }
 
@@ -75,6 +76,27 @@ func (m *multiset) first(b index.Batch) (v graph.Value, ok bool, err error) {
 func (m *multiset) firstOf(b index.Batch, v graph.Value) (graph.Value, bool, error) {
 	key, class := m.keyOf(v)
 	return m.firstFrom(b, append([]byte(nil), key[:class]...))
+}
+
+// nth returns a value by its place, counted from 0.
+func (m *multiset) nth(b index.Batch, n int64) (v graph.Value, err error) {
+	found := false
+	err = b.Scan(m.prefix, store.After(m.prefix), func(_, record []byte) (bool, error) {
+		count, size := binary.Uvarint(record)
+		if size <= 0 {
+			return false, errState
+		}
+		if n -= int64(count); n >= 0 {
+			return true, nil
+		}
+		v, _, err = graph.DecodeValue(record[size:])
+		found = true
+		return false, err
+	})
+	if err == nil && !found {
+		err = errState
+	}
+	return v, err
 }
 
 func (m *multiset) firstFrom(b index.Batch, prefix []byte) (v graph.Value, ok bool, err error) {

@@ -1,13 +1,19 @@
-// Package operator holds the operators of a plan. Each takes rows with a weight of +1 or -1 and passes on rows with
-// such weights: a retraction is the same code as an insertion with the opposite weight. Operators start no goroutines,
-// look at no clock and write nowhere but to the batch at hand.
+// Package operator holds the operators of a plan, one for each type of its nodes. Each takes rows with a weight of +1 or
+// -1 and passes on rows with such weights: a retraction is the same code as an insertion with the opposite weight.
+//
+// The slots of all rows are in one environment, so that a row is its identity and what the slots hold at the moment. An
+// operator reads the slots that operators before it wrote, writes its own, and calls the next. Those that pass rows on
+// when a transaction is flushed put the slots back first.
+//
+// Operators start no goroutines, look at no clock and write nowhere but to the batch at hand.
 package operator
 
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"strings"
+	"slices"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
@@ -15,49 +21,150 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// Context is what the operators of a query share while a batch is applied.
-type Context struct {
-	Batch  index.Batch
-	Failed int64 // rows that are left out at present
+// Policy says what becomes of a row for which an expression fails.
+type Policy uint8
 
+// The policies.
+const (
+	Skip Policy = iota // the row is left out
+	Null               // a value that fails is null; a condition that fails leaves the row out
+	Stop               // the query stops
+)
+
+// Context is what the operators of a query share.
+type Context struct {
+	Env      *eval.Env
+	Batch    index.Batch
+	Failed   int64 // rows that are left out at present
+	Policy   Policy
+	MaxSteps int // how many relationships the variable-length patterns may follow because of one change
+
+	values   graph.Decoder
 	key, buf []byte
 }
 
-// Identified is a row's identity, worked out only when somebody asks.
+// Identified is a row's identity, worked out only when somebody asks. It is valid until the row has been passed on.
 type Identified interface {
 	Key() result.RowKey
 	// Origin describes what the row was made of, for people.
 	Origin() string
 }
 
-// Input is an operator that evaluates expressions on the slots of its rows.
-type Input interface {
-	Input(env *eval.Env, row Identified, weight int) error
-	Output
-}
-
-// Rows is an operator that takes finished rows. It keeps values, which must not be changed.
+// Rows takes rows, which are in the environment's slots.
 type Rows interface {
-	Row(key result.RowKey, values []graph.Value, weight int) error
-	Output
+	Row(row Identified, weight int) error
 }
 
-// Output is the end of an operator's work on a transaction.
-type Output interface {
-	// Flush passes on what the transaction changed; it is called in the order of the data's flow.
+// Operator is one node of the network.
+type Operator interface {
+	// Flush passes on what the transaction changed and has not been passed on yet.
 	Flush() error
+	// Save writes to the batch what the operator keeps in memory.
+	Save() error
+	// Reset forgets everything that is not stored.
+	Reset()
+	// feed says who takes the operator's rows.
+	feed(next Rows)
 }
+
+// base is what all operators share, and what those without memory do.
+type base struct {
+	ctx  *Context
+	id   int
+	next Rows
+}
+
+// Flush has nothing to pass on.
+func (*base) Flush() error { return nil }
+
+// Save has nothing to write.
+func (*base) Save() error { return nil }
+
+// Reset has nothing to forget.
+func (*base) Reset() {}
+
+func (b *base) feed(next Rows) { b.next = next }
+
+// Stages of a node at which a row may fail, as part of the keys under which failed rows are kept.
+const (
+	stageRow   = 0
+	stageGroup = 1
+)
 
 // fail notes that a row is left out because of cause, or, with a weight of -1, that it no longer is.
-func (c *Context) fail(operator byte, row Identified, cause error, weight int) error {
+func (b *base) fail(stage byte, row Identified, cause error, weight int) error {
+	c := b.ctx
+	if c.Policy == Stop && weight > 0 {
+		return failure.RowFailed.Errorf("evaluating a row of %s: %w", row.Origin(), cause)
+	}
 	c.Failed += int64(weight)
-	c.key = store.FailedKey(c.key[:0], operator, row.Key())
+	c.key = store.FailedKey(c.key[:0], b.id, stage, row.Key())
 	if weight < 0 {
 		return c.Batch.Delete(c.key)
 	}
 	c.buf = store.AppendBytes(c.buf[:0], row.Origin())
 	c.buf = store.AppendBytes(c.buf, cause.Error())
 	return c.Batch.Set(c.key, c.buf)
+}
+
+// value evaluates an expression on the row at hand. A failure of the row is noted, once for all expressions of a node;
+// out says that the row is out because of it.
+func (b *base) value(f eval.Func, row Identified, weight int, noted *bool) (v graph.Value, out bool, err error) {
+	v, cause := f(b.ctx.Env)
+	if cause == nil {
+		return v, false, nil
+	}
+	if *noted {
+		return graph.Null, false, nil
+	}
+	*noted = true
+	return graph.Null, b.ctx.Policy != Null, b.fail(stageRow, row, cause, weight)
+}
+
+// appendSlots appends the values of slots.
+func (c *Context) appendSlots(dst []byte, slots []int) []byte {
+	for _, s := range slots {
+		dst = graph.AppendValue(dst, c.Env.Slots[s])
+	}
+	return dst
+}
+
+// loadSlots puts back what appendSlots wrote and returns what follows it. The values share the record, which must not
+// change afterwards.
+func (c *Context) loadSlots(slots []int, record []byte) (rest []byte, err error) {
+	for _, s := range slots {
+		v, rest, err := c.values.Value(record)
+		if err != nil {
+			return nil, failure.StateCorrupt.Errorf("reading a row of the query's state: %w", err)
+		}
+		c.Env.Slots[s], record = v, rest
+	}
+	return record, nil
+}
+
+// scopeOf returns the scope of the row at hand.
+func (c *Context) scopeOf(slot int) (scope result.RowKey) {
+	if slot >= 0 {
+		copy(scope[:], c.Env.Slots[slot].AsString())
+	}
+	return scope
+}
+
+// plainRow is the identity of a row that was remembered.
+type plainRow struct {
+	key    result.RowKey
+	origin string
+}
+
+// Key returns the identity.
+func (r *plainRow) Key() result.RowKey { return r.key }
+
+// Origin returns what is known of the row's origin.
+func (r *plainRow) Origin() string {
+	if r.origin == "" {
+		return r.key.String()
+	}
+	return r.origin
 }
 
 // hashKey makes a row key of what identifies the row. It must not be possible to find two identities with the same key,
@@ -67,21 +174,28 @@ func hashKey(identity []byte) result.RowKey {
 	return result.RowKey(sum[:len(result.RowKey{})])
 }
 
-// elementsKey is the identity of a match.
-func elementsKey(buf []byte, ids []graph.ElementID) (result.RowKey, []byte) {
-	for _, id := range ids {
-		buf = append(binary.AppendUvarint(buf, uint64(len(id))), id...)
-	}
-	return hashKey(buf), buf
+// Tags keep identities of different origin apart.
+const (
+	tagItem   = 'i'
+	tagNull   = 'n'
+	tagBranch = 'b'
+)
+
+// derive returns the identity of the number-th row that was made of another one.
+func derive(key result.RowKey, tag byte, number uint64) result.RowKey {
+	var buf [len(key) + 1 + 8]byte
+	copy(buf[:], key[:])
+	buf[len(key)] = tag
+	binary.BigEndian.PutUint64(buf[len(key)+1:], number)
+	return hashKey(buf[:])
 }
 
-func joinIDs(ids []graph.ElementID) string {
-	var b strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteString(", ")
+// without returns the slots that are not among others.
+func without(slots, others []int) (list []int) {
+	for _, s := range slots {
+		if !slices.Contains(others, s) {
+			list = append(list, s)
 		}
-		b.WriteString(string(id))
 	}
-	return b.String()
+	return list
 }

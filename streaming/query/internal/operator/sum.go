@@ -3,30 +3,31 @@ package operator
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"slices"
 
 	"github.com/cockroachdb/apd/v3"
 
+	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 )
 
-// sum is sum or avg. Integers, decimals and floats are added up apart and without any rounding, so that taking a number
+// sum is sum or avg, of numbers or of durations. Integers, decimals and floats are added up apart and without any rounding, so that taking a number
 // out leaves exactly what was there before it came in, whatever came between.
 type sum struct {
 	average                  bool
 	ints, decimals, floats   int64 // how many of each, those that are not finite included
 	nans, positive, negative int64 // floats and decimals that are not finite
-	intHigh                  int64 // 128 bits: the sum of 2^63 integers fits
-	intLow                   uint64
+	int                      wide
 	decimal                  apd.Decimal
 	scales                   []scale
 	float                    exactFloat
+	durations                durations
 }
 
 // scale counts the finite decimals that are written with the same number of digits behind the point. A sum has as many
@@ -36,18 +37,26 @@ type scale struct {
 	count    int64
 }
 
-func (s *sum) check(v graph.Value) error {
+func (s *sum) name() string {
 	if s.average {
-		return wantNumber("avg", v)
+		return "avg"
 	}
-	return wantNumber("sum", v)
+	return "sum"
 }
 
-func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
+func (s *sum) check(in *input) error {
+	if in.value.IsNumber() || in.value.Kind() == graph.KindDuration {
+		return nil
+	}
+	return fmt.Errorf("%s wants numbers or durations, got %s", s.name(), in.value.Kind())
+}
+
+func (s *sum) add(_ index.Batch, in *input, weight int) error {
+	v := in.value
 	switch v.Kind() {
 	case graph.KindInt:
 		s.ints += int64(weight)
-		s.addInt(v.AsInt(), weight)
+		s.int.add(v.AsInt(), weight)
 	case graph.KindFloat:
 		s.floats += int64(weight)
 		if f := v.AsFloat(); math.IsNaN(f) || math.IsInf(f, 0) {
@@ -55,6 +64,8 @@ func (s *sum) add(_ index.Batch, v graph.Value, weight int) error {
 		} else {
 			s.float.add(f, weight)
 		}
+	case graph.KindDuration:
+		return s.durations.add(v.AsDuration(), weight)
 	default:
 		s.decimals += int64(weight)
 		d := v.AsDecimal()
@@ -86,18 +97,6 @@ func (s *sum) addScale(exponent int32, weight int) {
 	}
 }
 
-func (s *sum) addInt(i int64, weight int) {
-	high := uint64(i >> 63) // sign extension
-	var carry uint64
-	if weight > 0 {
-		s.intLow, carry = add64(s.intLow, uint64(i))
-		s.intHigh += int64(high) + int64(carry)
-		return
-	}
-	s.intLow, carry = sub64(s.intLow, uint64(i))
-	s.intHigh -= int64(high) + int64(carry)
-}
-
 func (s *sum) addSpecial(f float64, weight int) {
 	switch {
 	case math.IsNaN(f):
@@ -109,17 +108,21 @@ func (s *sum) addSpecial(f float64, weight int) {
 	}
 }
 
-var errSumOverflow = errors.New("integer overflow in sum")
+var errSumOverflow = &groupError{&eval.Error{Kind: token.IntegerOverflow, Message: "integer overflow in sum"}}
 
 func (s *sum) value(index.Batch) (graph.Value, error) {
 	n := s.ints + s.floats + s.decimals
 	switch {
+	case s.durations.count > 0 && n > 0:
+		return graph.Null, &groupError{fmt.Errorf("%s cannot add numbers and durations", s.name())}
+	case s.durations.count > 0:
+		return s.durations.value(s.average)
 	case n == 0 && s.average:
 		return graph.Null, nil
 	case s.nans+s.positive+s.negative > 0:
 		return s.special(), nil
 	case s.floats > 0:
-		f := s.float.plus(s.bigInt()) + eval.ToFloat(graph.Decimal(&s.decimal))
+		f := s.float.plus(s.int.big()) + eval.ToFloat(graph.Decimal(&s.decimal))
 		if s.average {
 			f /= float64(n)
 		}
@@ -127,12 +130,14 @@ func (s *sum) value(index.Batch) (graph.Value, error) {
 	case s.decimals > 0:
 		return s.decimalValue(n)
 	case s.average:
-		f, _ := new(big.Float).SetInt(s.bigInt()).Float64()
+		f, _ := new(big.Float).SetInt(s.int.big()).Float64()
 		return graph.Float(f / float64(n)), nil
-	case s.intHigh != int64(s.intLow)>>63:
+	}
+	i, ok := s.int.int64()
+	if !ok {
 		return graph.Null, errSumOverflow
 	}
-	return graph.Int(int64(s.intLow)), nil
+	return graph.Int(i), nil
 }
 
 func (s *sum) special() graph.Value {
@@ -156,7 +161,7 @@ func (s *sum) special() graph.Value {
 
 func (s *sum) decimalValue(n int64) (graph.Value, error) {
 	d := new(apd.Decimal)
-	whole := apd.NewWithBigInt(new(apd.BigInt).SetMathBigInt(s.bigInt()), 0)
+	whole := apd.NewWithBigInt(new(apd.BigInt).SetMathBigInt(s.int.big()), 0)
 	if err := eval.AddDecimal(d, &s.decimal, whole); err != nil {
 		return graph.Null, err
 	}
@@ -191,17 +196,11 @@ func reduce(d *apd.Decimal) *apd.Decimal {
 	return d
 }
 
-func (s *sum) bigInt() *big.Int {
-	i := big.NewInt(s.intHigh)
-	return i.Lsh(i, 64).Add(i, new(big.Int).SetUint64(s.intLow))
-}
-
 func (s *sum) append(dst []byte) []byte {
 	for _, n := range [...]int64{s.ints, s.decimals, s.floats, s.nans, s.positive, s.negative} {
 		dst = binary.AppendUvarint(dst, uint64(n))
 	}
-	dst = binary.AppendVarint(dst, s.intHigh)
-	dst = binary.AppendUvarint(dst, s.intLow)
+	dst = s.int.append(dst)
 	if s.decimals > 0 {
 		dst = graph.AppendValue(dst, graph.Decimal(reduce(new(apd.Decimal).Set(&s.decimal))))
 		dst = binary.AppendUvarint(dst, uint64(len(s.scales)))
@@ -212,14 +211,14 @@ func (s *sum) append(dst []byte) []byte {
 	if s.floats > 0 {
 		dst = s.float.append(dst)
 	}
-	return dst
+	return s.durations.append(dst)
 }
 
 func (s *sum) read(r *store.Reader) {
 	for _, n := range [...]*int64{&s.ints, &s.decimals, &s.floats, &s.nans, &s.positive, &s.negative} {
 		*n = int64(r.Uvarint())
 	}
-	s.intHigh, s.intLow = r.Varint(), r.Uvarint()
+	s.int.read(r)
 	if s.decimals > 0 {
 		if v := r.Value(); v.Kind() == graph.KindDecimal {
 			s.decimal.Set(v.AsDecimal())
@@ -234,4 +233,5 @@ func (s *sum) read(r *store.Reader) {
 	if s.floats > 0 {
 		s.float.read(r)
 	}
+	s.durations.read(r)
 }

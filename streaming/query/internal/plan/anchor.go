@@ -1,125 +1,236 @@
 package plan
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+	"strings"
 
-// Anchor is the way to all matches that have a given element at one position.
-type Anchor struct {
-	Position   int
-	Conditions []int // that can be decided at once, including those that read no element at all
-	Steps      []Step
-}
-
-// StepKind says how a step finds its candidates.
-type StepKind uint8
-
-// The kinds of steps.
-const (
-	// Expand follows relationships from a node that is bound: it binds the relationship and the node at its other end,
-	// or compares the latter if it is bound.
-	Expand StepKind = iota
-	// Ends binds the nodes of the relationship that the anchor is, or compares them.
-	Ends
-	// Scan binds a node that nothing bound leads to: every element that may stand there.
-	Scan
+	"github.com/perdure/perdure/streaming/cypher/ast"
 )
 
-// Step binds one more element or two.
-type Step struct {
-	Kind         StepKind
-	Relationship int // of Expand and Ends
-	From, To     int // nodes of Expand; To alone of Scan
-	Conditions   []int
-}
-
-func (p *Plan) makeAnchors() {
-	for at := range p.Positions {
-		p.Anchors = append(p.Anchors, p.anchor(at))
+// anchors finds the ways to all matches: from each position and from a row that comes in.
+func (m *match) anchors() {
+	for at := range m.node.Positions {
+		w := &way{match: m, bound: 1 << at, joined: m.node.Root, anchor: Anchor{Position: at}}
+		w.anchor.Conditions = w.due()
+		w.finish()
+		m.node.Anchors = append(m.node.Anchors, w.anchor)
 	}
-}
-
-func (p *Plan) anchor(at int) Anchor {
-	a := Anchor{Position: at}
-	bound := uint64(1) << at
-	decided := uint64(0) // conditions, of which only the first 64 are tried early
-	due := func() (list []int) {
-		for i, c := range p.Conditions {
-			if i < 64 && decided&(1<<i) == 0 && c.Positions&^bound == 0 {
-				decided |= 1 << i
-				list = append(list, i)
-			}
-		}
-		return list
+	w := &way{match: m, joined: true, anchor: Anchor{Position: -1}}
+	if m.node.Root {
+		m.node.Incoming = w.anchor
+		return
 	}
-	a.Conditions = due()
-	add := func(s Step, binds uint64) {
-		bound |= binds
-		s.Conditions = due()
-		a.Steps = append(a.Steps, s)
-	}
-	if r := p.Positions[at]; r.Relationship {
-		add(Step{Kind: Ends, Relationship: at}, 1<<r.Left|1<<r.Right)
-	}
-	for bits.OnesCount64(bound) < len(p.Positions) {
-		s, binds := p.nextStep(bound)
-		if s.Kind == Scan {
-			p.Scanned |= 1 << s.To
-		}
-		add(s, binds)
-	}
-	for i := 64; i < len(p.Conditions); i++ { // beyond the word: with the last step
-		if n := len(a.Steps); n > 0 {
-			a.Steps[n-1].Conditions = append(a.Steps[n-1].Conditions, i)
-		} else {
-			a.Conditions = append(a.Conditions, i)
+	w.anchor.Conditions = w.due()
+	for at := range m.node.Positions {
+		if m.node.Positions[at].Shared != NoSlot {
+			w.add(Step{Kind: Take, To: at}, 1<<at)
 		}
 	}
-	return a
+	w.finish()
+	m.node.Incoming = w.anchor
 }
 
-// nextStep prefers relationships whose both ends are bound, as they only remove candidates, then those that lead to a
-// node with a condition or label, then any, then a scan.
-func (p *Plan) nextStep(bound uint64) (Step, uint64) {
+// way is an Anchor under construction.
+type way struct {
+	*match
+	anchor  Anchor
+	bound   uint64 // positions
+	ended   uint64 // relationships whose nodes have been compared
+	joined  bool   // the slots of the row that came in are there
+	decided map[int]bool
+}
+
+// due returns the conditions that can be decided from now on.
+func (w *way) due() (list []int) {
+	if w.decided == nil {
+		w.decided = make(map[int]bool)
+	}
+	for i, c := range w.node.Conditions {
+		if !w.decided[i] && c.Positions&^w.bound == 0 && (w.joined || !c.Incoming) {
+			w.decided[i] = true
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+func (w *way) add(s Step, binds uint64) {
+	w.bound |= binds
+	s.Conditions = w.due()
+	w.anchor.Steps = append(w.anchor.Steps, s)
+}
+
+// finish adds steps until everything is bound.
+func (w *way) finish() {
+	for w.ends() || w.join(w.plan.single(w.node.Input)) || w.expand() || w.find() || w.join(true) || w.look() {
+	}
+}
+
+// ends goes from a relationship that has been bound by itself to its nodes.
+func (w *way) ends() bool {
+	for at := w.node.Nodes; at < len(w.node.Positions); at++ {
+		if bit := uint64(1) << at; w.bound&bit != 0 && w.ended&bit == 0 {
+			r := &w.node.Positions[at]
+			w.ended |= bit
+			w.add(Step{Kind: Ends, Relationship: at}, 1<<r.Left|1<<r.Right)
+			return true
+		}
+	}
+	return false
+}
+
+// join takes the rows that came in as soon as an element that they share with the pattern is bound or, when nothing leads
+// to one or there is no more than one row, all of them.
+func (w *way) join(all bool) bool {
+	if w.joined {
+		return false
+	}
+	var given []int
+	binds := uint64(0)
+	for at := range w.node.Positions {
+		if w.node.Positions[at].Shared == NoSlot {
+			continue
+		}
+		binds |= 1 << at
+		if w.bound&(1<<at) != 0 {
+			given = append(given, at)
+		}
+	}
+	if len(given) == 0 && !all {
+		return false
+	}
+	w.joined = true
+	w.add(Step{Kind: Join, Shared: given}, binds)
+	return true
+}
+
+// expand follows a relationship from a bound node. It prefers those whose both ends are bound, as they only remove
+// candidates, then those that lead to a condition or a label, and variable-length ones least.
+func (w *way) expand() bool {
 	best, bestRank := Step{}, 0
-	for at := p.Nodes; at < len(p.Positions); at++ {
-		r := p.Positions[at]
-		left, right := bound&(1<<r.Left) != 0, bound&(1<<r.Right) != 0
-		if bound&(1<<at) != 0 || !left && !right {
+	for at := w.node.Nodes; at < len(w.node.Positions); at++ {
+		r := &w.node.Positions[at]
+		left, right := w.bound&(1<<r.Left) != 0, w.bound&(1<<r.Right) != 0
+		if w.bound&(1<<at) != 0 || !left && !right {
 			continue
 		}
 		s := Step{Kind: Expand, Relationship: at, From: r.Left, To: r.Right}
 		if !left {
 			s.From, s.To = r.Right, r.Left
 		}
-		rank := 1
+		rank := 2
 		switch {
 		case left && right:
+			rank = 5
+		case w.decides(1<<at | 1<<s.To):
 			rank = 4
-		case p.conditionsWith(bound|1<<at|1<<s.To, bound) > 0:
+		case len(w.node.Positions[s.To].Labels)+len(r.Labels) > 0:
 			rank = 3
-		case len(p.Positions[s.To].Labels)+len(r.Labels) > 0:
-			rank = 2
+		}
+		if r.Variable && rank < 5 {
+			rank = 1
 		}
 		if rank > bestRank {
 			best, bestRank = s, rank
 		}
 	}
-	if bestRank > 0 {
-		return best, 1<<best.Relationship | 1<<best.To
+	if bestRank == 0 {
+		return false
 	}
-	for at := range p.Nodes {
-		if bound&(1<<at) == 0 {
-			return Step{Kind: Scan, To: at}, 1 << at
-		}
-	}
-	panic("plan: a relationship without ends")
+	w.ended |= 1 << best.Relationship
+	w.add(best, 1<<best.Relationship|1<<best.To)
+	return true
 }
 
-// conditionsWith counts the conditions that can be decided with these positions bound, but not with those.
-func (p *Plan) conditionsWith(bound, before uint64) (n int) {
-	for _, c := range p.Conditions {
-		if c.Positions&^bound == 0 && c.Positions&^before != 0 {
-			n++
+// decides reports whether binding these positions as well lets a condition be decided.
+func (w *way) decides(positions uint64) bool {
+	for i, c := range w.node.Conditions {
+		if !w.decided[i] && c.Positions&positions != 0 && c.Positions&^(w.bound|positions) == 0 && (w.joined || !c.Incoming) {
+			return true
 		}
 	}
-	return n
+	return false
+}
+
+// find looks a node up by the value of a property that is known by now.
+func (w *way) find() bool {
+	for _, d := range w.conditions {
+		for _, e := range d.equals {
+			at := w.bySlot[e.slot].at
+			if w.bound&(1<<at) != 0 || !w.known(e.value.reads) {
+				continue
+			}
+			w.add(Step{Kind: Find, To: at, Index: w.index(at, e.property), Value: e.value.eval}, 1<<at)
+			return true
+		}
+	}
+	return false
+}
+
+// known reports whether slots have their values by now.
+func (w *way) known(slots []int) bool {
+	for _, slot := range slots {
+		if e := w.bySlot[slot]; e != nil && w.bound&(1<<e.at) == 0 || e == nil && !w.joined {
+			return false
+		}
+	}
+	return true
+}
+
+// look goes through all nodes of a class, of those with labels first.
+func (w *way) look() bool {
+	best := -1
+	for at := range w.node.Nodes {
+		if w.bound&(1<<at) == 0 && (best < 0 || len(w.node.Positions[at].Labels) > len(w.node.Positions[best].Labels)) {
+			best = at
+		}
+	}
+	if best < 0 {
+		return false
+	}
+	w.scan(best)
+	w.add(Step{Kind: Look, To: best}, 1<<best)
+	return true
+}
+
+// scan returns the number of a position's class.
+func (m *match) scan(at int) int {
+	p := &m.node.Positions[at]
+	if p.Scan < 0 {
+		p.Scan = slices.IndexFunc(m.plan.Scans, func(s Scan) bool {
+			return s.Relationship == p.Relationship && labelText(s.Labels) == labelText(p.Labels)
+		})
+	}
+	if p.Scan < 0 {
+		p.Scan = len(m.plan.Scans)
+		m.plan.Scans = append(m.plan.Scans, Scan{p.Relationship, p.Labels})
+	}
+	return p.Scan
+}
+
+// index returns the number of an index for the elements of a position.
+func (m *match) index(at int, property string) int {
+	want := Index{m.scan(at), property}
+	if i := slices.Index(m.plan.Indexes, want); i >= 0 {
+		return i
+	}
+	m.plan.Indexes = append(m.plan.Indexes, want)
+	return len(m.plan.Indexes) - 1
+}
+
+func labelText(labels []ast.LabelExpr) string {
+	var text strings.Builder
+	for _, l := range labels {
+		text.WriteString(":" + ast.FormatLabels(l))
+	}
+	return text.String()
+}
+
+// positionsOf returns the positions of a set, ascending.
+func positionsOf(set uint64) (list []int) {
+	for ; set != 0; set &= set - 1 {
+		list = append(list, bits.TrailingZeros64(set))
+	}
+	return list
 }

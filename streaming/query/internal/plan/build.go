@@ -1,9 +1,7 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
 	"github.com/perdure/perdure/streaming/cypher/token"
@@ -11,206 +9,248 @@ import (
 	"github.com/perdure/perdure/streaming/query/internal/eval"
 )
 
+// New compiles a query. The error is a *token.Errors with all that is wrong.
+func New(q *ast.Query, parameters map[string]graph.Value) (*Plan, error) {
+	errs := &token.Errors{Text: q.Text}
+	b := &builder{plan: &Plan{Query: q}, errs: errs, replaced: make(map[ast.Expr]variable)}
+	b.compiler = &eval.Compiler{Parameters: parameters, Errs: errs, Alloc: b.slot}
+	b.plan.compiler = b.compiler
+	b.build(q)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	b.finish()
+	return b.plan, nil
+}
+
 type builder struct {
-	plan       *Plan
-	errs       *token.Errors
-	variables  map[string]int // -> position
-	parameters map[string]graph.Value
-	conditions []ast.Expr
+	plan     *Plan
+	errs     *token.Errors
+	compiler *eval.Compiler
+
+	reads    [][]int               // by node: the slots that its expressions read, in any order
+	uses     []use                 // by slot
+	derived  [][2]int              // slots that take the value of another: {new, old}, in the order in which they were made
+	labels   [][]ast.LabelExpr     // by slot: what the pattern that binds its element asks for
+	drafts   []*match              // of plan.Matches
+	replaced map[ast.Expr]variable // what has been computed before the expression that contains it
+	clauses  int                   // MATCH clauses so far
+	made     int                   // names made up so far
+	clause   token.Range           // at hand
+}
+
+// chain is the rows that the clauses of a query have made so far.
+type chain struct {
+	at    int // the node that passes them on
+	vars  scope
+	order int // slot with their order, or NoSlot
+	// sorted says that ORDER BY has put them in this order; otherwise it is that of a list, which matters for collect and
+	// LIMIT alone.
+	sorted bool
+	// What surrounds a subquery: the variables of the outer query, which all its clauses see; the slot with the scope; the
+	// Argument. Outside of subqueries: none, NoSlot, Unit.
+	outer scope
+	scope int
+	start int
+}
+
+// unsort says that the rows have no order.
+func (c *chain) unsort() { c.order, c.sorted = NoSlot, false }
+
+// column is one of the columns of a result.
+type column struct {
+	name string
+	variable
+	at token.Range
 }
 
 func (b *builder) build(q *ast.Query) {
-	// Nodes are numbered first, so that relationships follow all of them.
-	number := make(map[any]int)
-	b.eachPattern(q, func(_ int, pattern *ast.Pattern) {
-		for _, n := range pattern.Nodes {
-			number[n] = b.node(n)
+	unit := b.add(&Unit{Base{Input: -1}})
+	c := chain{at: unit, order: NoSlot, scope: NoSlot, start: unit, vars: scope{}}
+	columns := b.query(q, &c)
+	output := &Output{Base: Base{Input: c.at}, Order: NoSlot}
+	for _, column := range columns {
+		b.plan.Columns = append(b.plan.Columns, column.name)
+		output.Columns = append(output.Columns, column.slot)
+		b.uses[column.slot].all = true
+	}
+	if c.sorted {
+		output.Order, b.plan.Ordered = c.order, true
+	}
+	b.add(output)
+}
+
+// add numbers a node; reads are the slots that its expressions read.
+func (b *builder) add(n Node, reads ...int) int {
+	id := len(b.plan.Nodes)
+	n.Common().ID = id
+	b.plan.Nodes = append(b.plan.Nodes, n)
+	b.plan.clauses = append(b.plan.clauses, b.clause)
+	b.reads = append(b.reads, reads)
+	return id
+}
+
+// slot returns a new slot.
+func (b *builder) slot() int {
+	b.uses = append(b.uses, use{})
+	b.labels = append(b.labels, nil)
+	b.plan.names = append(b.plan.names, "")
+	b.plan.Slots++
+	return b.plan.Slots - 1
+}
+
+// copyOf returns a new slot that takes the value of another.
+func (b *builder) copyOf(slot int) int {
+	to := b.slot()
+	b.labels[to], b.plan.names[to] = b.labels[slot], b.plan.names[slot]
+	b.derived = append(b.derived, [2]int{to, slot})
+	return to
+}
+
+// query adds the nodes of a query and returns its columns.
+func (b *builder) query(q *ast.Query, c *chain) []column {
+	if len(q.Parts) == 1 {
+		return b.single(q.Parts[0], c)
+	}
+	union := &Union{Base: Base{Input: -1}}
+	var columns []column
+	for i, part := range q.Parts {
+		branch := *c
+		found := b.single(part, &branch)
+		if i > 0 {
+			if q.Unions[i-1].All != q.Unions[0].All {
+				b.errs.Report(token.InvalidClauseComposition, q.Unions[i-1].Range, "UNION and UNION ALL cannot be mixed")
+			}
+			found = b.matching(columns, found, part.Range)
 		}
-	})
-	b.plan.Nodes = len(b.plan.Positions)
-	b.eachPattern(q, func(clause int, pattern *ast.Pattern) {
-		for i, r := range pattern.Relationships {
-			b.relationship(clause, r, number[pattern.Nodes[i]], number[pattern.Nodes[i+1]])
+		from := make([]int, len(found))
+		for j, column := range found {
+			from[j] = column.slot
+			if i == 0 {
+				column.slot = b.slot()
+				b.plan.names[column.slot] = column.name
+				columns = append(columns, column)
+			} else {
+				columns[j].typ = columns[j].typ.or(column.typ)
+			}
+			b.derived = append(b.derived, [2]int{columns[j].slot, from[j]})
 		}
-	})
-	if n := len(b.plan.Positions); n > maxPositions {
-		b.errs.Add(q.Clauses[0].Position(), "the patterns have %d elements, at most %d are supported", n, maxPositions)
+		union.Branches = append(union.Branches, Branch{Input: branch.at, From: from})
+	}
+	for _, column := range columns {
+		union.To = append(union.To, column.slot)
+	}
+	c.at = b.add(union)
+	c.unsort()
+	c.vars = c.outer.with(nil)
+	if !q.Unions[0].All {
+		columns = b.distinct(c, columns)
+	}
+	return columns
+}
+
+// matching returns the columns of a later part of a UNION in the order of those of the first.
+func (b *builder) matching(first, columns []column, at token.Range) []column {
+	result := make([]column, len(first))
+	for i, want := range first {
+		j := slices.IndexFunc(columns, func(c column) bool { return c.name == want.name })
+		if j < 0 || len(columns) != len(first) {
+			b.errs.Report(token.DifferentColumnsInUnion, at, "the parts of a UNION need columns of the same names")
+			return nil
+		}
+		result[i] = columns[j]
+	}
+	return result
+}
+
+// single adds the nodes of a sequence of clauses.
+func (b *builder) single(q *ast.SingleQuery, c *chain) (columns []column) {
+	outer := b.clause
+	defer func() { b.clause = outer }()
+	for i := 0; i < len(q.Clauses); i++ {
+		b.clause = q.Clauses[i].Position()
+		switch clause := q.Clauses[i].(type) {
+		case *ast.Match:
+			if clause.Optional {
+				b.optional(clause, c)
+				continue
+			}
+			m := b.newMatch(c)
+			m.add(clause)
+			for i+1 < len(q.Clauses) { // what follows directly becomes part of the same Match
+				next, ok := q.Clauses[i+1].(*ast.Match)
+				if !ok || next.Optional || m.rebinds(next) {
+					break
+				}
+				m.add(next)
+				b.clause.To = next.Range.To
+				i++
+			}
+			m.finish()
+		case *ast.Unwind:
+			b.unwind(clause, c)
+		case *ast.With:
+			b.project(&clause.Projection, clause.Range, clause.Where, true, c)
+		case *ast.Return:
+			columns = b.project(&clause.Projection, clause.Range, nil, false, c)
+		}
+	}
+	return columns
+}
+
+func (b *builder) unwind(u *ast.Unwind, c *chain) {
+	e := b.expr(u.List, c, site{vars: c.vars})
+	if _, ok := c.vars[u.Variable.Text]; ok {
+		b.errs.Report(token.VariableAlreadyBound, u.Variable.Range, "the variable %s is defined already", ast.FormatName(u.Variable.Text))
+	}
+	slot, order := b.slot(), b.slot()
+	b.plan.names[slot] = u.Variable.Text
+	n := &Unwind{Base: Base{Input: c.at}, List: Item{Expr: u.List, Eval: e.eval, Slot: slot}, Order: order, From: c.order}
+	c.at = b.add(n, e.reads...)
+	c.order = order
+	item := typ{}
+	if e.typ.kind == list {
+		item.kind = e.typ.item
+	}
+	c.vars = c.vars.with(scope{u.Variable.Text: {slot, item}})
+}
+
+// filter adds Filters for a condition: parts of AND are conditions of their own, and those that need nodes of their own
+// are left to the rows that the others let through.
+func (b *builder) filter(where ast.Expr, c *chain, s site) {
+	if where == nil {
 		return
 	}
-	for _, c := range q.Clauses {
-		if m, ok := c.(*ast.Match); ok && m.Where != nil {
-			b.conjuncts(m.Where)
-		}
-	}
-	b.plan.compilers[0] = &eval.Compiler{Slot: b.slot, Parameters: b.parameters, Errs: b.errs}
-	b.compileConditions()
-	b.returns(q.Clauses[len(q.Clauses)-1].(*ast.Return))
-	if len(b.errs.List) == 0 {
-		b.plan.makeAnchors()
-	}
-}
-
-func (b *builder) eachPattern(q *ast.Query, visit func(clause int, pattern *ast.Pattern)) {
-	for i, c := range q.Clauses {
-		if m, ok := c.(*ast.Match); ok {
-			for _, pattern := range m.Patterns {
-				visit(i, pattern)
-			}
+	s.predicate = true
+	all := conjuncts(where)
+	b.addFilter(slices.DeleteFunc(slices.Clone(all), b.needsNodes), c, s)
+	for _, e := range all {
+		if b.needsNodes(e) {
+			b.addFilter([]ast.Expr{e}, c, s)
 		}
 	}
 }
 
-func (b *builder) slot(name string) (int, bool) {
-	slot, ok := b.variables[name]
-	return slot, ok
-}
-
-func (b *builder) node(n *ast.NodePattern) int {
-	at := len(b.plan.Positions)
-	if n.Variable != nil {
-		if known, ok := b.variables[n.Variable.Text]; ok {
-			at = known
-		} else {
-			b.variables[n.Variable.Text] = at
-		}
+func (b *builder) addFilter(conditions []ast.Expr, c *chain, s site) {
+	var list []Condition
+	var reads []int
+	for _, e := range conditions {
+		x := b.condition(e, c, s)
+		list = append(list, Condition{Expr: e, Eval: x.eval})
+		reads = append(reads, x.reads...)
 	}
-	if at == len(b.plan.Positions) {
-		b.plan.Positions = append(b.plan.Positions, Position{Name: nameOf(n.Variable, at, "(%d)"), Named: n.Variable != nil})
-	}
-	b.constrain(at, n.Variable, n.Labels, n.Properties, n.Where, n.Range)
-	return at
-}
-
-func nameOf(variable *ast.Name, at int, format string) string {
-	if variable != nil {
-		return ast.FormatName(variable.Text)
-	}
-	return fmt.Sprintf(format, at)
-}
-
-func (b *builder) relationship(clause int, r *ast.RelationshipPattern, left, right int) {
-	if r.Direction == ast.Left {
-		left, right = right, left
-	}
-	at := len(b.plan.Positions)
-	if r.Variable != nil {
-		switch known, ok := b.variables[r.Variable.Text]; {
-		case ok && known < b.plan.Nodes:
-			b.errs.Add(r.Variable.Range, "%s is a node and cannot be a relationship as well", ast.FormatName(r.Variable.Text))
-		case ok:
-			b.errs.Add(r.Variable.Range, "the relationship %s is used twice; a relationship matches once", ast.FormatName(r.Variable.Text))
-		}
-		b.variables[r.Variable.Text] = at
-	}
-	b.plan.Positions = append(b.plan.Positions, Position{
-		Name: nameOf(r.Variable, at, "[%d]"), Named: r.Variable != nil, Relationship: true,
-		Left: left, Right: right, Undirected: r.Direction == ast.Undirected, Match: clause,
-	})
-	b.constrain(at, r.Variable, r.Types, r.Properties, r.Where, r.Range)
-}
-
-// constrain adds what an element pattern asks for. Inline maps become comparisons.
-func (b *builder) constrain(at int, variable *ast.Name, labels ast.LabelExpr, properties, where ast.Expr, r token.Range) {
-	if labels != nil {
-		b.plan.Positions[at].Labels = append(b.plan.Positions[at].Labels, labels)
-	}
-	subject := func(r token.Range) ast.Expr {
-		name := anonymous(at)
-		if variable != nil {
-			name = variable.Text
-		} else {
-			b.variables[name] = at
-		}
-		return &ast.Variable{Base: ast.Base{Range: r}, Name: name}
-	}
-	equals := func(key string, value ast.Expr) {
-		base := ast.Base{Range: value.Position()}
-		property := &ast.Property{Base: base, Subject: subject(base.Range), Name: key}
-		b.conditions = append(b.conditions, &ast.Comparison{Base: base, Ops: []string{"="}, Operands: []ast.Expr{property, value}})
-	}
-	switch properties := properties.(type) {
-	case *ast.MapLiteral:
-		eval.MapKeys(properties, b.errs)
-		for i, k := range properties.Keys {
-			equals(k.Text, properties.Values[i])
-		}
-	case *ast.Parameter:
-		v, ok := b.parameters[properties.Name]
-		if !ok || v.Kind() != graph.KindMap {
-			b.errs.Add(properties.Range, "the parameter $%s is not a map", ast.FormatName(properties.Name))
-			return
-		}
-		for i, k := range v.AsMap().Keys {
-			equals(k, &ast.Literal{Base: properties.Base, Value: v.AsMap().Values[i]})
-		}
-	}
-	if where != nil {
-		b.conjuncts(where)
+	if len(list) > 0 {
+		c.at = b.add(&Filter{Base{Input: c.at}, list}, reads...)
 	}
 }
 
-// anonymous is the name of an element without one; no text can contain it.
-func anonymous(at int) string { return fmt.Sprintf("\x00%d", at) }
+// needsNodes reports whether an expression contains what nodes of their own have to compute.
+func (b *builder) needsNodes(e ast.Expr) bool { return containsSubquery(e) || b.volatile(e) }
 
 // conjuncts takes a condition apart at its ANDs.
-func (b *builder) conjuncts(e ast.Expr) {
+func conjuncts(e ast.Expr) []ast.Expr {
 	if and, ok := e.(*ast.Binary); ok && and.Op == "AND" {
-		b.conjuncts(and.Left)
-		b.conjuncts(and.Right)
-		return
+		return append(conjuncts(and.Left), conjuncts(and.Right)...)
 	}
-	b.conditions = append(b.conditions, e)
-}
-
-func (b *builder) compileConditions() {
-	for _, e := range b.conditions {
-		b.refuseAggregates(e, "WHERE")
-		c := Condition{Expr: e, Positions: b.reads(e)}
-		c.Eval = b.plan.compilers[0].Compile(e)
-		b.plan.Conditions = append(b.plan.Conditions, c)
-	}
-}
-
-// reads notes what e reads of each element and returns which elements these are.
-func (b *builder) reads(e ast.Expr) (positions uint64) {
-	use := func(e ast.Expr) *Position {
-		if v, ok := e.(*ast.Variable); ok {
-			if at, ok := b.variables[v.Name]; ok {
-				positions |= 1 << at
-				b.plan.Positions[at].Read = true
-				return &b.plan.Positions[at]
-			}
-		}
-		return nil
-	}
-	ast.Walk(e, func(e ast.Expr) bool {
-		switch e := e.(type) {
-		case *ast.Property:
-			if p := use(e.Subject); p != nil {
-				if !slices.Contains(p.Properties, e.Name) {
-					p.Properties = append(p.Properties, e.Name)
-				}
-				return false
-			}
-		case *ast.LabelTest:
-			if p := use(e.Subject); p != nil {
-				p.ReadLabels = true
-				return false
-			}
-		case *ast.NullTest: // whether an element is there needs nothing of it
-			if use(e.Operand) != nil {
-				return false
-			}
-		case *ast.Call: // count(n) neither
-			if strings.EqualFold(e.Name, "count") && len(e.Args) == 1 && use(e.Args[0]) != nil {
-				return false
-			}
-		case *ast.Variable:
-			if p := use(e); p != nil {
-				p.All, p.ReadLabels = true, true
-			}
-		}
-		return true
-	})
-	return positions
+	return []ast.Expr{e}
 }

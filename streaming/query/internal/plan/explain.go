@@ -1,111 +1,261 @@
 package plan
 
 import (
+	"encoding/json"
 	"fmt"
-	"math/bits"
 	"strings"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
 )
 
-// Explain describes the plan: what is stored, how matches are found from each position, and what becomes of them.
+// Explanation is what EXPLAIN tells about a plan.
+type Explanation struct {
+	Columns  []string          `json:"columns"`
+	Nodes    []NodeExplanation `json:"nodes"`
+	Scans    []string          `json:"scans,omitempty"`
+	Indexes  []string          `json:"indexes,omitempty"`
+	Warnings []string          `json:"warnings,omitempty"`
+}
+
+// NodeExplanation is what EXPLAIN tells about a node.
+type NodeExplanation struct {
+	ID     int    `json:"id"`
+	Kind   string `json:"kind"`
+	Inputs []int  `json:"inputs,omitempty"`
+	// Clause is the text of the clause that the node is for, on one line.
+	Clause string `json:"clause,omitempty"`
+	Does   string `json:"does,omitempty"`
+	// State is what the node remembers; without any it works row by row.
+	State    string   `json:"state,omitempty"`
+	Elements []string `json:"elements,omitempty"` // of Match
+	Ways     []string `json:"ways,omitempty"`     // of Match: from what changes to all matches with it
+}
+
+// Explain describes the plan for people: which nodes the clauses became, what they remember, and how matches are found.
 func (p *Plan) Explain() string {
+	x := p.explanation()
 	var b strings.Builder
-	fmt.Fprintf(&b, "columns: %s\n", strings.Join(p.Columns, ", "))
-	for i := range p.Positions {
-		p.explainPosition(&b, i)
+	fmt.Fprintf(&b, "columns: %s\n", strings.Join(x.Columns, ", "))
+	clause := ""
+	for i := range x.Nodes {
+		n := &x.Nodes[i]
+		if n.Clause != clause && n.Clause != "" {
+			fmt.Fprintf(&b, "%s\n", n.Clause)
+		}
+		clause = n.Clause
+		fmt.Fprintf(&b, "  %d %s", n.ID, n.Kind)
+		if len(n.Inputs) > 0 {
+			fmt.Fprintf(&b, " of %s", strings.Trim(fmt.Sprint(n.Inputs), "[]"))
+		}
+		if n.Does != "" {
+			b.WriteString(": " + n.Does)
+		}
+		b.WriteByte('\n')
+		if n.State != "" {
+			fmt.Fprintf(&b, "      remembers %s\n", n.State)
+		}
+		for _, line := range append(n.Elements, n.Ways...) {
+			fmt.Fprintf(&b, "      %s\n", line)
+		}
 	}
-	for i := range p.Anchors {
-		p.explainAnchor(&b, &p.Anchors[i])
+	for i, s := range x.Scans {
+		fmt.Fprintf(&b, "scan %d: %s\n", i, s)
 	}
-	if p.Scanned != 0 {
-		b.WriteString("warning: parts of the pattern are not connected; their matches are multiplied\n")
+	for i, s := range x.Indexes {
+		fmt.Fprintf(&b, "index %d: %s\n", i, s)
 	}
-	if p.Grouped {
-		fmt.Fprintf(&b, "aggregate by (%s): %s\n", exprs(p.KeyExprs), p.calls())
-	}
-	if p.Distinct {
-		b.WriteString("distinct\n")
+	for _, w := range x.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
 	return b.String()
 }
 
-func (p *Plan) explainPosition(b *strings.Builder, at int) {
-	position := &p.Positions[at]
-	what, shape := "node", position.Name
-	if position.Relationship {
-		what = "relationship"
-		arrow := "->"
-		if position.Undirected {
-			arrow = "-"
-		}
-		shape = fmt.Sprintf("%s -[%s]%s %s", p.Positions[position.Left].Name, strings.Trim(position.Name, "[]"), arrow, p.Positions[position.Right].Name)
-	}
-	fmt.Fprintf(b, "%s %s", what, shape)
-	for _, l := range position.Labels {
-		b.WriteString(" :" + ast.FormatLabels(l))
-	}
-	switch {
-	case position.All:
-		b.WriteString(" keeps all properties")
-	case len(position.Properties) > 0:
-		fmt.Fprintf(b, " keeps %s", strings.Join(position.Properties, ", "))
-	}
-	b.WriteByte('\n')
-}
-
-func (p *Plan) explainAnchor(b *strings.Builder, a *Anchor) {
-	fmt.Fprintf(b, "on change of %s", p.Positions[a.Position].Name)
-	p.explainConditions(b, a.Conditions)
-	for i := range a.Steps {
-		s := &a.Steps[i]
-		switch s.Kind {
-		case Expand:
-			fmt.Fprintf(b, "; from %s along %s to %s", p.Positions[s.From].Name, p.Positions[s.Relationship].Name, p.Positions[s.To].Name)
-		case Ends:
-			r := &p.Positions[s.Relationship]
-			fmt.Fprintf(b, "; its ends %s and %s", p.Positions[r.Left].Name, p.Positions[r.Right].Name)
-		case Scan:
-			fmt.Fprintf(b, "; every %s", p.Positions[s.To].Name)
-		}
-		p.explainConditions(b, s.Conditions)
-	}
-	b.WriteByte('\n')
-}
-
-func (p *Plan) explainConditions(b *strings.Builder, conditions []int) {
-	for i, c := range conditions {
-		if i == 0 {
-			b.WriteString(" where ")
-		} else {
-			b.WriteString(" and ")
-		}
-		b.WriteString(p.text(p.Conditions[c]))
-	}
-}
-
-// text prints a condition; elements without a variable show their made-up name.
-func (p *Plan) text(c Condition) string {
-	text := ast.FormatExpr(c.Expr)
-	for rest := c.Positions; rest != 0; rest &= rest - 1 {
-		at := bits.TrailingZeros64(rest)
-		text = strings.ReplaceAll(text, ast.FormatName(anonymous(at)), p.Positions[at].Name)
+// ExplainJSON returns what Explain tells as the JSON of an Explanation.
+func (p *Plan) ExplainJSON() []byte {
+	text, err := json.MarshalIndent(p.explanation(), "", "  ")
+	if err != nil {
+		panic(fmt.Sprintf("plan: marshalling strings: %v", err))
 	}
 	return text
 }
 
-func exprs(list []ast.Expr) string {
-	var parts []string
-	for _, e := range list {
-		parts = append(parts, ast.FormatExpr(e))
+func (p *Plan) explanation() *Explanation {
+	x := &Explanation{Columns: p.Columns}
+	for id, n := range p.Nodes {
+		x.Nodes = append(x.Nodes, p.explainNode(id, n))
 	}
-	return strings.Join(parts, ", ")
+	for _, s := range p.Scans {
+		x.Scans = append(x.Scans, scanText(s))
+	}
+	for _, i := range p.Indexes {
+		x.Indexes = append(x.Indexes, scanText(p.Scans[i.Scan])+"."+ast.FormatName(i.Property))
+	}
+	for _, m := range p.Matches {
+		x.Warnings = append(x.Warnings, p.products(m)...)
+	}
+	return x
 }
 
-func (p *Plan) calls() string {
-	var list []ast.Expr
-	for i := range p.Aggregates {
-		list = append(list, p.Aggregates[i].Expr)
+func scanText(s Scan) string {
+	if s.Relationship {
+		return "[" + labelText(s.Labels) + "]"
 	}
-	return exprs(list)
+	return "(" + labelText(s.Labels) + ")"
+}
+
+func (p *Plan) explainNode(id int, n Node) NodeExplanation {
+	x := NodeExplanation{ID: id}
+	if r := p.clauses[id]; r.To > r.From && r.To <= len(p.Query.Text) {
+		x.Clause = strings.Join(strings.Fields(p.Query.Text[r.From:r.To]), " ")
+	}
+	if input := n.Common().Input; input >= 0 {
+		x.Inputs = []int{input}
+	}
+	switch n := n.(type) {
+	case *Unit:
+		x.Kind = "unit"
+	case *Argument:
+		x.Kind = "argument"
+	case *Filter:
+		x.Kind = "filter"
+		x.Does = p.conditionTexts(n.Conditions)
+	case *Project:
+		x.Kind = "project"
+		x.Does = p.itemTexts(n.Items)
+		for _, item := range n.Items {
+			if item.Volatile {
+				x.State = "the values of each row"
+			}
+		}
+	case *Unwind:
+		x.Kind = "unwind"
+		x.Does = p.itemTexts([]Item{n.List})
+	case *Aggregate:
+		p.explainAggregate(n, &x)
+	case *Order:
+		x.Kind = "order"
+		var keys []string
+		for _, k := range n.Keys {
+			text := p.exprText(k.Expr)
+			if k.Descending {
+				text += " DESC"
+			}
+			keys = append(keys, text)
+		}
+		x.Does = strings.Join(keys, ", ")
+	case *Limit:
+		x.Kind = "limit"
+		x.Does = fmt.Sprintf("skip %d", n.Skip)
+		if n.Limit >= 0 {
+			x.Does += fmt.Sprintf(", limit %d", n.Limit)
+		}
+		x.State = "all rows" + p.slotTexts(n.Live)
+	case *Optional:
+		x.Kind = "optional"
+		x.Inputs = append(x.Inputs, n.Inner)
+		x.State = "rows that come in" + p.slotTexts(p.except(n.Live, n.Nulls...)) + ", how many matches each has"
+	case *Apply:
+		x.Kind = "apply"
+		x.Inputs = append(x.Inputs, n.Inner)
+		x.State = "rows that come in" + p.slotTexts(p.except(n.Live, n.Slot)) + ", a value for each"
+	case *Union:
+		x.Kind = "union"
+		for _, branch := range n.Branches {
+			x.Inputs = append(x.Inputs, branch.Input)
+		}
+	case *Output:
+		x.Kind = "output"
+		x.State = "the result"
+	case *Match:
+		p.explainMatch(n, &x)
+	}
+	return x
+}
+
+func (p *Plan) explainAggregate(n *Aggregate, x *NodeExplanation) {
+	x.Kind = "aggregate"
+	var keys, calls []string
+	for _, k := range n.Keys {
+		if _, named := k.Expr.(*ast.Variable); named {
+			keys = append(keys, p.slotText(k.Slot))
+		} else {
+			keys = append(keys, p.exprText(k.Expr))
+		}
+	}
+	for i := range n.Aggregates {
+		calls = append(calls, p.exprText(n.Aggregates[i].Expr))
+	}
+	switch {
+	case len(calls) == 0:
+		x.Kind = "distinct"
+		x.Does, x.State = strings.Join(keys, ", "), "how often each row comes"
+	case len(keys) == 0:
+		x.Does, x.State = strings.Join(calls, ", "), "one group"
+	default:
+		x.Does, x.State = strings.Join(calls, ", ")+" by "+strings.Join(keys, ", "), "each group"
+	}
+	if len(n.Carried) > 0 {
+		x.State += p.slotTexts(n.Carried)
+	}
+}
+
+func (p *Plan) itemTexts(items []Item) string {
+	var texts []string
+	for _, item := range items {
+		texts = append(texts, p.exprText(item.Expr)+" as "+p.slotText(item.Slot))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// exprText prints an expression; a value that no text stands for is the scope of a subquery or made by it.
+func (p *Plan) exprText(e ast.Expr) string {
+	if e == nil {
+		return "outer row"
+	}
+	return unhide(ast.FormatExpr(e))
+}
+
+// unhide prints made-up names without the quotes that names with odd characters have.
+func unhide(text string) string {
+	for {
+		i := strings.Index(text, "`"+hidden)
+		if i < 0 {
+			return text
+		}
+		rest := text[i+1+len(hidden):]
+		end := strings.IndexByte(rest, '`')
+		text = text[:i] + rest[:end] + rest[end+1:]
+	}
+}
+
+func (p *Plan) slotText(slot int) string {
+	if name := p.names[slot]; name != "" && !strings.HasPrefix(name, hidden) {
+		return name
+	}
+	return fmt.Sprintf("#%d", slot)
+}
+
+func (p *Plan) slotTexts(slots []int) string {
+	if len(slots) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, slot := range slots {
+		texts = append(texts, p.slotText(slot))
+	}
+	return " with " + strings.Join(texts, ", ")
+}
+
+func (p *Plan) except(slots []int, without ...int) (rest []int) {
+	set := make(slotSet)
+	set.add(slots...)
+	return set.without(without...).list()
+}
+
+func (p *Plan) conditionTexts(conditions []Condition) string {
+	var texts []string
+	for _, c := range conditions {
+		texts = append(texts, p.exprText(c.Expr))
+	}
+	return strings.Join(texts, " AND ")
 }

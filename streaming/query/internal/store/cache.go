@@ -32,6 +32,9 @@ func (c *Cache[K, V]) Put(key K, v V, size int) {
 	c.bytes += size
 }
 
+// Grow says that a young entry has become larger.
+func (c *Cache[K, V]) Grow(size int) { c.bytes += size }
+
 // Delete forgets an entry.
 func (c *Cache[K, V]) Delete(key K) {
 	delete(c.young, key)

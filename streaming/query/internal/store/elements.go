@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -12,18 +11,45 @@ import (
 
 // Relevance says what a plan wants to know of elements with given labels.
 type Relevance struct {
-	// Positions has a bit for each pattern position where such an element may stand. None: it is not stored.
-	Positions uint64
-	// Properties are those that are kept, ascending; All keeps every one.
+	// Positions are by Match.Number: a bit for each position of that Match where such an element may stand. At a
+	// variable-length relationship with room for inner nodes every node may stand too. Without any position or scan an
+	// element is not stored.
+	Positions []uint64
+	// Scans are the numbers of the scans that find such an element, ascending. Property indexes follow from them.
+	Scans []int
+	// Properties are those that are kept, ascending, those of property indexes included; All keeps every one.
 	Properties []string
 	All        bool
+
+	indexes []int
+}
+
+// wanted reports whether such elements are stored.
+func (r *Relevance) wanted() bool {
+	for _, p := range r.Positions {
+		if p != 0 {
+			return true
+		}
+	}
+	return len(r.Scans) > 0
+}
+
+// Index is a property index: it finds elements of a scan by the value of a property.
+type Index struct {
+	Scan     int
+	Property string
 }
 
 // Element is a stored element. It is immutable.
 type Element struct {
 	graph.Element
-	Positions uint64 // where it may stand
+	Relevance *Relevance // of its labels
 	size      int
+}
+
+// May reports whether the element may stand at a position of a Match.
+func (e *Element) May(match, position int) bool {
+	return e.Relevance.Positions[match]&(1<<position) != 0
 }
 
 func sizeOf(e *Element) int { return e.size }
@@ -31,15 +57,16 @@ func sizeOf(e *Element) int { return e.size }
 // elementOverhead is about what a cached element takes beside its record: structs, map entry, key.
 const elementOverhead = 256
 
-// Elements is the graph store: elements by id, adjacency by node, and scans by pattern position.
+// Elements is the graph store: elements by id, adjacency by node, scans by class, property indexes.
 type Elements struct {
 	relevance func(labels []string, relationship bool) Relevance
-	scanned   uint64 // positions that the plan scans
+	indexes   []Index
 	names     names
 	cache     *Cache[graph.ElementID, *Element]
-	adjacent  *Cache[side, neighbours]
+	adjacent  *Cache[side, *neighbours]
 	kinds     map[string]*kind
 	lastKind  *kind
+	types     []*Relevance // of relationships, by number of their type; nil: not asked for yet
 	key, buf  []byte
 	count     int64
 }
@@ -56,11 +83,11 @@ type kind struct {
 // maxShapes bounds how many foreign shapes a kind remembers, as a source might make a new one for each element.
 const maxShapes = 256
 
-// NewElements returns the store for a plan; scanned are the positions that the plan will Scan.
-func NewElements(relevance func(labels []string, relationship bool) Relevance, scanned uint64, cacheBytes int) *Elements {
+// NewElements returns the store for a plan that wants these indexes.
+func NewElements(relevance func(labels []string, relationship bool) Relevance, indexes []Index, cacheBytes int) *Elements {
 	return &Elements{
-		relevance: relevance, scanned: scanned, kinds: make(map[string]*kind),
-		cache: NewCache[graph.ElementID, *Element](cacheBytes), adjacent: NewCache[side, neighbours](cacheBytes),
+		relevance: relevance, indexes: indexes, kinds: make(map[string]*kind),
+		cache: NewCache[graph.ElementID, *Element](cacheBytes), adjacent: NewCache[side, *neighbours](cacheBytes),
 	}
 }
 
@@ -69,7 +96,7 @@ func (s *Elements) Load(r index.Reader, count int64) error {
 	s.cache.Clear()
 	s.adjacent.Clear()
 	clear(s.kinds)
-	s.lastKind, s.count = nil, count
+	s.lastKind, s.types, s.count = nil, nil, count
 	return s.names.load(r)
 }
 
@@ -91,6 +118,11 @@ func (s *Elements) kind(labels []string, relationship bool) *kind {
 			own[i] = strings.Clone(l)
 		}
 		k = &kind{labels: own, relationship: relationship, relevance: s.relevance(own, relationship), from: map[*graph.Shape][]int{}}
+		for i, index := range s.indexes {
+			if slices.Contains(k.relevance.Scans, index.Scan) {
+				k.relevance.indexes = append(k.relevance.indexes, i)
+			}
+		}
 		s.kinds[name] = k
 	}
 	s.lastKind = k
@@ -120,10 +152,10 @@ func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
 // nil; with partial all properties that e does not give do.
 func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial bool) (*Element, error) {
 	k := s.kind(e.Labels, e.IsRelationship())
-	if k.relevance.Positions == 0 {
+	if !k.relevance.wanted() {
 		return nil, nil
 	}
-	stored := &Element{Positions: k.relevance.Positions}
+	stored := &Element{Relevance: &k.relevance}
 	stored.ID, stored.Labels, stored.Start, stored.End = e.ID, k.labels, e.Start, e.End
 	from, err := s.shapeOf(b, k, e, old, partial, stored)
 	if err != nil {
@@ -236,59 +268,6 @@ func (s *Elements) Write(b index.Batch, old, e *Element) error {
 // SetCount sets the number of stored elements, which loading in bulk does not keep.
 func (s *Elements) SetCount(n int64) { s.count = n }
 
-// link keeps adjacency and scans as e wants them, where old wanted them otherwise.
-func (s *Elements) link(b index.Batch, old, e *Element) error {
-	var was, is uint64
-	if old != nil {
-		was = old.Positions & s.scanned
-	}
-	if e != nil {
-		is = e.Positions & s.scanned
-	}
-	for changed := was ^ is; changed != 0; changed &= changed - 1 {
-		position := bits.TrailingZeros64(changed)
-		id, write := graph.ElementID(""), b.Delete
-		if is&(1<<position) != 0 {
-			id, write = e.ID, func(key []byte) error { return b.Set(key, nil) }
-		} else {
-			id = old.ID
-		}
-		s.key = appendPositionKey(s.key[:0], position, id)
-		if err := write(s.key); err != nil {
-			return err
-		}
-	}
-	linked := func(e *Element) bool { return e != nil && e.IsRelationship() }
-	if linked(old) && linked(e) && old.Start == e.Start && old.End == e.End && old.Labels[0] == e.Labels[0] {
-		return nil
-	}
-	if linked(old) {
-		err := s.eachEnd(b, old, func(key []byte, _ graph.ElementID) error { return b.Delete(key) })
-		if err != nil {
-			return err
-		}
-	}
-	if linked(e) {
-		return s.eachEnd(b, e, func(key []byte, other graph.ElementID) error { return b.Set(key, []byte(other)) })
-	}
-	return nil
-}
-
-func (s *Elements) eachEnd(b index.Batch, e *Element, write func(key []byte, other graph.ElementID) error) error {
-	label, err := s.names.label(b, e.Labels[0])
-	if err != nil {
-		return err
-	}
-	s.adjacent.Delete(side{e.Start, Outgoing})
-	s.adjacent.Delete(side{e.End, Incoming})
-	s.key = appendAdjacencyKey(s.key[:0], e.Start, Outgoing, label, e.ID)
-	if err := write(s.key, e.End); err != nil {
-		return err
-	}
-	s.key = appendAdjacencyKey(s.key[:0], e.End, Incoming, label, e.ID)
-	return write(s.key, e.Start)
-}
-
 // encode writes the record of e to s.buf.
 func (s *Elements) encode(b index.Batch, e *Element) error {
 	number := s.names.byPointer[e.Shape]
@@ -340,6 +319,6 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 		return nil, r.Err
 	}
 	k := s.kind(list, e.IsRelationship())
-	e.Labels, e.Positions = k.labels, k.relevance.Positions
+	e.Labels, e.Relevance = k.labels, &k.relevance
 	return e, nil
 }

@@ -9,18 +9,23 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// The first byte of a key says what it belongs to.
+// The first byte of a key says what it belongs to. Numbers of nodes, scans and indexes take two bytes.
 const (
 	spaceMeta      = 0x01 // -> meta record
 	spaceName      = 0x02 // table, number -> name or names
 	spaceElement   = 0x03 // id -> element record
-	spacePosition  = 0x04 // pattern position, id -> nothing: the elements that may stand there
+	spaceScan      = 0x04 // scan, id -> nothing
 	spaceAdjacency = 0x05 // node, direction, type, relationship -> node at the other end
-	spaceGroup     = 0x06 // operator, group -> group record
-	spaceMultiset  = 0x07 // operator, group, aggregate, ordered value -> count, value
-	spaceView      = 0x08 // row key -> values
-	spaceFailed    = 0x09 // operator, row key -> cause
+	spaceGroup     = 0x06 // node, group -> group record
+	spaceMultiset  = 0x07 // node, group, aggregate, ordered value -> count, value
+	spaceView      = 0x08 // order, row key -> values
+	spaceFailed    = 0x09 // node, stage, row key -> cause
 	spaceOutbox    = 0x0a // sequence -> event
+	spaceIndex     = 0x0b // index, ordered value, id -> nothing
+	spaceRow       = 0x0c // node, set of shared elements, their ids, row key -> slots
+	spaceScope     = 0x0d // node, scope -> what waits in it
+	spaceWindow    = 0x0e // node, scope, order, row key -> slots
+	spaceVolatile  = 0x0f // node, row key -> values
 )
 
 // Directions of a relationship as its node sees it.
@@ -40,8 +45,17 @@ func appendElementKey(dst []byte, id graph.ElementID) []byte {
 	return append(append(dst, spaceElement), id...)
 }
 
-func appendPositionKey(dst []byte, position int, id graph.ElementID) []byte {
-	return append(append(dst, spacePosition, byte(position)), id...)
+func appendNumber(dst []byte, space byte, number int) []byte {
+	return binary.BigEndian.AppendUint16(append(dst, space), uint16(number))
+}
+
+func appendScanKey(dst []byte, scan int, id graph.ElementID) []byte {
+	return append(appendNumber(dst, spaceScan, scan), id...)
+}
+
+// appendIndexPrefix appends what the keys of all elements with a value start with.
+func appendIndexPrefix(dst []byte, index int, v graph.Value) []byte {
+	return graph.AppendKey(appendNumber(dst, spaceIndex, index), v)
 }
 
 func appendAdjacencyPrefix(dst []byte, node graph.ElementID, direction byte) []byte {
@@ -54,22 +68,65 @@ func appendAdjacencyKey(dst []byte, node graph.ElementID, direction byte, label 
 	return append(binary.BigEndian.AppendUint32(dst, label), relationship...)
 }
 
-// GroupKey appends the key of an operator's group.
-func GroupKey(dst []byte, operator byte, group result.RowKey) []byte {
-	return append(append(dst, spaceGroup, operator), group[:]...)
+// GroupKey appends the key of a group of an aggregation.
+func GroupKey(dst []byte, node int, group result.RowKey) []byte {
+	return append(appendNumber(dst, spaceGroup, node), group[:]...)
 }
 
-// MultisetPrefix appends what the keys of one aggregate's values start with.
-func MultisetPrefix(dst []byte, operator byte, group result.RowKey, aggregate byte) []byte {
-	return append(append(append(dst, spaceMultiset, operator), group[:]...), aggregate)
+// MultisetPrefix appends what the keys of one of an aggregation's multisets start with.
+func MultisetPrefix(dst []byte, node int, group result.RowKey, number int) []byte {
+	dst = append(appendNumber(dst, spaceMultiset, node), group[:]...)
+	return binary.BigEndian.AppendUint16(dst, uint16(number))
 }
 
-// ViewKey appends the key of a row of the view.
-func ViewKey(dst []byte, row result.RowKey) []byte { return append(append(dst, spaceView), row[:]...) }
+// RowPrefix appends what the keys of the rows start with that a node remembers by one set of shared elements; the ids of
+// these and the row's key follow.
+func RowPrefix(dst []byte, node, set int) []byte {
+	return append(appendNumber(dst, spaceRow, node), byte(set))
+}
 
-// FailedKey appends the key of a row that failed in an operator.
-func FailedKey(dst []byte, operator byte, row result.RowKey) []byte {
-	return append(append(dst, spaceFailed, operator), row[:]...)
+// ScopeKey appends the key of what a node remembers of a scope.
+func ScopeKey(dst []byte, node int, scope result.RowKey) []byte {
+	return append(appendNumber(dst, spaceScope, node), scope[:]...)
+}
+
+// WindowPrefix appends what the keys of all rows start with that a node keeps in order for a scope; the order and the
+// row's key follow.
+func WindowPrefix(dst []byte, node int, scope result.RowKey) []byte {
+	return append(appendNumber(dst, spaceWindow, node), scope[:]...)
+}
+
+// VolatileKey appends the key of what a row was given by chance or by the time.
+func VolatileKey(dst []byte, node int, row result.RowKey) []byte {
+	return append(appendNumber(dst, spaceVolatile, node), row[:]...)
+}
+
+// ViewKey appends the key of a row of the view. In a result without an order, order is empty.
+func ViewKey(dst []byte, order string, row result.RowKey) []byte {
+	return append(append(append(dst, spaceView), order...), row[:]...)
+}
+
+// FailedKey appends the key of a row that failed at a stage of a node.
+func FailedKey(dst []byte, node int, stage byte, row result.RowKey) []byte {
+	return append(append(appendNumber(dst, spaceFailed, node), stage), row[:]...)
+}
+
+// RowKeyOf returns the row key that a key ends with.
+func RowKeyOf(key []byte) (row result.RowKey, ok bool) {
+	if len(key) < len(row) {
+		return row, false
+	}
+	return result.RowKey(key[len(key)-len(row):]), true
+}
+
+// Spaces of a node are the ranges where its state lies.
+func Spaces(node int, visit func(from, to []byte) error) error {
+	for _, space := range [...]byte{spaceGroup, spaceMultiset, spaceRow, spaceScope, spaceWindow, spaceVolatile} {
+		if err := visit(appendNumber(nil, space, node), appendNumber(nil, space, node+1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // OutboxKey appends the key of an event.

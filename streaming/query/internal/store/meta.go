@@ -2,13 +2,14 @@ package store
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
 )
 
 // metaVersion is the version of the whole layout.
-const metaVersion = 1
+const metaVersion = 2
 
 // Meta is what a query knows of itself. It is written with every batch.
 type Meta struct {
@@ -19,9 +20,14 @@ type Meta struct {
 	Rows        int64
 	Failed      int64
 	Elements    int64
-	Sources     []Source
-	// SealStage and SealCursor are how far sealing has come.
+	// Clock is the latest time that the query has processed, and Transactions how many transactions there were, which is
+	// where random numbers come from.
+	Clock        time.Time
+	Transactions uint64
+	Sources      []Source
+	// SealStage, SealMatch and SealCursor are how far sealing has come.
 	SealStage  byte
+	SealMatch  byte
 	SealCursor []byte
 }
 
@@ -46,7 +52,8 @@ func ReadMeta(r index.Reader) (*Meta, error) {
 	m := &Meta{
 		Fingerprint: string(in.Bytes()), Phase: byte(in.Uvarint()), Sequence: in.Uvarint(), Trimmed: in.Uvarint(),
 		Rows: in.Varint(), Failed: in.Varint(), Elements: in.Varint(),
-		SealStage: byte(in.Uvarint()), SealCursor: append([]byte(nil), in.Bytes()...),
+		Clock: time.Unix(in.Varint(), in.Varint()).UTC(), Transactions: in.Uvarint(),
+		SealStage: byte(in.Uvarint()), SealMatch: byte(in.Uvarint()), SealCursor: append([]byte(nil), in.Bytes()...),
 	}
 	for n := in.Uvarint(); n > 0 && in.Err == nil; n-- {
 		m.Sources = append(m.Sources, Source{
@@ -63,10 +70,12 @@ func (m *Meta) Write(b index.Batch) error {
 	for _, n := range [...]uint64{uint64(m.Phase), m.Sequence, m.Trimmed} {
 		buf = binary.AppendUvarint(buf, n)
 	}
-	for _, n := range [...]int64{m.Rows, m.Failed, m.Elements} {
+	for _, n := range [...]int64{m.Rows, m.Failed, m.Elements, m.Clock.Unix(), int64(m.Clock.Nanosecond())} {
 		buf = binary.AppendVarint(buf, n)
 	}
-	buf = AppendBytes(append(buf, m.SealStage), m.SealCursor)
+	buf = binary.AppendUvarint(buf, m.Transactions)
+	buf = binary.AppendUvarint(append(buf, m.SealStage), uint64(m.SealMatch))
+	buf = AppendBytes(buf, m.SealCursor)
 	buf = binary.AppendUvarint(buf, uint64(len(m.Sources)))
 	for _, s := range m.Sources {
 		buf = AppendBytes(AppendBytes(buf, s.Name), s.Position)

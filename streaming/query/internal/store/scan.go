@@ -27,7 +27,7 @@ type neighbours struct {
 	size int
 }
 
-func sizeOfNeighbours(n neighbours) int { return n.size }
+func sizeOfNeighbours(n *neighbours) int { return n.size }
 
 // neighbourOverhead is about what a cached neighbour takes beside its ids.
 const neighbourOverhead = 40
@@ -62,7 +62,7 @@ func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction by
 		list[i].Relationship, list[i].Node = graph.ElementID(all[:a]), graph.ElementID(all[a:a+b])
 		all = all[a+b:]
 	}
-	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, neighbours{list, size}, size)
+	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, &neighbours{list, size}, size)
 	s.adjacent.Age()
 	return list, nil
 }
@@ -70,20 +70,36 @@ func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction by
 // TypeName returns the name of an interned type.
 func (s *Elements) TypeName(number uint32) string { return s.names.labels[number] }
 
-// TypePositions returns the positions where relationships of a type may stand.
-func (s *Elements) TypePositions(number uint32) uint64 {
-	return s.kind(s.names.labels[number:number+1], true).relevance.Positions
+// TypeRelevance returns what the plan wants of relationships of a type.
+func (s *Elements) TypeRelevance(number uint32) *Relevance {
+	for int(number) >= len(s.types) {
+		s.types = append(s.types, nil)
+	}
+	if s.types[number] == nil {
+		s.types[number] = &s.kind(s.names.labels[number:number+1], true).relevance
+	}
+	return s.types[number]
 }
 
-// At returns the ids of the elements that may stand at a scanned position, in order.
-func (s *Elements) At(r index.Reader, position int) ([]graph.ElementID, error) {
-	prefix := appendPositionKey(nil, position, "")
-	var ids []graph.ElementID
-	err := r.Scan(prefix, After(prefix), func(key, _ []byte) (bool, error) {
-		ids = append(ids, graph.ElementID(key[len(prefix):]))
+// Class returns the ids of the elements that a scan finds, in order.
+func (s *Elements) Class(r index.Reader, scan int) ([]graph.ElementID, error) {
+	return ids(r, appendScanKey(nil, scan, ""))
+}
+
+// Find returns the ids of the elements of an index that have a value equivalent to v, in order. None has null.
+func (s *Elements) Find(r index.Reader, index int, v graph.Value) ([]graph.ElementID, error) {
+	if v.IsNull() {
+		return nil, nil
+	}
+	return ids(r, appendIndexPrefix(nil, index, v))
+}
+
+func ids(r index.Reader, prefix []byte) (list []graph.ElementID, err error) {
+	err = r.Scan(prefix, After(prefix), func(key, _ []byte) (bool, error) {
+		list = append(list, graph.ElementID(key[len(prefix):]))
 		return true, nil
 	})
-	return ids, err
+	return list, err
 }
 
 // Scan visits the stored elements with ids from from on, in order, without caching them.

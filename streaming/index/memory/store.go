@@ -1,0 +1,219 @@
+package memory
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/perdure/perdure/streaming/index"
+)
+
+type store struct {
+	backend *backend
+	open    bool // guarded by the back end's mutex
+
+	// mu guards all that follows against snapshots in other goroutines. An open batch holds it, so that reading through
+	// the batch costs no lock.
+	mu sync.Mutex
+	table
+	orders    [256]order
+	changes   []change // of the open batch
+	snapshots []*snapshot
+
+	batch *batch // open; used by the store's goroutine only
+	bytes atomic.Int64
+}
+
+// change is what the open batch does to a key.
+type change struct {
+	number  uint32
+	deleted bool
+	data    string // of the entry afterwards
+}
+
+func newStore(b *backend) *store { return &store{backend: b, table: newTable()} }
+
+func (s *store) Close() error {
+	s.backend.mu.Lock()
+	defer s.backend.mu.Unlock()
+	s.open = false
+	return nil
+}
+
+func (s *store) Sync() error { return nil }
+
+func (s *store) Bytes() uint64 { return uint64(s.bytes.Load()) }
+
+func (s *store) Get(key []byte) (value []byte, found bool, err error) {
+	if s.batch == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	number, _, _ := s.find(key)
+	if e := s.at(number); number != 0 && e.present {
+		return bytes(e.data[e.size:]), true, nil
+	}
+	return nil, false, nil
+}
+
+func (s *store) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	if s.batch == nil {
+		return s.scanInPieces(from, to, nil, visit)
+	}
+	return s.walk(from, to, func(e *entry) (bool, error) {
+		if !e.present {
+			return true, nil
+		}
+		return visit(bytes(e.key()), bytes(e.data[e.size:]))
+	})
+}
+
+func (s *store) NewBatch() index.Batch {
+	s.mu.Lock()
+	s.batch = &batch{store: s}
+	return s.batch
+}
+
+type batch struct{ store *store } // nil when over
+
+func (b *batch) Get(key []byte) (value []byte, found bool, err error) {
+	s := b.store
+	number, _, _ := s.find(key)
+	if number == 0 {
+		return nil, false, nil
+	}
+	e := s.at(number)
+	data, found := s.current(e)
+	if !found {
+		return nil, false, nil
+	}
+	return bytes(data[e.size:]), true, nil
+}
+
+// current returns what the open batch sees of an entry.
+func (s *store) current(e *entry) (data string, found bool) {
+	if e.change == 0 {
+		return e.data, true
+	}
+	c := &s.changes[e.change-1]
+	return c.data, !c.deleted
+}
+
+func (b *batch) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
+	return b.store.walk(from, to, func(e *entry) (bool, error) {
+		data, found := b.store.current(e)
+		if !found {
+			return true, nil
+		}
+		return visit(bytes(data[:e.size]), bytes(data[e.size:]))
+	})
+}
+
+func (b *batch) Set(key, value []byte) error {
+	s := b.store
+	packed := make([]byte, len(key)+len(value))
+	copy(packed[copy(packed, key):], value)
+	data := text(packed)
+	number, hash, place := s.find(key)
+	if number == 0 {
+		number = s.add(hash, place, data, len(key))
+		s.enter(number)
+	}
+	*s.change(number) = change{number: number, data: data}
+	return nil
+}
+
+// change returns what the batch does to an entry, to be set.
+func (s *store) change(number uint32) *change {
+	e := s.at(number)
+	if e.change == 0 {
+		s.changes = append(s.changes, change{number: number})
+		e.change = uint32(len(s.changes))
+	}
+	return &s.changes[e.change-1]
+}
+
+func (b *batch) Delete(key []byte) error {
+	if number, _, _ := b.store.find(key); number != 0 {
+		*b.store.change(number) = change{number: number, deleted: true}
+	}
+	return nil
+}
+
+func (b *batch) DeleteRange(from, to []byte) error {
+	var keys [][]byte
+	err := b.Scan(from, to, func(key, _ []byte) (bool, error) {
+		keys = append(keys, key)
+		return true, nil
+	})
+	for _, key := range keys {
+		if err == nil {
+			err = b.Delete(key)
+		}
+	}
+	return err
+}
+
+func (b *batch) Commit() error {
+	s := b.store
+	if s == nil {
+		return errors.New("committing a batch that is over")
+	}
+	for i := range s.changes {
+		c := &s.changes[i]
+		e := s.at(c.number)
+		for _, snap := range s.snapshots {
+			snap.keep(e)
+		}
+		if e.present {
+			s.bytes.Add(-int64(len(e.data)))
+		}
+		if c.deleted {
+			s.drop(c.number)
+			continue
+		}
+		e.data, e.present, e.change = c.data, true, 0
+		s.bytes.Add(int64(len(e.data)))
+	}
+	b.end()
+	return nil
+}
+
+func (b *batch) Discard() {
+	if b.store == nil {
+		return
+	}
+	s := b.store
+	for i := range s.changes {
+		e := s.at(s.changes[i].number)
+		e.change = 0
+		if !e.present {
+			s.drop(s.changes[i].number)
+		}
+	}
+	b.end()
+}
+
+func (b *batch) end() {
+	s := b.store
+	clear(s.changes)
+	s.changes = s.changes[:0]
+	b.store, s.batch = nil, nil
+	s.mu.Unlock()
+}
+
+func (s *store) NewSnapshot() (index.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := &snapshot{store: s}
+	s.snapshots = append(s.snapshots, snap)
+	return snap, nil
+}
+
+func (s *snapshot) Close() error {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.store.snapshots = slices.DeleteFunc(s.store.snapshots, func(other *snapshot) bool { return other == s })
+	return nil
+}

@@ -1,0 +1,174 @@
+package eval
+
+import (
+	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/graph"
+)
+
+// local is a variable that exists inside of one expression.
+type local struct {
+	name string
+	slot int
+}
+
+// with compiles something in which name is a variable of its own, and returns its slot. Values are written there while
+// the expression is evaluated; nothing outside of it reads them.
+func (c *Compiler) with(name string, compile func()) (slot int) {
+	c.spends = true
+	slot = c.Alloc()
+	c.locals = append(c.locals, local{name, slot})
+	compile()
+	c.locals = c.locals[:len(c.locals)-1]
+	return slot
+}
+
+// resolve returns the slot of a variable.
+func (c *Compiler) resolve(name string) (slot int, ok bool) {
+	for i := len(c.locals) - 1; i >= 0; i-- {
+		if c.locals[i].name == name {
+			return c.locals[i].slot, true
+		}
+	}
+	return c.Slot(name)
+}
+
+// items evaluates an expression that is to be a list; null gives ok == false.
+func items(f Func, what string, env *Env) (list []graph.Value, ok bool, err error) {
+	v, err := f(env)
+	switch {
+	case err != nil || v.IsNull():
+		return nil, false, err
+	case v.Kind() != graph.KindList:
+		return nil, false, wrongType(what+" wants a list", v)
+	}
+	if err := env.made(v); err != nil {
+		return nil, false, err
+	}
+	return v.AsList(), true, nil
+}
+
+func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
+	list := c.compile(e.List)
+	var where, mapped Func
+	slot := c.with(e.Variable.Text, func() {
+		if e.Where != nil {
+			where = c.compile(e.Where)
+		}
+		if e.Map != nil {
+			mapped = c.compile(e.Map)
+		}
+	})
+	return func(env *Env) (graph.Value, error) {
+		all, ok, err := items(list, "a list comprehension", env)
+		if !ok {
+			return graph.Null, err
+		}
+		kept := make([]graph.Value, 0, len(all))
+		for _, v := range all {
+			env.Slots[slot] = v
+			if where != nil {
+				isTrue, _, err := truthOf(where, env)
+				if err != nil {
+					return graph.Null, err
+				}
+				if !isTrue {
+					continue
+				}
+			}
+			if mapped != nil {
+				if v, err = mapped(env); err != nil {
+					return graph.Null, err
+				}
+			}
+			kept = append(kept, v)
+		}
+		return graph.List(kept), nil
+	}
+}
+
+func (c *Compiler) quantifier(e *ast.Quantifier) Func {
+	list := c.compile(e.List)
+	var where Func
+	slot := c.with(e.Variable.Text, func() {
+		if e.Where != nil {
+			where = c.compile(e.Where)
+		}
+	})
+	if where == nil {
+		where = Slot(slot)
+	}
+	verdict := quantifiers[e.Kind]
+	return func(env *Env) (graph.Value, error) {
+		all, ok, err := items(list, e.Kind, env)
+		if !ok {
+			return graph.Null, err
+		}
+		var n counts
+		for _, v := range all {
+			env.Slots[slot] = v
+			isTrue, isNull, err := truthOf(where, env)
+			switch {
+			case err != nil:
+				return graph.Null, err
+			case isNull:
+				n.unknown++
+			case isTrue:
+				n.yes++
+			default:
+				n.no++
+			}
+		}
+		return verdict(n), nil
+	}
+}
+
+// counts says for how many items a condition is true, false and null.
+type counts struct{ yes, no, unknown int }
+
+// quantifiers say what becomes of the counts. An item that decides wins over those that are unknown.
+var quantifiers = map[string]func(n counts) graph.Value{
+	"all":  func(n counts) graph.Value { return decided(n.no > 0, false, n.unknown > 0) },
+	"any":  func(n counts) graph.Value { return decided(n.yes > 0, true, n.unknown > 0) },
+	"none": func(n counts) graph.Value { return decided(n.yes > 0, false, n.unknown > 0) },
+	"single": func(n counts) graph.Value {
+		if n.yes != 1 && n.unknown == 0 {
+			return graph.Bool(false)
+		}
+		return decided(n.yes > 1, false, n.unknown > 0)
+	},
+}
+
+// decided is value if something decided, else null if something is unknown, else the opposite of value.
+func decided(decides, value, unknown bool) graph.Value {
+	switch {
+	case decides:
+		return graph.Bool(value)
+	case unknown:
+		return graph.Null
+	}
+	return graph.Bool(!value)
+}
+
+func (c *Compiler) reduce(e *ast.Reduce) Func {
+	start, list := c.compile(e.Init), c.compile(e.List)
+	var body Func
+	var item int
+	total := c.with(e.Accumulator.Text, func() {
+		item = c.with(e.Variable.Text, func() { body = c.compile(e.Body) })
+	})
+	return func(env *Env) (graph.Value, error) {
+		all, ok, err := items(list, "reduce", env)
+		if !ok {
+			return graph.Null, err
+		}
+		v, err := start(env)
+		for _, next := range all {
+			if err != nil {
+				return graph.Null, err
+			}
+			env.Slots[total], env.Slots[item] = v, next
+			v, err = body(env)
+		}
+		return v, err
+	}
+}

@@ -1,0 +1,157 @@
+package operator
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+// collect keeps the value of each row in the order of the rows.
+type collect struct {
+	prefix   []byte
+	distinct bool // of equivalent values the first is shown
+	key, buf []byte
+}
+
+func newCollect(node int, group result.RowKey, number int, distinct bool) *collect {
+	return &collect{prefix: store.MultisetPrefix(nil, node, group, number), distinct: distinct}
+}
+
+func (c *collect) check(*input) error { return nil }
+
+func (c *collect) add(b index.Batch, in *input, weight int) error {
+	row := in.row.Key()
+	c.key = append(append(append(c.key[:0], c.prefix...), in.order...), row[:]...)
+	if weight < 0 {
+		return b.Delete(c.key)
+	}
+	c.buf = graph.AppendValue(c.buf[:0], in.value)
+	return b.Set(c.key, c.buf)
+}
+
+func (c *collect) value(b index.Batch) (graph.Value, error) {
+	list := []graph.Value{}
+	var seen map[string]bool
+	if c.distinct {
+		seen = make(map[string]bool)
+	}
+	err := b.Scan(c.prefix, store.After(c.prefix), func(_, record []byte) (bool, error) {
+		v, _, err := graph.DecodeValue(record)
+		if err != nil {
+			return false, err
+		}
+		if c.distinct {
+			c.buf = graph.AppendKey(c.buf[:0], v)
+			if seen[string(c.buf)] {
+				return true, nil
+			}
+			seen[string(c.buf)] = true
+		}
+		list = append(list, v)
+		return true, nil
+	})
+	return graph.List(list), err
+}
+
+func (c *collect) append(dst []byte) []byte { return dst }
+
+func (c *collect) read(*store.Reader) {}
+
+// percentile is percentileDisc or, continuous, percentileCont.
+type percentile struct {
+	name       string
+	continuous bool
+	values     *multiset
+	count      int64
+	wanted     []share // usually one: the same for all rows
+}
+
+// share is a percentile with how many rows ask for it.
+type share struct {
+	value float64
+	count int64
+}
+
+func (p *percentile) check(in *input) error {
+	if err := wantNumber(p.name, in.value); err != nil {
+		return err
+	}
+	if !in.extra.IsNumber() {
+		return fmt.Errorf("%s wants a number from 0 to 1 as its second argument, got %s", p.name, in.extra.Kind())
+	}
+	if f := toFloat(in.extra); !(f >= 0 && f <= 1) {
+		return fmt.Errorf("%s wants a number from 0 to 1 as its second argument, got %s", p.name, in.extra)
+	}
+	return nil
+}
+
+func (p *percentile) add(b index.Batch, in *input, weight int) error {
+	if _, err := p.values.add(b, in.value, weight); err != nil {
+		return err
+	}
+	p.count += int64(weight)
+	return p.want(toFloat(in.extra), weight)
+}
+
+func (p *percentile) want(f float64, weight int) error {
+	for i := range p.wanted {
+		if w := &p.wanted[i]; w.value == f {
+			if w.count += int64(weight); w.count == 0 {
+				p.wanted = append(p.wanted[:i], p.wanted[i+1:]...)
+			}
+			return nil
+		}
+	}
+	if weight < 0 {
+		return errState
+	}
+	p.wanted = append(p.wanted, share{f, 1})
+	return nil
+}
+
+func (p *percentile) value(b index.Batch) (graph.Value, error) {
+	if p.count == 0 {
+		return graph.Null, nil
+	}
+	f := p.wanted[0].value
+	for _, w := range p.wanted { // rows that differ: the smallest, whichever came first
+		f = min(f, w.value)
+	}
+	if !p.continuous {
+		return p.values.nth(b, max(int64(math.Ceil(f*float64(p.count)))-1, 0))
+	}
+	at := f * float64(p.count-1)
+	low, err := p.values.nth(b, int64(math.Floor(at)))
+	if err != nil {
+		return graph.Null, err
+	}
+	if at == math.Floor(at) {
+		return graph.Float(toFloat(low)), nil
+	}
+	high, err := p.values.nth(b, int64(math.Ceil(at)))
+	part := at - math.Floor(at)
+	return graph.Float(toFloat(low)*(1-part) + toFloat(high)*part), err
+}
+
+func (p *percentile) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(p.count))
+	dst = binary.AppendUvarint(dst, uint64(len(p.wanted)))
+	for _, w := range p.wanted {
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, math.Float64bits(w.value)), uint64(w.count))
+	}
+	return dst
+}
+
+func (p *percentile) read(r *store.Reader) {
+	p.count = int64(r.Uvarint())
+	for n := r.Uvarint(); n > 0 && r.Err == nil; n-- {
+		w := share{value: math.Float64frombits(r.Uvarint())}
+		w.count = int64(r.Uvarint())
+		p.wanted = append(p.wanted, w)
+	}
+}

@@ -1,0 +1,129 @@
+package operator
+
+import (
+	"bytes"
+
+	"github.com/perdure/perdure/streaming/query/internal/plan"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+// limit keeps all rows in order and passes on those of a window, for each scope. What a transaction does to a window is
+// the difference of the window before and after it.
+type limit struct {
+	base
+	plan    *plan.Limit
+	touched []window // in this transaction, as they were before it
+	at      map[result.RowKey]int
+	row     plainRow
+	key     []byte
+	buf     []byte
+}
+
+type window struct {
+	scope result.RowKey
+	rows  []windowRow
+}
+
+type windowRow struct {
+	key    result.RowKey
+	record []byte
+}
+
+func newLimit(b base, p *plan.Limit) *limit {
+	return &limit{base: b, plan: p, at: make(map[result.RowKey]int)}
+}
+
+// Row takes a row in or out.
+func (l *limit) Row(row Identified, weight int) error {
+	c := l.ctx
+	scope := c.scopeOf(l.plan.Scope)
+	if _, ok := l.at[scope]; !ok {
+		rows, err := l.window(scope)
+		if err != nil {
+			return err
+		}
+		l.at[scope] = len(l.touched)
+		l.touched = append(l.touched, window{scope, rows})
+	}
+	key := row.Key()
+	l.key = store.WindowPrefix(l.key[:0], l.id, scope)
+	if l.plan.Order >= 0 {
+		l.key = append(l.key, c.Env.Slots[l.plan.Order].AsString()...)
+	}
+	l.key = append(l.key, key[:]...)
+	if weight < 0 {
+		return c.Batch.Delete(l.key)
+	}
+	l.buf = c.appendSlots(l.buf[:0], l.plan.Live)
+	return c.Batch.Set(l.key, l.buf)
+}
+
+// window reads the rows of a scope that are passed on.
+func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
+	if l.plan.Limit == 0 {
+		return nil, nil
+	}
+	prefix := store.WindowPrefix(nil, l.id, scope)
+	skip := l.plan.Skip
+	err = l.ctx.Batch.Scan(prefix, store.After(prefix), func(key, record []byte) (bool, error) {
+		if skip > 0 {
+			skip--
+			return true, nil
+		}
+		row, ok := store.RowKeyOf(key)
+		if !ok {
+			return false, errState
+		}
+		rows = append(rows, windowRow{row, bytes.Clone(record)})
+		return l.plan.Limit < 0 || int64(len(rows)) < l.plan.Limit, nil
+	})
+	return rows, err
+}
+
+// Flush passes on how the windows have changed: first the rows that are no longer there.
+func (l *limit) Flush() error {
+	for i := range l.touched {
+		w := &l.touched[i]
+		now, err := l.window(w.scope)
+		if err != nil {
+			return err
+		}
+		if err := l.pass(w.rows, now, -1); err != nil {
+			return err
+		}
+		if err := l.pass(now, w.rows, 1); err != nil {
+			return err
+		}
+	}
+	l.Reset()
+	return nil
+}
+
+// pass passes on the rows of a window that another one does not have.
+func (l *limit) pass(rows, others []windowRow, weight int) error {
+	has := make(map[result.RowKey][]byte, len(others))
+	for _, row := range others {
+		has[row.key] = row.record
+	}
+	for _, row := range rows {
+		if other, ok := has[row.key]; ok && bytes.Equal(other, row.record) {
+			continue
+		}
+		if _, err := l.ctx.loadSlots(l.plan.Live, row.record); err != nil {
+			return err
+		}
+		l.row.key = row.key
+		if err := l.next.Row(&l.row, weight); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reset forgets the transaction.
+func (l *limit) Reset() {
+	clear(l.touched)
+	l.touched = l.touched[:0]
+	clear(l.at)
+}

@@ -1,0 +1,145 @@
+package operator
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/query/internal/plan"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+// Output consolidates what a transaction did to each row of the result set, keeps the view and yields the diffs.
+type Output struct {
+	base
+	Rows    int64 // in the view
+	plan    *plan.Output
+	changes []change
+	at      map[result.RowKey]int
+	chunk   []graph.Value
+	key     []byte
+	buf     []byte
+}
+
+// change is what became of one row: what it was before the transaction and what it is now.
+type change struct {
+	key         result.RowKey
+	before, now version
+}
+
+// version is a row with its place; values are nil where there is none.
+type version struct {
+	values []graph.Value
+	order  string
+}
+
+func newOutput(b base, p *plan.Output) *Output {
+	return &Output{base: b, plan: p, at: make(map[result.RowKey]int)}
+}
+
+// none stands for a row without columns; nil is no row.
+var none = []graph.Value{}
+
+// Row takes a row in or out. Between transactions each identity has at most one row, and within one a row is taken out
+// before another of the same identity comes in.
+func (x *Output) Row(row Identified, weight int) error {
+	key := row.Key()
+	i, ok := x.at[key]
+	if !ok {
+		i = len(x.changes)
+		x.at[key] = i
+		x.changes = append(x.changes, change{key: key})
+		if weight < 0 {
+			x.changes[i].before = x.version()
+		}
+	}
+	if weight > 0 {
+		x.changes[i].now = x.version()
+	} else {
+		x.changes[i].now = version{}
+	}
+	return nil
+}
+
+// chunkValues is how many values are allocated at once for rows, which live about as long as each other.
+const chunkValues = 512
+
+func (x *Output) version() version {
+	v := version{values: none}
+	slots := x.ctx.Env.Slots
+	if n := len(x.plan.Columns); n > 0 {
+		if len(x.chunk) < n {
+			x.chunk = make([]graph.Value, max(chunkValues, n))
+		}
+		v.values, x.chunk = x.chunk[:n:n], x.chunk[n:]
+		for i, slot := range x.plan.Columns {
+			v.values[i] = slots[slot]
+		}
+	}
+	if x.plan.Order >= 0 {
+		v.order = slots[x.plan.Order].AsString()
+	}
+	return v
+}
+
+// Diffs writes the changes of the transaction to the view and returns them in the order of their keys.
+func (x *Output) Diffs() ([]result.Diff, error) {
+	if len(x.changes) == 0 {
+		return nil, nil
+	}
+	diffs := make([]result.Diff, 0, len(x.changes))
+	slices.SortFunc(x.changes, func(a, b change) int { return bytes.Compare(a.key[:], b.key[:]) })
+	for i := range x.changes {
+		c := &x.changes[i]
+		before, now := c.before.values, c.now.values
+		d := result.Diff{Key: c.key, Before: before, After: now}
+		same := false
+		switch {
+		case before == nil && now == nil:
+			continue
+		case before == nil:
+			d.Op = result.Added
+			x.Rows++
+		case now == nil:
+			d.Op = result.Deleted
+			x.Rows--
+		default:
+			d.Op = result.Updated
+			same = slices.EqualFunc(before, now, graph.Identical)
+		}
+		if same && c.before.order == c.now.order {
+			continue
+		}
+		if err := x.show(c); err != nil {
+			return nil, err
+		}
+		if !same { // else it has another place only
+			diffs = append(diffs, d)
+		}
+	}
+	x.Reset()
+	return diffs, nil
+}
+
+func (x *Output) show(c *change) error {
+	if c.before.values != nil && (c.now.values == nil || c.before.order != c.now.order) {
+		x.key = store.ViewKey(x.key[:0], c.before.order, c.key)
+		if err := x.ctx.Batch.Delete(x.key); err != nil || c.now.values == nil {
+			return err
+		}
+	}
+	x.key = store.ViewKey(x.key[:0], c.now.order, c.key)
+	x.buf = x.buf[:0]
+	for _, v := range c.now.values {
+		x.buf = graph.AppendValue(x.buf, v)
+	}
+	return x.ctx.Batch.Set(x.key, x.buf)
+}
+
+// Reset forgets an unfinished transaction.
+func (x *Output) Reset() {
+	clear(x.changes)
+	x.changes = x.changes[:0]
+	clear(x.at)
+}

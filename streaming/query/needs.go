@@ -1,0 +1,92 @@
+package query
+
+import (
+	"slices"
+
+	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/query/internal/plan"
+)
+
+// Needs says what a plan reads, so that sources send nothing else.
+type Needs struct {
+	// Properties lists by label or type the properties that are read, "*" standing for all of them. The label "" stands
+	// for every element: the plan has a pattern without a label.
+	Properties map[string][]string
+}
+
+// Needs says which properties of which elements the plan reads.
+func (p *Plan) Needs() Needs {
+	needs := make(map[string][]string)
+	need := func(labels []string, properties []string, all bool) {
+		if labels == nil {
+			labels = []string{""}
+		}
+		if all {
+			properties = []string{"*"}
+		}
+		for _, l := range labels {
+			list := append(slices.Clone(needs[l]), properties...)
+			slices.Sort(list)
+			if list = slices.Compact(list); slices.Contains(list, "*") {
+				list = []string{"*"}
+			}
+			needs[l] = list
+		}
+	}
+	for _, m := range p.plan.Matches {
+		for i := range m.Positions {
+			position := &m.Positions[i]
+			need(candidatesOf(position), position.Properties, position.All)
+			if position.Variable && (position.Max < 0 || position.Max > 1) { // any node may be inside
+				need(nil, nil, position.AllInner)
+			}
+		}
+	}
+	return Needs{Properties: needs}
+}
+
+// Labels returns the labels and types of the elements that the plan reads, in order; nil means all.
+func (p *Plan) Labels() []string {
+	needs := p.Needs().Properties
+	if _, all := needs[""]; all {
+		return nil
+	}
+	labels := make([]string, 0, len(needs))
+	for l := range needs {
+		labels = append(labels, l)
+	}
+	slices.Sort(labels)
+	return labels
+}
+
+// candidatesOf returns the labels of which an element has at least one when it stands at a position; nil: it may be any.
+func candidatesOf(p *plan.Position) []string {
+	var best []string
+	for _, l := range p.Labels {
+		if c := candidates(l); c != nil && (best == nil || len(c) < len(best)) {
+			best = c
+		}
+	}
+	return best
+}
+
+func candidates(l ast.LabelExpr) []string {
+	switch l := l.(type) {
+	case *ast.LabelName:
+		return []string{l.Name.Text}
+	case *ast.LabelBinary:
+		left, right := candidates(l.Left), candidates(l.Right)
+		switch {
+		case l.Or && (left == nil || right == nil):
+			return nil
+		case l.Or:
+			return append(slices.Clone(left), right...)
+		case left == nil:
+			return right
+		case right == nil || len(left) <= len(right):
+			return left
+		}
+		return right
+	}
+	return nil
+}
