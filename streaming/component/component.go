@@ -74,7 +74,15 @@ type QuerySpec struct {
 	Parameters map[string]json.RawMessage `json:"parameters,omitempty" doc:"Values of $parameters."`
 	Sources    []string                   `json:"sources" doc:"Names of the sources it reads, in the same instance." required:"true"`
 	Bootstrap  string                     `json:"bootstrap,omitempty" doc:"auto reads a snapshot of each source first; none starts with the changes from now on." default:"auto" enum:"auto,none"`
+	OnError    string                     `json:"onError,omitempty" doc:"What becomes of a row for which an expression fails: skip leaves it out, null makes the value null, stop stops the query." default:"skip" enum:"skip,null,stop"`
+	Limits     Limits                     `json:"limits,omitzero" doc:"What one change may cost before the query stops."`
 	Policy     Policy                     `json:"policy,omitzero" doc:"Time limits and retention."`
+}
+
+// Limits bound what one change may cost a query. Zero means the default.
+type Limits struct {
+	PathSteps int `json:"pathSteps,omitempty" doc:"Most relationships that variable-length patterns follow." default:"1000000" minimum:"1"`
+	Rows      int `json:"rows,omitempty" doc:"Most rows that patterns and lists make." default:"10000000" minimum:"1"`
 }
 
 // ReactionSpec declares a reaction.

@@ -122,7 +122,10 @@ func compile(spec component.QuerySpec) (*query.Plan, error) {
 		}
 		parameters[name] = v
 	}
-	return query.Compile(spec.Query, query.Options{Parameters: parameters})
+	return query.Compile(spec.Query, query.Options{
+		Parameters: parameters, OnError: query.ErrorPolicy(spec.OnError),
+		MaxPathSteps: spec.Limits.PathSteps, MaxRows: spec.Limits.Rows,
+	})
 }
 
 // queryRun is one attempt to run a query.

@@ -297,7 +297,7 @@ func reads(p *plan.Position, relationship bool, properties []string) bool {
 // changedProperties appends the names of the properties that differ.
 func changedProperties(names []string, old, now *store.Element) []string {
 	for i, name := range now.Shape.Names() {
-		was := graph.Null
+		var was graph.Value
 		if old.Shape == now.Shape {
 			was = old.Values[i]
 		} else {

@@ -35,6 +35,9 @@ type Options struct {
 	// MaxPathSteps is how many relationships variable-length patterns may follow because of one change; beyond, the query
 	// stops with PatternUnbounded. 0 is DefaultMaxPathSteps, a negative number no limit.
 	MaxPathSteps int
+	// MaxRows is how many rows patterns and lists may make because of one change; beyond, the query stops with
+	// TooManyRows. 0 is DefaultMaxRows, a negative number no limit.
+	MaxRows int
 	// Analyze has the query measure its nodes, for Query.Analyze. It costs time for every row.
 	Analyze bool
 	// Now is the time at which a query starts that has processed nothing yet; nil is time.Now. Afterwards its clock is
@@ -42,8 +45,11 @@ type Options struct {
 	Now func() time.Time
 }
 
-// DefaultMaxPathSteps is the usual limit of a variable-length pattern.
-const DefaultMaxPathSteps = 1_000_000
+// The usual limits.
+const (
+	DefaultMaxPathSteps = 1_000_000
+	DefaultMaxRows      = 10_000_000
+)
 
 // ErrorPolicy says what becomes of a row for which an expression fails.
 type ErrorPolicy string
@@ -57,13 +63,6 @@ const (
 
 var policies = map[ErrorPolicy]operator.Policy{
 	"": operator.Skip, SkipRows: operator.Skip, NullRows: operator.Null, StopQuery: operator.Stop,
-}
-
-func (o *Options) maxPathSteps() int {
-	if o.MaxPathSteps == 0 {
-		return DefaultMaxPathSteps
-	}
-	return o.MaxPathSteps
 }
 
 func (o *Options) now() time.Time {

@@ -133,6 +133,23 @@ func TestUnboundedPattern(t *testing.T) {
 	t.Fatal("all ways were followed")
 }
 
+// TestTooManyRows asks for all combinations of what is not connected.
+func TestTooManyRows(t *testing.T) {
+	for _, text := range []string{
+		"MATCH (a:A), (b:A), (c:A) RETURN count(*)",
+		"MATCH (a:A) UNWIND range(1, 1000) AS x UNWIND range(1, 1000) AS y RETURN count(*)",
+		"MATCH (a:A) WITH collect(a) AS all UNWIND all AS a UNWIND range(1, 2000) AS x RETURN count(*)",
+	} {
+		q := opened(t, text, query.Options{MaxRows: 1000})
+		var err error
+		for i := 0; i < 100 && err == nil; i++ {
+			_, err = change(t, q, time.Time{}, fmt.Sprintf("+ (n%d:A)", i))
+		}
+		require.Equal(t, failure.TooManyRows, failure.CodeOf(err), text)
+		require.ErrorContains(t, err, "more than 1000 rows")
+	}
+}
+
 // TestClock evaluates now at the latest commit time, and retracts what it was evaluated to.
 func TestClock(t *testing.T) {
 	at := time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"runtime/debug"
@@ -69,7 +70,8 @@ func Open(p *Plan, s index.Store) (*Query, error) {
 	elements := store.NewElements(p.plan.Relevance, indexes, cacheBytes)
 	q := &Query{plan: p, store: s, elements: elements}
 	q.network = operator.NewNetwork(p.plan, elements, operator.Options{
-		Policy: policies[p.options.OnError], MaxSteps: p.options.maxPathSteps(), CacheBytes: cacheBytes, Analyze: p.options.Analyze,
+		Policy: policies[p.options.OnError], MaxSteps: cmp.Or(p.options.MaxPathSteps, DefaultMaxPathSteps),
+		MaxRows: cmp.Or(p.options.MaxRows, DefaultMaxRows), CacheBytes: cacheBytes, Analyze: p.options.Analyze,
 	})
 	q.network.Env.Random = rand.New(&q.random) //nolint:gosec // it need not be secret, but repeatable
 	q.masks = make([]uint64, len(p.plan.Matches))

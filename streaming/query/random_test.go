@@ -87,7 +87,7 @@ func checkRandom(t *rapid.T, n *counts) {
 	r := &trial{T: t, world: reftest.NewWorld(), counts: n}
 	r.query, r.columns = acceptedQuery(t, n)
 	var err error
-	r.ref, err = reftest.New(r.query.Text)
+	r.ref, err = reftest.New(r.query.Text, nil)
 	require.NoError(t, err)
 	r.session = querytest.NewSession(r, memory.New(), r.query.Text, nil)
 	if rapid.Bool().Draw(t, "load") {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ type story struct {
 	elements   []graph.Change
 	batches    [][][]graph.Change // transactions of each batch
 	views      [][]string         // after loading and after each batch
+	timed      bool               // the answer depends on when what happened, so that there is one way only
 }
 
 type script struct {
@@ -49,7 +51,9 @@ type script struct {
 func (s *script) end() {
 	if s.session != nil {
 		s.session.Close()
-		s.stories = append(s.stories, s.story)
+		if !s.story.timed {
+			s.stories = append(s.stories, s.story)
+		}
 		s.session = nil
 	}
 }
@@ -71,6 +75,8 @@ func (s *script) command(t *testing.T, d *datadriven.TestData) string {
 		return s.session.plan.Explain()
 	case "apply":
 		return s.apply(t, d)
+	case "advance":
+		return s.advance(t, d)
 	case "snapshot":
 		return lines(s.session.View(), "no rows")
 	case "errors":
@@ -113,6 +119,22 @@ func (s *script) query(t *testing.T, d *datadriven.TestData) string {
 	s.session.Load(s.elements)
 	s.story.views = append(s.story.views, s.session.View())
 	return lines(s.session.View(), "no rows")
+}
+
+// advance moves the clock forward.
+func (s *script) advance(t *testing.T, d *datadriven.TestData) string {
+	require.Len(t, d.CmdArgs, 1, d.Pos)
+	by, err := time.ParseDuration(d.CmdArgs[0].Key)
+	require.NoError(t, err, d.Pos)
+	s.story.timed = true
+	var out []string
+	for i, e := range s.session.Advance(by) {
+		if i > 0 {
+			out = append(out, "commit")
+		}
+		out = append(out, s.session.EventText(&e)...)
+	}
+	return lines(out, "no change")
 }
 
 func (s *script) apply(t *testing.T, d *datadriven.TestData) string {

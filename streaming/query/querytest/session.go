@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,13 +37,19 @@ type Session struct {
 	replica map[result.RowKey][]graph.Value
 	next    uint64 // sequence of the next event
 	offset  uint64
+	clock   time.Time
 }
+
+// Start is the time at which all sessions start.
+var Start = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // NewSession opens a query on an empty store of the back end.
 func NewSession(t T, backend index.Backend, text string, parameters map[string]graph.Value) *Session {
-	plan, err := query.Compile(text, query.Options{Parameters: parameters})
+	plan, err := query.Compile(text, query.Options{
+		Parameters: parameters, Now: func() time.Time { return Start },
+	})
 	require.NoError(t, err)
-	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1}
+	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1, clock: Start}
 	s.open()
 	return s
 }
@@ -110,6 +117,23 @@ func (s *Session) Apply(transactions ...[]graph.Change) []result.Event {
 	again, err := s.Query.Apply(b)
 	require.NoError(s.t, err)
 	require.Empty(s.t, again, "a batch that was applied changes nothing")
+	s.checkOutbox(before, events)
+	s.Check()
+	return events
+}
+
+// Advance moves the clock of the query forward, and checks all that must hold of the events.
+func (s *Session) Advance(by time.Duration) []result.Event {
+	s.clock = s.clock.Add(by)
+	before := s.next
+	events, err := s.Query.Advance(s.clock)
+	require.NoError(s.t, err)
+	for i := range events {
+		s.replay(&events[i])
+	}
+	again, err := s.Query.Advance(s.clock)
+	require.NoError(s.t, err)
+	require.Empty(s.t, again, "a time that has passed changes nothing")
 	s.checkOutbox(before, events)
 	s.Check()
 	return events

@@ -28,6 +28,15 @@ func (a *Answer) Determined(usesOrder bool) bool {
 	return !a.undetermined && a.candidates == nil && !(a.anyListOrder && usesOrder)
 }
 
+// Rows returns the rows, in an order that the query allows.
+func (a *Answer) Rows() (rows [][]graph.Value) {
+	slices.SortStableFunc(a.rows, func(x, y row) int { return compareOrder(x.order, y.order) })
+	for _, in := range a.rows {
+		rows = append(rows, values(in, a.columns))
+	}
+	return rows
+}
+
 // Check says what is wrong with the rows of a result, in their order; "" is nothing.
 func (a *Answer) Check(result [][]graph.Value, usesOrder bool) string {
 	switch {
@@ -46,7 +55,24 @@ func (a *Answer) Check(result [][]graph.Value, usesOrder bool) string {
 	if slices.Equal(want, got) {
 		return ""
 	}
+	if !a.ordered {
+		want, got = without(want, got), without(got, want)
+		return fmt.Sprintf("what is missing from the result:\n  %s\nwhat should not be there:\n  %s", strings.Join(want, "\n  "), strings.Join(got, "\n  "))
+	}
 	return fmt.Sprintf("the result is\n  %s\nand should be\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+}
+
+// without returns the rows of a multiset that another one does not have.
+func without(rows, others []string) (rest []string) {
+	others = slices.Clone(others)
+	for _, text := range rows {
+		if i := slices.Index(others, text); i >= 0 {
+			others = slices.Delete(others, i, i+1)
+		} else {
+			rest = append(rest, text)
+		}
+	}
+	return rest
 }
 
 // sortTies sorts the rows within each run of rows that may come in any order.
@@ -70,12 +96,8 @@ func (a *Answer) checkWindow(result [][]graph.Value) string {
 		return fmt.Sprintf("the result has %d rows and should have %d", len(result), len(a.rows))
 	}
 	candidates := a.texts(a.candidates)
-	for _, text := range a.textsOf(result) {
-		i := slices.Index(candidates, text)
-		if i < 0 {
-			return fmt.Sprintf("the result has the row\n  %s\nand should have rows of\n  %s", text, strings.Join(a.texts(a.candidates), "\n  "))
-		}
-		candidates = slices.Delete(candidates, i, i+1)
+	if strange := without(a.textsOf(result), candidates); strange != nil {
+		return fmt.Sprintf("what should not be there:\n  %s\nas there are\n  %s", strings.Join(strange, "\n  "), strings.Join(candidates, "\n  "))
 	}
 	return ""
 }
@@ -145,6 +167,3 @@ func elementText(e *graph.Element) string {
 	labels := slices.Sorted(slices.Values(e.Labels))
 	return fmt.Sprintf("(%s:%s {%s})", e.ID, strings.Join(labels, ":"), strings.Join(parts, ", "))
 }
-
-// Len returns how many rows there are.
-func (a *Answer) Len() int { return len(a.rows) }

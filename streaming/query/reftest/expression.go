@@ -1,6 +1,7 @@
 package reftest
 
 import (
+	"math/rand/v2"
 	"strings"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
@@ -51,6 +52,7 @@ func (r *Reference) prepare(e ast.Expr) *expression {
 		panic(err)
 	}
 	r.env = r.compiler.NewEnv(r.count)
+	r.env.Random = rand.New(rand.NewPCG(1, 1)) //nolint:gosec // chance that can be repeated
 	r.prepared[e] = x
 	return x
 }

@@ -58,7 +58,7 @@ func (r *Reference) patterns(patterns []*ast.Pattern, where ast.Expr, in row) (r
 		attempts = next
 	}
 	for _, a := range attempts {
-		found := row{a.vars, in.order}
+		found := row{vars: a.vars, order: in.order}
 		if !slices.ContainsFunc(a.each, func(p placed) bool { return !r.fits(p, found) }) && (where == nil || r.holds(where, found)) {
 			rows = append(rows, found)
 		}

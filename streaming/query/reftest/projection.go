@@ -24,7 +24,7 @@ func (r *Reference) project(p *ast.Projection, where ast.Expr, rows []row, outer
 	if slices.ContainsFunc(items, func(i *ast.Item) bool { return aggregates(i.Expr) != nil }) {
 		rows = r.group(items, rows, outer)
 	} else {
-		rows = r.each(rows, func(in row) (row, error) { return r.items(items, in, in, nil) })
+		rows = r.each(rows, func(in row) (row, error) { return r.items(items, in, in) })
 	}
 	if p.Distinct {
 		rows = distinct(rows, func(in row) []graph.Value { return values(in, columns) })
@@ -39,12 +39,19 @@ func (r *Reference) project(p *ast.Projection, where ast.Expr, rows []row, outer
 		rows = r.window(p, rows, columns, last)
 	}
 	if where != nil {
-		rows = slices.DeleteFunc(rows, func(in row) bool { return !r.holds(where, in) })
+		rows = slices.DeleteFunc(rows, func(in row) bool { return !r.holds(where, in.behind()) })
 	}
 	for i := range rows {
-		rows[i].vars = shown(rows[i], columns, outer)
+		rows[i] = row{vars: shown(rows[i], columns, outer), order: rows[i].order}
 	}
 	return rows
+}
+
+// behind returns a row with all that ORDER BY and WHERE see behind a projection: columns hide what was there before.
+func (in row) behind() row {
+	vars := maps.Clone(in.before)
+	maps.Copy(vars, in.vars)
+	return row{vars: vars}
 }
 
 // each applies f to each row; rows on which it fails are left out.
@@ -67,10 +74,10 @@ func shown(in row, columns []string, outer row) map[string]graph.Value {
 }
 
 // items computes the columns of in and adds them to out.
-func (r *Reference) items(items []*ast.Item, in, out row, aggregate func(*ast.Call) (graph.Value, error)) (row, error) {
-	out.vars = maps.Clone(out.vars)
+func (r *Reference) items(items []*ast.Item, in, out row) (row, error) {
+	out.vars, out.before = maps.Clone(out.vars), in.vars
 	for _, item := range items {
-		v, err := r.valueIn(item.Expr, in, aggregate)
+		v, err := r.valueIn(item.Expr, in, out.aggregate)
 		if err != nil {
 			return row{}, err
 		}
@@ -89,7 +96,7 @@ func (r *Reference) sorted(keys []*ast.SortItem, items []*ast.Item, in row) (row
 				e = &ast.Variable{Name: item.Column()}
 			}
 		}
-		v, err := r.value(e, in)
+		v, err := r.valueIn(e, in.behind(), in.aggregate)
 		if err != nil {
 			return row{}, err
 		}
@@ -180,7 +187,7 @@ func (r *Reference) group(items []*ast.Item, rows []row, outer row) []row {
 	var result []row
 	for _, g := range groups {
 		aggregate := func(c *ast.Call) (graph.Value, error) { return r.aggregate(c, g) }
-		if out, err := r.items(items, g.row, row{vars: outer.vars}, aggregate); err == nil {
+		if out, err := r.items(items, g.row, row{vars: outer.vars, aggregate: aggregate}); err == nil {
 			result = append(result, out)
 		}
 	}

@@ -173,10 +173,6 @@ func (g *generator) path(s *scope, most int, names bool) string {
 	text += g.node(s, names, 2)
 	for range rapid.IntRange(0, most).Draw(g.T, "hops") {
 		rel := g.relationship(s, names)
-		if strings.Contains(rel, "*") && strings.HasPrefix(rel, "[r") { // TEMPORARY
-			text += g.pick("-"+rel+"->", "-"+rel+"-") + g.node(s, names, 6)
-			continue
-		}
 		text += g.pick("-"+rel+"->", "<-"+rel+"-", "-"+rel+"-") + g.node(s, names, 6)
 	}
 	return text

@@ -31,13 +31,13 @@ type Reference struct {
 }
 
 // New returns a reference for a query that the engine accepts; of others it knows nothing.
-func New(text string) (*Reference, error) {
+func New(text string, parameters map[string]graph.Value) (*Reference, error) {
 	tree, err := cypher.Parse(text)
 	if err != nil {
 		return nil, err
 	}
 	r := &Reference{tree: tree, slots: make(map[string]int), prepared: make(map[ast.Expr]*expression)}
-	r.compiler = &eval.Compiler{Errs: &token.Errors{Text: text}, Alloc: r.alloc}
+	r.compiler = &eval.Compiler{Errs: &token.Errors{Text: text}, Alloc: r.alloc, Parameters: parameters}
 	return r, nil
 }
 
@@ -47,6 +47,10 @@ type row struct {
 	// order is what rows have been sorted by, and for items of UNWIND their place. Rows with the same order may come in
 	// any order.
 	order []sortValue
+	// Behind a projection: what there was before it, of one row of the group, and its aggregations. ORDER BY and WHERE may
+	// use both.
+	before    map[string]graph.Value
+	aggregate func(*ast.Call) (graph.Value, error)
 }
 
 type sortValue struct {
@@ -57,7 +61,7 @@ type sortValue struct {
 func (in row) with(name string, v graph.Value) row {
 	vars := maps.Clone(in.vars)
 	vars[name] = v
-	return row{vars, in.order}
+	return row{vars: vars, order: in.order}
 }
 
 func has(in row, name string) bool {

@@ -215,6 +215,9 @@ func (m *Match) complete() error {
 			return m.fail(stageRow, m, cause, m.weight)
 		}
 	}
+	if err := m.ctx.made(); err != nil {
+		return err
+	}
 	return m.next.Row(m, m.weight)
 }
 

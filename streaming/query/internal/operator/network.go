@@ -2,7 +2,9 @@ package operator
 
 import (
 	"fmt"
+	"time"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
@@ -12,6 +14,7 @@ import (
 type Options struct {
 	Policy     Policy
 	MaxSteps   int // how many relationships the variable-length patterns may follow because of one change
+	MaxRows    int // how many rows matches and lists may make because of one change
 	CacheBytes int // of groups in memory
 	Analyze    bool
 }
@@ -30,7 +33,7 @@ type Network struct {
 
 // NewNetwork connects the operators of a plan.
 func NewNetwork(p *plan.Plan, elements *store.Elements, o Options) *Network {
-	n := &Network{Context: &Context{Env: p.NewEnv(), Policy: o.Policy, MaxSteps: o.MaxSteps}}
+	n := &Network{Context: &Context{Env: p.NewEnv(), Policy: o.Policy, MaxSteps: o.MaxSteps, MaxRows: o.MaxRows}}
 	if o.Analyze {
 		n.meters = make([]Meter, len(p.Nodes))
 		n.profile.meters = n.meters
@@ -141,6 +144,7 @@ func (n *Network) Begin() error {
 // Delta passes on, with this weight, each match of a Match that has e at one of the positions, once.
 func (n *Network) Delta(match int, e *store.Element, positions uint64, weight int) error {
 	m := n.Matches[match]
+	n.rows = 0
 	n.profile.enter(m.id)
 	defer n.profile.leave()
 	return m.delta(e, positions, weight)
@@ -148,6 +152,7 @@ func (n *Network) Delta(match int, e *store.Element, positions uint64, weight in
 
 // Diffs ends a transaction: it returns what it did to the result set.
 func (n *Network) Diffs() ([]result.Diff, error) {
+	n.rows = 0
 	for i, op := range n.operators {
 		n.profile.enter(i)
 		err := op.Flush()
@@ -157,6 +162,22 @@ func (n *Network) Diffs() ([]result.Diff, error) {
 		}
 	}
 	return n.Output.Diffs()
+}
+
+// Timed is an operator that sets timers with store.SetTimer.
+type Timed interface {
+	// Fire tells that the time of a timer of a row has come.
+	Fire(row result.RowKey, at time.Time) error
+}
+
+// Fire wakes the operator of a node that set a timer for a row.
+func (n *Network) Fire(node int, row result.RowKey, at time.Time) error {
+	if node < len(n.operators) {
+		if op, ok := n.operators[node].(Timed); ok {
+			return op.Fire(row, at)
+		}
+	}
+	return failure.StateCorrupt.Errorf("node %d has a timer and does not know of time", node)
 }
 
 // Save writes to the batch what the operators keep in memory.

@@ -38,9 +38,20 @@ type Context struct {
 	Failed   int64 // rows that are left out at present
 	Policy   Policy
 	MaxSteps int // how many relationships the variable-length patterns may follow because of one change
+	MaxRows  int // how many rows matches and lists may make because of one change
 
+	rows     int // made because of the change at hand
 	values   graph.Decoder
 	key, buf []byte
+}
+
+// made counts a row that is made of another one: short queries can ask for more than any machine has, such as all pairs
+// of all elements.
+func (c *Context) made() error {
+	if c.rows++; c.MaxRows > 0 && c.rows > c.MaxRows {
+		return failure.TooManyRows.Errorf("applying a change: it makes more than %d rows", c.MaxRows)
+	}
+	return nil
 }
 
 // Identified is a row's identity, worked out only when somebody asks. It is valid until the row has been passed on.

@@ -56,6 +56,9 @@ func (u *unwind) item(number uint64, v graph.Value, prefix string, weight int) e
 		place := binary.BigEndian.AppendUint64([]byte(prefix), number)
 		u.ctx.Env.Slots[u.plan.Order] = graph.String(string(place))
 	}
+	if err := u.ctx.made(); err != nil {
+		return err
+	}
 	return u.next.Row(u, weight)
 }
 

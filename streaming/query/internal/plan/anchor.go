@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -225,12 +224,4 @@ func labelText(labels []ast.LabelExpr) string {
 		text.WriteString(":" + ast.FormatLabels(l))
 	}
 	return text.String()
-}
-
-// positionsOf returns the positions of a set, ascending.
-func positionsOf(set uint64) (list []int) {
-	for ; set != 0; set &= set - 1 {
-		list = append(list, bits.TrailingZeros64(set))
-	}
-	return list
 }

@@ -26,6 +26,7 @@ const (
 	spaceScope     = 0x0d // node, scope -> what waits in it
 	spaceWindow    = 0x0e // node, scope, order, row key -> slots
 	spaceVolatile  = 0x0f // node, row key -> values
+	spaceTimer     = 0x10 // time, node, row key -> nothing
 )
 
 // Directions of a relationship as its node sees it.
