@@ -81,8 +81,8 @@ type QuerySpec struct {
 
 // Limits bound what one change may cost a query. Zero means the default.
 type Limits struct {
-	PathSteps int `json:"pathSteps,omitempty" doc:"Most relationships that variable-length patterns follow." default:"1000000" minimum:"1"`
-	Rows      int `json:"rows,omitempty" doc:"Most rows that patterns and lists make." default:"10000000" minimum:"1"`
+	PathSteps int `json:"pathSteps,omitempty" doc:"Most relationships that variable-length patterns follow." default:"1000000" minimum:"0"`
+	Rows      int `json:"rows,omitempty" doc:"Most rows that patterns and lists make." default:"10000000" minimum:"0"`
 }
 
 // ReactionSpec declares a reaction.

@@ -2,6 +2,9 @@ package query_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,15 +20,59 @@ import (
 // batchSize is how many transactions of one change a batch has, as when the pipeline is busy.
 const batchSize = 100
 
-func backends(b *testing.B, run func(b *testing.B, backend index.Backend)) {
-	b.Run("memory", func(b *testing.B) { run(b, memory.New()) })
-	b.Run("pebble", func(b *testing.B) { run(b, pebble.New(pebble.Options{Dir: b.TempDir()})) })
+// sizes are how many elements a shape is measured with; large ones are left out with -short.
+var sizes = map[int]string{1_000: "1k", 10_000: "10k", 100_000: "100k", 1_000_000: "1M"}
+
+// shape is a query with a graph and a stream of changes.
+type shape struct {
+	name, text string
+	sizes      []int
+	// graph yields the elements to start from.
+	graph func(n int, yield func(graph.Change))
+	// change returns the i-th change of a graph made for n. r is seeded anew for each measurement.
+	change func(n, i int, r *rand.Rand) graph.Change
+	// wide says that a change makes thousands of rows, so that a batch has one change only.
+	wide bool
 }
 
-func openBench(b *testing.B, backend index.Backend, text string) *query.Query {
+// run measures shapes on both back ends. One operation is one change, which is a transaction; 100 of them are a batch.
+// Before measuring starts changes fill the caches.
+func run(b *testing.B, shapes []shape) {
+	for _, s := range shapes {
+		for _, n := range s.sizes {
+			for _, backend := range []string{"memory", "pebble"} {
+				b.Run(fmt.Sprintf("%s/%s/%s", s.name, sizes[n], backend), func(b *testing.B) {
+					if testing.Short() && n > 10_000 {
+						b.Skip("too large for -short")
+					}
+					r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // must be the same each time
+					before := heap()
+					q := open(b, openBackend(b, backend), s.text)
+					load(b, q, func(yield func(graph.Change)) { s.graph(n, yield) })
+					state := stateOf(q, before)
+					m := stream{batch: batchSize, warm: min(n, 50_000), change: func(i int) graph.Change { return s.change(n, i, r) }}
+					if s.wide {
+						m.batch, m.warm = 1, 2
+					}
+					m.measure(b, q)
+					state.report(b)
+				})
+			}
+		}
+	}
+}
+
+func openBackend(b *testing.B, name string) index.Backend {
+	if name == "memory" {
+		return memory.New()
+	}
+	return pebble.New(pebble.Options{Dir: b.TempDir()})
+}
+
+func open(b *testing.B, backend index.Backend, text string) *query.Query {
 	p, err := query.Compile(text, query.Options{})
 	require.NoError(b, err)
-	s, err := backend.Open("bench")
+	s, err := backend.Open(fmt.Sprintf("bench-%s", strings.ReplaceAll(p.Fingerprint(), "/", "")))
 	require.NoError(b, err)
 	q, err := query.Open(p, s)
 	require.NoError(b, err)
@@ -33,179 +80,132 @@ func openBench(b *testing.B, backend index.Backend, text string) *query.Query {
 	return q
 }
 
-var (
-	orderShape    = graph.NewShape("id", "customer", "amount", "status", "note")
-	orderLabel    = []string{"Order"}
-	customerShape = graph.NewShape("name", "city")
-)
-
-func order(op graph.Op, id, customer int, amount int64, status string) graph.Change {
-	return graph.Change{Op: op, Element: graph.Element{
-		ID: graph.ElementID(fmt.Sprintf("Order:%d", id)), Labels: orderLabel, Shape: orderShape,
-		Values: []graph.Value{
-			graph.Int(int64(id)), graph.String(fmt.Sprintf("customer-%d", customer)), graph.Int(amount), graph.String(status),
-			graph.String("a text that the query does not read"),
-		},
-	}}
-}
-
-func relationship(id, from, to string) graph.Change {
-	return graph.Change{Op: graph.OpInsert, Element: graph.Element{
-		ID: graph.ElementID(id), Labels: []string{"OF"}, Start: graph.ElementID(from), End: graph.ElementID(to),
-	}}
-}
-
-func node(id, label string, shape *graph.Shape, values ...graph.Value) graph.Change {
-	return graph.Change{Op: graph.OpInsert, Element: graph.Element{
-		ID: graph.ElementID(id), Labels: []string{label}, Shape: shape, Values: values,
-	}}
-}
-
-// apply measures one change after the other, in batches; change i is given by the function.
-func apply(b *testing.B, q *query.Query, change func(i int) graph.Change) {
-	var batches []query.Batch
-	for i := 0; i < b.N; i += batchSize {
-		batch := query.Batch{Source: "bench", Offset: uint64(i + 1)}
-		for j := i; j < min(b.N, i+batchSize); j++ {
-			batch.Transactions = append(batch.Transactions, graph.Transaction{Changes: []graph.Change{change(j)}})
-		}
-		batches = append(batches, batch)
+func load(b *testing.B, q *query.Query, elements func(yield func(graph.Change))) {
+	const step = 1000
+	changes := make([]graph.Change, 0, step)
+	flush := func() {
+		require.NoError(b, q.Load("bench", nil, changes))
+		changes = changes[:0]
 	}
-	b.ReportAllocs()
-	b.ResetTimer()
-	for _, batch := range batches {
-		events, err := q.Apply(batch)
-		if err != nil {
-			b.Fatal(err)
+	elements(func(c graph.Change) {
+		if changes = append(changes, c); len(changes) == step {
+			flush()
 		}
-		if n := len(events); n > 0 {
-			if err := q.TrimOutbox(events[n-1].Sequence); err != nil {
-				b.Fatal(err)
+	})
+	flush()
+	require.NoError(b, q.Seal(result.State{}, 1000))
+	require.NoError(b, q.TrimOutbox(q.State().Sequence))
+	_, err := q.Apply(query.Batch{Source: "bench"})
+	require.NoError(b, err)
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // the first one finishes what finalizers hold
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// state is what an element costs: in memory, caches included, and as the index says of itself.
+type state struct{ heap, index float64 }
+
+func stateOf(q *query.Query, before uint64) state {
+	n := float64(q.Stats().Elements)
+	return state{float64(int64(heap())-int64(before)) / n, float64(q.Stats().Bytes) / n}
+}
+
+func (s state) report(b *testing.B) {
+	b.ReportMetric(s.heap, "heap-B/element")
+	b.ReportMetric(s.index, "index-B/element")
+}
+
+// stream makes changes, which go to queries in batches.
+type stream struct {
+	batch, warm int // changes
+	change      func(i int) graph.Change
+
+	made int
+}
+
+// next makes some batches ahead.
+func (s *stream) next() []query.Batch {
+	batches := make([]query.Batch, max(1, 5000/s.batch))
+	for k := range batches {
+		changes := make([]graph.Change, s.batch)
+		batches[k] = query.Batch{Source: "bench", Offset: uint64(s.made + 1), Transactions: make([]graph.Transaction, s.batch)}
+		for i := range changes {
+			changes[i] = s.change(s.made)
+			batches[k].Transactions[i].Changes = changes[i : i+1]
+			s.made++
+		}
+	}
+	return batches
+}
+
+// measure applies one batch after the other to queries over one stream.
+func (s *stream) measure(b *testing.B, queries ...*query.Query) {
+	for s.made < s.warm {
+		for _, batch := range s.next()[:max(1, min(s.warm, 5000)/s.batch)] {
+			for _, q := range queries {
+				applyBatch(b, q, batch)
 			}
 		}
 	}
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "changes/s")
-}
-
-func load(b *testing.B, q *query.Query, changes ...graph.Change) {
-	const step = 1000
-	for len(changes) > step {
-		require.NoError(b, q.Load("bench", nil, changes[:step]))
-		changes = changes[step:]
-	}
-	require.NoError(b, q.Load("bench", nil, changes))
-	require.NoError(b, q.Seal(result.State{}, 1000))
-	require.NoError(b, q.TrimOutbox(q.State().Sequence))
-}
-
-const filterText = "MATCH (o:Order) WHERE o.amount > 100 AND o.status = 'open' RETURN o.id, o.customer, o.amount * 2 AS twice"
-
-// BenchmarkFilterInsert inserts elements, half of which pass the filter.
-func BenchmarkFilterInsert(b *testing.B) {
-	backends(b, func(b *testing.B, backend index.Backend) {
-		q := openBench(b, backend, filterText)
-		require.NoError(b, q.Begin(result.State{}))
-		apply(b, q, func(i int) graph.Change { return order(graph.OpInsert, i, i%1000, int64(i%2)*200, "open") })
-	})
-}
-
-// BenchmarkFilterUpdate updates 10,000 elements, so that rows change.
-func BenchmarkFilterUpdate(b *testing.B) {
-	backends(b, func(b *testing.B, backend index.Backend) {
-		q := openBench(b, backend, filterText)
-		var changes []graph.Change
-		for i := range 10000 {
-			changes = append(changes, order(graph.OpInsert, i, i, 50, "open"))
+	var batches []query.Batch
+	n, rows := 0, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if n%s.batch == 0 {
+			if len(batches) == 0 {
+				b.StopTimer()
+				batches = s.next()
+				b.StartTimer()
+			}
+			for _, q := range queries {
+				rows += applyBatch(b, q, batches[0])
+			}
+			batches = batches[1:]
 		}
-		load(b, q, changes...)
-		apply(b, q, func(i int) graph.Change {
-			return order(graph.OpUpdate, i*7919%10000, i%1000, int64(101+i), "open")
-		})
-	})
+		n++
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "changes/s")
+	b.ReportMetric(float64(rows)/float64((n+s.batch-1)/s.batch*s.batch), "rows/change")
 }
 
-// BenchmarkLoad loads and seals; one operation is one row.
-func BenchmarkLoad(b *testing.B) {
-	backends(b, func(b *testing.B, backend index.Backend) {
-		q := openBench(b, backend, filterText)
-		changes := make([]graph.Change, b.N)
-		for i := range changes {
-			changes[i] = order(graph.OpInsert, i, i%1000, int64(i%2)*200, "open")
+func applyBatch(b *testing.B, q *query.Query, batch query.Batch) (rows int) {
+	events, err := q.Apply(batch)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range events {
+		rows += len(events[i].Diffs)
+	}
+	if n := len(events); n > 0 {
+		if err := q.TrimOutbox(events[n-1].Sequence); err != nil {
+			b.Fatal(err)
 		}
-		b.ReportAllocs()
-		b.ResetTimer()
-		load(b, q, changes...)
-		b.StopTimer()
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
-	})
+	}
+	return rows
 }
 
-const hopText = "MATCH (o:Order)-[:OF]->(c:Customer) WHERE o.amount > 100 RETURN o.id, c.name, o.amount"
-
-func hopGraph(customers, orders int) (changes []graph.Change) {
-	for i := range customers {
-		changes = append(changes, node(fmt.Sprintf("Customer:%d", i), "Customer", customerShape, graph.String(fmt.Sprint("name", i)), graph.String("x")))
-	}
-	for i := range orders {
-		changes = append(changes, order(graph.OpInsert, i, i%customers, 200, "open"),
-			relationship(fmt.Sprintf("OF:%d", i), fmt.Sprintf("Order:%d", i), fmt.Sprintf("Customer:%d", i%customers)))
-	}
-	return changes
+func node(op graph.Op, id, label string, shape *graph.Shape, values ...graph.Value) graph.Change {
+	return graph.Change{Op: op, Element: graph.Element{
+		ID: graph.ElementID(id), Labels: labels[label], Shape: shape, Values: values,
+	}}
 }
 
-// BenchmarkHop updates either end of a hop: an order has one relationship, a customer five.
-func BenchmarkHop(b *testing.B) {
-	const customers, orders = 2000, 10000
-	changes := map[string]func(i int) graph.Change{
-		"order": func(i int) graph.Change {
-			return order(graph.OpUpdate, i*7919%orders, i, int64(150+i), "open")
-		},
-		"customer": func(i int) graph.Change {
-			return node(fmt.Sprintf("Customer:%d", i*7919%customers), "Customer", customerShape, graph.String(fmt.Sprint("new", i)), graph.String("x"))
-		},
-	}
-	for name, change := range changes {
-		b.Run(name, func(b *testing.B) {
-			backends(b, func(b *testing.B, backend index.Backend) {
-				q := openBench(b, backend, hopText)
-				load(b, q, hopGraph(customers, orders)...)
-				apply(b, q, change)
-			})
-		})
-	}
+func relationship(kind, id, from, to string) graph.Change {
+	return graph.Change{Op: graph.OpInsert, Element: graph.Element{
+		ID: graph.ElementID(id), Labels: labels[kind], Start: graph.ElementID(from), End: graph.ElementID(to),
+	}}
 }
 
-// BenchmarkHub updates a property that nobody reads of a node with 10,000 neighbours.
-func BenchmarkHub(b *testing.B) {
-	backends(b, func(b *testing.B, backend index.Backend) {
-		q := openBench(b, backend, hopText)
-		load(b, q, hopGraph(1, 10000)...)
-		apply(b, q, func(i int) graph.Change {
-			return node("Customer:0", "Customer", customerShape, graph.String("name0"), graph.String(fmt.Sprint("city", i)))
-		})
-	})
-}
-
-// BenchmarkAggregate updates 10,000 elements in 100 groups.
-func BenchmarkAggregate(b *testing.B) {
-	for name, text := range map[string]string{
-		"sum": "MATCH (o:Order) RETURN o.customer, count(*), sum(o.amount)",
-		"max": "MATCH (o:Order) RETURN o.customer, min(o.amount), max(o.amount)",
-	} {
-		b.Run(name, func(b *testing.B) {
-			backends(b, func(b *testing.B, backend index.Backend) {
-				q := openBench(b, backend, text)
-				var changes []graph.Change
-				for i := range 10000 {
-					changes = append(changes, order(graph.OpInsert, i, i%100, int64(i), "open"))
-				}
-				load(b, q, changes...)
-				apply(b, q, func(i int) graph.Change {
-					id := i * 7919 % 10000
-					return order(graph.OpUpdate, id, id%100, int64(i), "open")
-				})
-			})
-		})
+// labels are shared by elements, as those of a source are.
+var labels = func() map[string][]string {
+	m := make(map[string][]string)
+	for _, l := range []string{"Order", "Customer", "City", "Country", "OF", "Document", "Room", "Floor", "Building", "PART_OF"} {
+		m[l] = []string{l}
 	}
-}
+	return m
+}()
