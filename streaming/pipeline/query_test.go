@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -108,24 +109,34 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 	}
 }
 
-// settled waits until the query has seen everything in the book, and checks view and result log against the model.
-func (r *rig) settled(query string) {
+// caughtUp waits until the query has seen everything in the book and its results are in the log. It returns the sequence
+// of the last one.
+func (r *rig) caughtUp(query string) uint64 {
 	r.t.Helper()
 	end := r.book.end()
+	var sequence uint64
 	eventually(r.t, func() bool {
 		_, state, err := r.shown(query)
+		sequence = state.Sequence
 		return err == nil && state.Positions["shop"].Compare(end) >= 0
 	}, "the query has seen everything")
-	rows, state, err := r.shown(query)
-	require.NoError(r.t, err)
-	require.Equal(r.t, r.book.wanted(), rows)
 	eventually(r.t, func() bool {
 		log, err := r.conn.OpenLog(r.t.Context(), resultLog("default", query))
 		require.NoError(r.t, err)
 		last, err := lastSequence(r.t.Context(), log)
 		require.NoError(r.t, err)
-		return last == state.Sequence
+		return last == sequence
 	}, "the last result is published")
+	return sequence
+}
+
+// settled waits until the query has caught up, and checks view and result log against the model.
+func (r *rig) settled(query string) {
+	r.t.Helper()
+	r.caughtUp(query)
+	rows, state, err := r.shown(query)
+	require.NoError(r.t, err)
+	require.Equal(r.t, r.book.wanted(), rows)
 	replayed, sequence := r.replayed(query)
 	require.Equal(r.t, r.book.wanted(), replayed)
 	require.Equal(r.t, state.Sequence, sequence)
@@ -328,4 +339,54 @@ func TestQueryRefusals(t *testing.T) {
 	require.Equal(t, NeedsBootstrap, outcome)
 	require.Equal(t, failure.ConfigInvalid, failure.CodeOf(h.ValidateSource(t.Context(), component.SourceSpec{Name: "x", Kind: "nothing"})))
 	require.NoError(t, h.TeardownQuery(t.Context(), late))
+}
+
+// age drops all that a log holds, as its bound of time does while nothing comes.
+func (r *rig) age(log string) {
+	js, err := jetstream.New(r.conn.NATS())
+	require.NoError(r.t, err)
+	s, err := js.Stream(r.t.Context(), log)
+	require.NoError(r.t, err)
+	require.NoError(r.t, s.Purge(r.t.Context()))
+}
+
+// TestEmptyResultLogIsNoNewBeginning lets the events of a query that was built anew age out of its result log.
+func TestEmptyResultLogIsNoNewBeginning(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	random := rand.New(rand.NewPCG(1, 2))
+	r.book.scribble(random, 20)
+	r.caughtUp("late")
+	query.drained()
+	r.index = newRig(t).index
+	query = r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	w := r.watch()
+	var before uint64
+	for range 5 { // commits, of which all but the last are no longer in the outbox
+		r.book.scribble(random, 20)
+		before = r.caughtUp("late")
+	}
+	query.drained()
+	require.Greater(t, before, uint64(rebuiltAfter))
+	eventually(t, func() bool { return w.seen() == before }, "all is seen")
+
+	r.age(resultLog("default", "late"))
+	query = r.startQuery(late)
+	eventually(t, func() bool { return len(query.done) > 0 || query.status.Snapshot().Phase == "following" }, "the query runs")
+	require.Empty(t, query.done, "the query ended")
+	r.book.scribble(random, 20)
+	after := r.caughtUp("late")
+	require.Greater(t, after, before)
+	query.drained()
+	for sequence, encoded := range r.published() {
+		event, _, err := result.DecodeEvent([]byte(encoded))
+		require.NoError(t, err)
+		require.False(t, isAnew(event), "event %d", sequence)
+	}
+	eventually(t, func() bool { return len(w.done) > 0 || w.seen() == after }, "all is seen")
+	require.Empty(t, w.done, "the series ended")
+	source.drained()
 }
