@@ -214,19 +214,15 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 	if err := r.sync(synced); err != nil {
 		return err
 	}
-	var held *message // taken from the channel but not fit for the batch before
+	held := make(chan message, 1) // taken from batches but not fit for the commit before; it is next
 	for {
-		if held != nil {
-			var err error
-			if held, err = r.applyBatch(ctx, *held, batches); err != nil {
-				return err
-			}
-			continue
+		next := batches
+		if len(held) > 0 {
+			next = held
 		}
 		select {
-		case m := <-batches:
-			var err error
-			if held, err = r.applyBatch(ctx, m, batches); err != nil {
+		case m := <-next:
+			if err := r.applyBatch(ctx, m, batches, held); err != nil {
 				return err
 			}
 		case through := <-sent:
@@ -277,16 +273,16 @@ func (r *queryRun) sync(synced chan result.State) error {
 	return nil
 }
 
-// applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. It returns a message
-// that it took but that belongs to another commit.
-func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message) (held *message, err error) {
+// applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. A message that it took
+// but that belongs to another commit goes to held, which is empty.
+func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message, held chan<- message) error {
 	b, bytes := first.Batch, first.bytes
 gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions {
 		select {
 		case m := <-batches:
 			if m.Source != b.Source {
-				held = &m
+				held <- m
 				break gather
 			}
 			b.Transactions = append(b.Transactions, m.Transactions...)
@@ -299,24 +295,24 @@ gather:
 	changed, err := r.query.Apply(b)
 	r.applied = time.Now()
 	if err != nil {
-		return nil, fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
+		return fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
 	}
 	if len(changed) > 0 && len(r.logs) > 1 {
 		// The order in which changes of several sources were taken is known to the index alone; results must not
 		// outlive it.
 		if err := r.query.Sync(); err != nil {
-			return nil, fmt.Errorf("syncing the index: %w", err)
+			return fmt.Errorf("syncing the index: %w", err)
 		}
 	}
 	for i := range changed {
 		changed[i].Sequence += r.base
 		if err := r.publish(ctx, &changed[i]); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	r.show(changed) // after the checks of publish, while the outlet is at work
 	r.progressed(b)
-	return held, nil
+	return nil
 }
 
 func (r *queryRun) progressed(b query.Batch) {

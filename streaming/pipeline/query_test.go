@@ -17,6 +17,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
 )
@@ -389,4 +390,42 @@ func TestEmptyResultLogIsNoNewBeginning(t *testing.T) {
 	eventually(t, func() bool { return len(w.done) > 0 || w.seen() == after }, "all is seen")
 	require.Empty(t, w.done, "the series ended")
 	source.drained()
+}
+
+// TestAlternatingSourcesLeaveTimeForTheRest keeps two sources busy in turns, so that no two messages fit one commit.
+func TestAlternatingSourcesLeaveTimeForTheRest(t *testing.T) {
+	r := newRig(t)
+	spec := late
+	spec.Sources = []string{"shop", "store"}
+	plan, err := compile(spec)
+	require.NoError(t, err)
+	for round := range 20 { // one of two ready channels may be the one to drain at once
+		store, err := r.index.Open(fmt.Sprint("alternating", round))
+		require.NoError(t, err)
+		q, err := query.Open(plan, store)
+		require.NoError(t, err)
+		require.NoError(t, q.Begin(result.State{Offsets: map[string]uint64{"shop": 0, "store": 0}}))
+		const each = 100
+		batches := make(chan message, 2*each)
+		for offset := uint64(1); offset <= each; offset++ {
+			for _, source := range spec.Sources {
+				batches <- message{Batch: query.Batch{Source: source, Offset: offset}}
+			}
+		}
+		drain := make(chan struct{})
+		close(drain)
+		run := &queryRun{
+			attempt: Attempt{Drain: drain, Progress: &Progress{}}, spec: spec, plan: plan, query: q,
+			out: newOutlet(func() *events { return &events{} }, nil, nil),
+		}
+		err = run.apply(t.Context(), batches, nil, make(chan result.State, 1), func() {})
+		require.ErrorIs(t, err, errDrained)
+		require.NotEmpty(t, batches, "it drained before it had taken everything")
+
+		// Each source was taken in order and without a gap, whatever waited elsewhere.
+		offsets := q.State().Offsets
+		require.LessOrEqual(t, offsets["store"], offsets["shop"])
+		require.LessOrEqual(t, offsets["shop"], offsets["store"]+1)
+		require.NoError(t, q.Close())
+	}
 }
