@@ -336,16 +336,22 @@ func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
 	beat := time.NewTicker(fenceEvery)
 	defer beat.Stop()
 	told := make(map[string]uint64)
+	var newest *result.State // nil: all is told
 	healthy := time.Now()
 	for {
 		var err error
 		select {
 		case state := <-synced:
-			err = r.tell(ctx, state, told)
+			newest = &state
 		case <-beat.C:
 			err = r.fence.Check(ctx)
 		case <-ctx.Done():
 			return nil
+		}
+		if err == nil && newest != nil { // what fails is told at the next beat: there may be no newer state for long
+			if err = r.tell(ctx, *newest, told); err == nil {
+				newest = nil
+			}
 		}
 		if err == nil {
 			healthy = time.Now()

@@ -429,3 +429,27 @@ func TestAlternatingSourcesLeaveTimeForTheRest(t *testing.T) {
 		require.NoError(t, q.Close())
 	}
 }
+
+// TestWhatCouldNotBeToldIsToldAgain takes the bucket away in which an idle query says what it no longer needs.
+func TestWhatCouldNotBeToldIsToldAgain(t *testing.T) {
+	r := newRig(t)
+	h := r.host()
+	_, err := h.bucket(t.Context(), subscriptionsBucket)
+	require.NoError(t, err)
+	fence, err := r.conn.Acquire(t.Context(), late.ID().String(), stream.Epoch{Generation: 1}, "me")
+	require.NoError(t, err)
+	js, err := jetstream.New(r.conn.NATS())
+	require.NoError(t, err)
+	require.NoError(t, js.DeleteKeyValue(t.Context(), subscriptionsBucket))
+
+	run := &queryRun{host: h, id: late.ID(), fence: fence, logs: map[string]*stream.Log{"shop": nil}}
+	synced := make(chan result.State)
+	g := newGroup(t.Context())
+	g.run(func(ctx context.Context) error { return run.keep(ctx, synced) })
+	defer g.stop()
+	synced <- result.State{Offsets: map[string]uint64{"shop": 7}}
+	require.Error(t, run.tell(t.Context(), result.State{}, map[string]uint64{}), "there is no bucket")
+	_, err = r.conn.Bucket(t.Context(), stream.BucketOptions{Name: subscriptionsBucket})
+	require.NoError(t, err)
+	eventually(t, func() bool { return r.subscribed().Offset == 7 }, "it is told")
+}
