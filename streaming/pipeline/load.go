@@ -150,11 +150,11 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 func (r *queryRun) begin(ctx context.Context) error {
 	state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
 	for name, log := range r.logs {
-		end, err := log.State(ctx)
+		end, err := r.host.holdOn(ctx, log, subscriptionKey(r.id.Instance, name, r.id.Name), r.base)
 		if err != nil {
-			return fmt.Errorf("reading the state of the change log of %s: %w", name, err)
+			return fmt.Errorf("subscribing to source %s: %w", name, err)
 		}
-		state.Offsets[name] = end.Last
+		state.Offsets[name] = end
 	}
 	if err := r.query.Begin(state); err != nil {
 		return fmt.Errorf("beginning with an empty state: %w", err)

@@ -453,3 +453,26 @@ func TestWhatCouldNotBeToldIsToldAgain(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, func() bool { return r.subscribed().Offset == 7 }, "it is told")
 }
+
+// TestBeginningWithoutRowsHoldsOnToChanges looks at what is on record once a query without bootstrap has its beginning.
+func TestBeginningWithoutRowsHoldsOnToChanges(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	position := r.book.commit(item(graph.OpInsert, "Item", 1, "x", 20))
+	eventually(t, func() bool { return r.book.confirmedAt() == position }, "it is durable")
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	plan, err := compile(late)
+	require.NoError(t, err)
+	run := &queryRun{
+		host: r.host(), attempt: r.attempt(late.ID()), spec: late, id: late.ID(), plan: plan, logs: map[string]*stream.Log{"shop": log},
+	}
+	open, err := run.open(t.Context())
+	require.NoError(t, err)
+	require.True(t, open)
+	defer run.query.Close()
+	offset := run.query.State().Offsets["shop"]
+	require.NotZero(t, offset)
+	require.Equal(t, offset, r.subscribed().Offset)
+	source.drained()
+}
