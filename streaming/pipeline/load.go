@@ -171,13 +171,20 @@ func (r *queryRun) lastKnown(ctx context.Context) (uint64, error) {
 	if r.published > 0 {
 		return r.published, nil
 	}
-	var last uint64 // the log of a query that was idle for long is empty
-	for name := range r.logs {
-		var s subscription
-		if _, _, err := read(ctx, b, subscriptionKey(r.id.Instance, name, r.id.Name), &s); err != nil {
-			return 0, err
+	// The log of a query that was idle for long is empty. The sources may be others by now.
+	bySource, err := subscriptionsOf(ctx, b, r.id)
+	if err != nil {
+		return 0, err
+	}
+	var last uint64
+	for _, keys := range bySource {
+		for _, key := range keys {
+			var s subscription
+			if _, _, err := read(ctx, b, key, &s); err != nil {
+				return 0, err
+			}
+			last = max(last, s.Sequence)
 		}
-		last = max(last, s.Sequence)
 	}
 	return last, nil
 }

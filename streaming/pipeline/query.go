@@ -71,9 +71,6 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", err
 	}
 
-	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil { // from sources that an earlier spec named
-		return "", err
-	}
 	r := &queryRun{host: h, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
 	defer func() {
 		if r.query != nil {
@@ -82,6 +79,10 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	}()
 	if found, err := r.open(ctx); err != nil || !found {
 		return NeedsBootstrap, err
+	}
+	// From sources that an earlier spec named; not before open, which may learn from there how far the events had come.
+	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil {
+		return "", err
 	}
 	if err := r.follow(ctx, w); !errors.Is(err, errDrained) {
 		return "", err

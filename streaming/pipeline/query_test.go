@@ -476,3 +476,34 @@ func TestBeginningWithoutRowsHoldsOnToChanges(t *testing.T) {
 	require.Equal(t, offset, r.subscribed().Offset)
 	source.drained()
 }
+
+// TestAnotherSourceIsNoNewBeginning changes the source of a query whose events have aged out of its result log.
+func TestAnotherSourceIsNoNewBeginning(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	b, err := r.host().bucket(t.Context(), subscriptionsBucket)
+	require.NoError(t, err)
+	query.drained()
+	const many = 5 * rebuiltAfter
+	_, err = write(t.Context(), b, subscriptionKey("default", "shop", "late"), subscription{Offset: 1, Sequence: many})
+	require.NoError(t, err)
+	r.age(resultLog("default", "late"))
+
+	other := late
+	other.Sources = []string{"store"}
+	other.Query = "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id"
+	h := r.host()
+	store := component.SourceSpec{Name: "store", Kind: "book"}
+	second := r.start(store.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, store) })
+	eventually(t, func() bool { return h.SourceReady(t.Context(), "default", "store") == nil }, "the source has a log")
+	query = r.startQuery(other)
+	eventually(t, func() bool { return query.status.Snapshot().Sequence > many }, "its numbers go on")
+	keys, err := b.Keys(t.Context(), "default.shop.")
+	require.NoError(t, err)
+	require.Empty(t, keys)
+	query.drained()
+	second.drained()
+	source.drained()
+}
