@@ -38,7 +38,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 
 	if boots == nil {
-		if found && current.Fingerprint == r.plan.Fingerprint() {
+		if found && current.Fingerprint == r.plan.Fingerprint() && slices.Equal(current.Sources, r.spec.Sources) {
 			r.base = current.Base
 			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
 				return live, err
@@ -86,7 +86,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 // record returns what bucket queries says when the state is built from these bootstraps.
 func (r *queryRun) record(boots []*boot) queryRecord {
 	hash := sha256.New()
-	record := queryRecord{Fingerprint: r.plan.Fingerprint()}
+	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources}
 	hash.Write([]byte(record.Fingerprint))
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
@@ -131,7 +131,7 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 		return nil, err
 	}
 	boots := make([]*boot, 0, len(r.spec.Sources))
-	for _, name := range slices.Sorted(slices.Values(r.spec.Sources)) {
+	for _, name := range r.spec.Sources {
 		one := &boot{source: name}
 		key := bootstrapKey(r.id.Instance, r.id.Name, name)
 		_, found, err := read(ctx, b, key, &one.record)

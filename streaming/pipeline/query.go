@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,6 +53,7 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", fmt.Errorf("taking over the query: %w", err)
 	}
 	logs := make(map[string]*stream.Log, len(spec.Sources))
+	spec.Sources = slices.Sorted(slices.Values(spec.Sources)) // their order means nothing
 	for _, name := range spec.Sources {
 		if logs[name], err = h.openChangeLog(ctx, id.Instance, name); err != nil {
 			return "", err
@@ -413,8 +415,9 @@ func replaceLatest[T any](c chan T, v T) {
 // queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
 // a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
 type queryRecord struct {
-	Store       string `json:"store"`
-	Fingerprint string `json:"fingerprint"`
+	Store       string   `json:"store"`
+	Fingerprint string   `json:"fingerprint"`
+	Sources     []string `json:"sources"` // whose elements the store holds, in order
 	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`

@@ -507,3 +507,26 @@ func TestAnotherSourceIsNoNewBeginning(t *testing.T) {
 	second.drained()
 	source.drained()
 }
+
+// TestStateOfOtherSourcesIsNotTaken changes nothing but the source of a query that has state.
+func TestStateOfOtherSourcesIsNotTaken(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.commit(item(graph.OpInsert, "Item", 1, "x", 20))
+	r.settled("late")
+	query.drained()
+
+	other := late
+	other.Sources = []string{"store"}
+	h := r.host()
+	require.NoError(t, h.ProvisionSource(t.Context(), component.SourceSpec{Name: "store", Kind: "book"}))
+	query = r.startQuery(other)
+	eventually(t, func() bool {
+		rows, state, err := r.shown("late")
+		return err == nil && len(rows) == 0 && state.Sequence > rebuiltAfter
+	}, "rows of the former source are gone")
+	query.drained()
+	source.drained()
+}
