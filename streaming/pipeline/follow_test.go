@@ -260,3 +260,17 @@ func TestAStateBuiltAnewPassesOverWhatWasShown(t *testing.T) {
 	}
 	source.drained()
 }
+
+// TestAQueryThatStartsIsNotMissing asks for the rows of a query that has begun and is not there yet.
+func TestAQueryThatStartsIsNotMissing(t *testing.T) {
+	r := newRig(t)
+	snapshot := func() error {
+		return NewResults(r.conn, "").Snapshot(t.Context(), "late", func([]string, result.State) error { return nil }, func(result.Row) error { return nil })
+	}
+	require.Equal(t, failure.QueryMissing, failure.CodeOf(snapshot()))
+	require.NoError(t, r.host().ProvisionSource(t.Context(), shop))
+	outcome, err := r.host().RunQuery(t.Context(), r.attempt(auto.ID()), auto)
+	require.NoError(t, err)
+	require.Equal(t, NeedsBootstrap, outcome)
+	require.Equal(t, failure.QueryNotReady, failure.CodeOf(snapshot()))
+}

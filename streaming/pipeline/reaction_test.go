@@ -273,7 +273,7 @@ func TestFollowFindsItsPlace(t *testing.T) {
 
 	require.Equal(t, failure.QueryMissing, failure.CodeOf(res.Follow(t.Context(), "none", 0, nil, nil)))
 	err = res.Snapshot(t.Context(), "late", nil, nil)
-	require.Equal(t, failure.QueryMissing, failure.CodeOf(err))
+	require.Equal(t, failure.QueryNotReady, failure.CodeOf(err))
 
 	// An event that is not in the log may have been shown before the query was stopped: it is waited for until the query
 	// has come back and says otherwise.
