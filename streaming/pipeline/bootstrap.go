@@ -132,7 +132,7 @@ func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec componen
 				if r.Generation > ref.SnapshotGeneration {
 					return failure.FencedOff.Errorf("snapshot %d came after this one, %d", r.Generation, ref.SnapshotGeneration)
 				}
-				r.Generation, r.Snapshot, r.Planned = ref.SnapshotGeneration, &snapshot, false
+				r.Generation, r.Snapshot, r.Planned, r.Verified = ref.SnapshotGeneration, &snapshot, false, false
 				return nil
 			})
 			if err != nil {
