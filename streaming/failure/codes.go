@@ -71,6 +71,7 @@ var (
 	TooManyRows      = define("TooManyRows", Configuration, "One change makes more rows than the query may handle at once.", "Connect the parts of the pattern with each other, or raise limits.rows in the query's spec.")
 	DeliveryFailed   = define("DeliveryFailed", Transient, "A reaction's target did not take a result.", "Check the target; delivery goes on by itself.")
 	DeliveryRejected = define("DeliveryRejected", Data, "A reaction's target refuses a result for good.", "Look at the result in the dead letters.")
+	QueryNotReady    = define("QueryNotReady", Transient, "A query that is asked for has results but does not run at present: it starts, is being built or is stopped.", "Ask again in a moment; if it persists, look at the status of the query.")
 	TemplateInvalid  = define("TemplateInvalid", Configuration, "A reaction's template does not compile.", "Correct the template at the position shown, then signal reconfigure.")
 )
 

@@ -41,27 +41,34 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef) (uint64, error) 
 	if err := h.removeCopy(ctx, boots, ref); err != nil {
 		return 0, err
 	}
-	subscriptions, err := h.bucket(ctx, subscriptionsBucket)
+	end, err := h.holdOn(ctx, log, subscriptionKey(ref.Instance, ref.Source, ref.Query)+bootstrapSuffix, 0)
 	if err != nil {
 		return 0, err
 	}
-	// The source trims what it saw to be free a round ago, so a subscription that is on record within less than a round
-	// of looking at the log's end is in time.
-	bounded, cancel := context.WithTimeout(ctx, trimEvery/2)
-	defer cancel()
-	end, err := log.State(bounded)
-	if err != nil {
-		return 0, fmt.Errorf("reading the end of the change log: %w", err)
-	}
-	key := subscriptionKey(ref.Instance, ref.Source, ref.Query) + bootstrapSuffix
-	if _, err := write(bounded, subscriptions, key, subscription{Offset: end.Last}); err != nil {
-		return 0, err
-	}
-	record = bootstrapRecord{ID: ref.ID, From: end.Last + 1}
+	record = bootstrapRecord{ID: ref.ID, From: end + 1}
 	if _, err := replace(ctx, boots, ref.key(), record, revision); err != nil {
 		return 0, err
 	}
 	return record.From, nil
+}
+
+// holdOn makes a change log keep what comes after its end as it is now, which it returns, under the key of a subscription.
+//
+// The source trims what it saw to be free a round ago, so a subscription that is on record within less than a round of
+// looking at the log's end is in time.
+func (h *Host) holdOn(ctx context.Context, log *stream.Log, key string, sequence uint64) (uint64, error) {
+	subscriptions, err := h.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, trimEvery/2)
+	defer cancel()
+	end, err := log.State(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the change log: %w", err)
+	}
+	_, err = write(ctx, subscriptions, key, subscription{Offset: end.Last, Sequence: sequence})
+	return end.Last, err
 }
 
 var errNoBootstrap = errors.New("no such bootstrap")
@@ -125,7 +132,7 @@ func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec componen
 				if r.Generation > ref.SnapshotGeneration {
 					return failure.FencedOff.Errorf("snapshot %d came after this one, %d", r.Generation, ref.SnapshotGeneration)
 				}
-				r.Generation, r.Snapshot, r.Planned = ref.SnapshotGeneration, &snapshot, false
+				r.Generation, r.Snapshot, r.Planned, r.Verified = ref.SnapshotGeneration, &snapshot, false, false
 				return nil
 			})
 			if err != nil {

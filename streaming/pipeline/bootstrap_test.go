@@ -339,6 +339,19 @@ func TestSnapshotLostHalfWay(t *testing.T) {
 	require.NoError(t, err)
 	r.copyAll(ref, 2)
 	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
+
+	// It is lost once more, after it was verified: what was found holds for that one only.
+	r.book.lose()
+	require.Equal(t, failure.SnapshotLost, failure.CodeOf(<-snapshot.done))
+	r.book.scribble(rand.New(rand.NewPCG(4, 4)), 100)
+	ref.SnapshotGeneration = 3
+	snapshot = r.hold(ref)
+	_, _, err = h.SealBootstrap(t.Context(), ref)
+	require.Error(t, err)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	r.copyAll(ref, 2)
+	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
 	_, _, err = h.SealBootstrap(t.Context(), ref)
 	require.NoError(t, err)
 	snapshot.release(t)

@@ -87,11 +87,7 @@ func (l *lane) run(ctx context.Context) error {
 // deliverAll delivers until reading ends. An event that was taken is delivered to its end, which only ctx cuts short.
 func (l *lane) deliverAll(ctx, reading context.Context) error {
 	at := l.done.get()
-	from := at.Message + 1
-	reader, err := l.log.Read(reading, from)
-	if failure.CodeOf(err) == failure.StreamTrimmed && at.Sequence == 0 {
-		reader, err = l.log.Read(reading, 0) // a new reaction begins with the oldest event that is kept
-	}
+	reader, err := l.open(reading, at)
 	if err != nil {
 		return fmt.Errorf("reading the result log of %s: %w", l.query, err)
 	}
@@ -131,6 +127,24 @@ func (l *lane) deliverAll(ctx, reading context.Context) error {
 			}
 		}
 	}
+}
+
+// open begins to read behind a place. What is no longer kept of what follows it may be none but markers of the query's
+// attempts, which the numbers of the events show; and a new reaction begins with the oldest event that is kept.
+func (l *lane) open(ctx context.Context, at deliveryRecord) (*stream.Reader, error) {
+	from := at.Message + 1
+	reader, err := l.log.Read(ctx, from)
+	if failure.CodeOf(err) != failure.StreamTrimmed {
+		return reader, err
+	}
+	state, stateErr := l.log.State(ctx)
+	if stateErr != nil {
+		return nil, stateErr
+	}
+	if state.First < from && at.Sequence > 0 {
+		return nil, err // it ends before: it is another log than the one that was read
+	}
+	return l.log.Read(ctx, 0)
 }
 
 // deliver delivers one event, trying transient failures again. What its target refuses for good goes to the dead

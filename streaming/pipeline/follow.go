@@ -194,24 +194,27 @@ type place struct{ message, sequence uint64 }
 
 // lastEvent returns where the log ends. Somebody who has seen a view, or an event before it was in the log, may know one
 // that is still to come: it waits for that as long as the query is away, goes forward, or did so catchUp ago. The log of an
-// idle query may be empty; then nothing says that the caller is wrong.
+// idle query may be empty; then the query says whether it has come that far.
 func (r *Results) lastEvent(ctx context.Context, log *stream.Log, query string, wanted uint64) (place, error) {
 	var reached uint64
 	deadline, asked := time.Now().Add(catchUp), time.Now()
 	for {
+		state, err := log.State(ctx) // before the last message: what comes in between must not be passed over
+		if err != nil {
+			return place{}, err
+		}
+		end := place{message: state.Last}
 		last, err := log.Last(ctx)
 		if err != nil {
 			return place{}, err
 		}
-		if last == nil {
-			state, err := log.State(ctx)
-			return place{state.Last, wanted}, err
+		if last != nil {
+			events, err := result.DecodeMessage(last.Data)
+			if err != nil {
+				return place{}, err
+			}
+			end = place{last.Sequence, events[len(events)-1].Sequence}
 		}
-		events, err := result.DecodeMessage(last.Data)
-		if err != nil {
-			return place{}, err
-		}
-		end := place{last.Sequence, events[len(events)-1].Sequence}
 		if end.sequence >= wanted {
 			return end, nil
 		}
@@ -219,6 +222,9 @@ func (r *Results) lastEvent(ctx context.Context, log *stream.Log, query string, 
 			sequence, running, err := r.reached(ctx, query)
 			if err != nil {
 				return place{}, err
+			}
+			if last == nil && running && sequence >= wanted {
+				return place{end.message, wanted}, nil
 			}
 			if asked = time.Now(); !running || sequence > reached {
 				reached, deadline = sequence, asked.Add(catchUp)

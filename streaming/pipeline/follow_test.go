@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
@@ -259,4 +260,45 @@ func TestAStateBuiltAnewPassesOverWhatWasShown(t *testing.T) {
 		}
 	}
 	source.drained()
+}
+
+// TestFollowRefusesAPlaceThatWasNeverReached comes back with the place in the events of an earlier query of this name.
+func TestFollowRefusesAPlaceThatWasNeverReached(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	ctx, cancel := context.WithTimeout(t.Context(), 4*catchUp)
+	defer cancel()
+	err := NewResults(r.conn, "").Follow(ctx, "late", 500, func(*result.Event) error { return nil }, nil)
+	require.Equal(t, failure.StreamTrimmed, failure.CodeOf(err), "%v", err)
+
+	// Who knows the last event that has aged out goes on behind it.
+	r.book.commit(item(graph.OpInsert, "Item", 1, "x", 20))
+	r.caughtUp("late")
+	r.age(resultLog("default", "late"))
+	r.book.commit(item(graph.OpInsert, "Item", 2, "x", 20))
+	var next uint64
+	err = NewResults(r.conn, "").Follow(ctx, "late", 1, func(e *result.Event) error {
+		next = e.Sequence
+		return errLoaded
+	}, nil)
+	require.ErrorIs(t, err, errLoaded)
+	require.Equal(t, uint64(2), next)
+	query.drained()
+	source.drained()
+}
+
+// TestAQueryThatStartsIsNotMissing asks for the rows of a query that has begun and is not there yet.
+func TestAQueryThatStartsIsNotMissing(t *testing.T) {
+	r := newRig(t)
+	snapshot := func() error {
+		return NewResults(r.conn, "").Snapshot(t.Context(), "late", func([]string, result.State) error { return nil }, func(result.Row) error { return nil })
+	}
+	require.Equal(t, failure.QueryMissing, failure.CodeOf(snapshot()))
+	require.NoError(t, r.host().ProvisionSource(t.Context(), shop))
+	outcome, err := r.host().RunQuery(t.Context(), r.attempt(auto.ID()), auto)
+	require.NoError(t, err)
+	require.Equal(t, NeedsBootstrap, outcome)
+	require.Equal(t, failure.QueryNotReady, failure.CodeOf(snapshot()))
 }

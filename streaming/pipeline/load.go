@@ -38,7 +38,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 
 	if boots == nil {
-		if found && current.Fingerprint == r.plan.Fingerprint() {
+		if found && current.Fingerprint == r.plan.Fingerprint() && slices.Equal(current.Sources, r.spec.Sources) {
 			r.base = current.Base
 			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
 				return live, err
@@ -86,7 +86,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 // record returns what bucket queries says when the state is built from these bootstraps.
 func (r *queryRun) record(boots []*boot) queryRecord {
 	hash := sha256.New()
-	record := queryRecord{Fingerprint: r.plan.Fingerprint()}
+	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources}
 	hash.Write([]byte(record.Fingerprint))
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
@@ -131,7 +131,7 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 		return nil, err
 	}
 	boots := make([]*boot, 0, len(r.spec.Sources))
-	for _, name := range slices.Sorted(slices.Values(r.spec.Sources)) {
+	for _, name := range r.spec.Sources {
 		one := &boot{source: name}
 		key := bootstrapKey(r.id.Instance, r.id.Name, name)
 		_, found, err := read(ctx, b, key, &one.record)
@@ -150,11 +150,11 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 func (r *queryRun) begin(ctx context.Context) error {
 	state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
 	for name, log := range r.logs {
-		end, err := log.State(ctx)
+		end, err := r.host.holdOn(ctx, log, subscriptionKey(r.id.Instance, name, r.id.Name), r.base)
 		if err != nil {
-			return fmt.Errorf("reading the state of the change log of %s: %w", name, err)
+			return fmt.Errorf("subscribing to source %s: %w", name, err)
 		}
-		state.Offsets[name] = end.Last
+		state.Offsets[name] = end
 	}
 	if err := r.query.Begin(state); err != nil {
 		return fmt.Errorf("beginning with an empty state: %w", err)
@@ -171,13 +171,20 @@ func (r *queryRun) lastKnown(ctx context.Context) (uint64, error) {
 	if r.published > 0 {
 		return r.published, nil
 	}
-	var last uint64 // the log of a query that was idle for long is empty
-	for name := range r.logs {
-		var s subscription
-		if _, _, err := read(ctx, b, subscriptionKey(r.id.Instance, name, r.id.Name), &s); err != nil {
-			return 0, err
+	// The log of a query that was idle for long is empty. The sources may be others by now.
+	bySource, err := subscriptionsOf(ctx, b, r.id)
+	if err != nil {
+		return 0, err
+	}
+	var last uint64
+	for _, keys := range bySource {
+		for _, key := range keys {
+			var s subscription
+			if _, _, err := read(ctx, b, key, &s); err != nil {
+				return 0, err
+			}
+			last = max(last, s.Sequence)
 		}
-		last = max(last, s.Sequence)
 	}
 	return last, nil
 }

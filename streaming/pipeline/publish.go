@@ -50,10 +50,34 @@ func (r *queryRun) send(ctx context.Context, e *result.Event) error {
 	})
 }
 
+// publishedBefore sets the last event that was published when the result log does not say, being empty because all events
+// have aged out of it: everything but what is in the outbox was. While nothing was ever taken out of the outbox, nothing
+// may have been published, and that is what counts: who has seen the events before passes over them.
+func (r *queryRun) publishedBefore() error {
+	if r.published > 0 {
+		return nil
+	}
+	trimmed := r.query.State().Sequence
+	err := r.query.Outbox(0, func(sequence uint64, _ []byte) (bool, error) {
+		trimmed = sequence - 1
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("looking for the beginning of the outbox: %w", err)
+	}
+	if trimmed > 0 {
+		r.published = r.base + trimmed
+	}
+	return nil
+}
+
 // publishOutbox publishes what was committed but not published when the attempt before ended. A state that was built
 // anew begins with a Snapshot event without differences, which says that all rows known so far are void; without it,
 // who follows could not tell where one snapshot ends and the next begins, or that the new one has no rows.
 func (r *queryRun) publishOutbox(ctx context.Context) error {
+	if err := r.publishedBefore(); err != nil {
+		return err
+	}
 	if r.published < r.base {
 		anew := &result.Event{Sequence: r.base, Snapshot: true, Columns: r.plan.Columns()}
 		if err := r.send(ctx, anew); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,6 +53,7 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", fmt.Errorf("taking over the query: %w", err)
 	}
 	logs := make(map[string]*stream.Log, len(spec.Sources))
+	spec.Sources = slices.Sorted(slices.Values(spec.Sources)) // their order means nothing
 	for _, name := range spec.Sources {
 		if logs[name], err = h.openChangeLog(ctx, id.Instance, name); err != nil {
 			return "", err
@@ -71,9 +73,6 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", err
 	}
 
-	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil { // from sources that an earlier spec named
-		return "", err
-	}
 	r := &queryRun{host: h, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
 	defer func() {
 		if r.query != nil {
@@ -82,6 +81,10 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	}()
 	if found, err := r.open(ctx); err != nil || !found {
 		return NeedsBootstrap, err
+	}
+	// From sources that an earlier spec named; not before open, which may learn from there how far the events had come.
+	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil {
+		return "", err
 	}
 	if err := r.follow(ctx, w); !errors.Is(err, errDrained) {
 		return "", err
@@ -217,19 +220,15 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 	if err := r.sync(synced); err != nil {
 		return err
 	}
-	var held *message // taken from the channel but not fit for the batch before
+	held := make(chan message, 1) // taken from batches but not fit for the commit before; it is next
 	for {
-		if held != nil {
-			var err error
-			if held, err = r.applyBatch(ctx, *held, batches); err != nil {
-				return err
-			}
-			continue
+		next := batches
+		if len(held) > 0 {
+			next = held
 		}
 		select {
-		case m := <-batches:
-			var err error
-			if held, err = r.applyBatch(ctx, m, batches); err != nil {
+		case m := <-next:
+			if err := r.applyBatch(ctx, m, batches, held); err != nil {
 				return err
 			}
 		case through := <-sent:
@@ -280,16 +279,16 @@ func (r *queryRun) sync(synced chan result.State) error {
 	return nil
 }
 
-// applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. It returns a message
-// that it took but that belongs to another commit.
-func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message) (held *message, err error) {
+// applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. A message that it took
+// but that belongs to another commit goes to held, which is empty.
+func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message, held chan<- message) error {
 	b, bytes := first.Batch, first.bytes
 gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions {
 		select {
 		case m := <-batches:
 			if m.Source != b.Source {
-				held = &m
+				held <- m
 				break gather
 			}
 			b.Transactions = append(b.Transactions, m.Transactions...)
@@ -302,24 +301,24 @@ gather:
 	changed, err := r.query.Apply(b)
 	r.applied = time.Now()
 	if err != nil {
-		return nil, fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
+		return fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
 	}
 	if len(changed) > 0 && len(r.logs) > 1 {
 		// The order in which changes of several sources were taken is known to the index alone; results must not
 		// outlive it.
 		if err := r.query.Sync(); err != nil {
-			return nil, fmt.Errorf("syncing the index: %w", err)
+			return fmt.Errorf("syncing the index: %w", err)
 		}
 	}
 	for i := range changed {
 		changed[i].Sequence += r.base
 		if err := r.publish(ctx, &changed[i]); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	r.show(changed) // after the checks of publish, while the outlet is at work
 	r.progressed(b)
-	return held, nil
+	return nil
 }
 
 func (r *queryRun) progressed(b query.Batch) {
@@ -343,16 +342,22 @@ func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
 	beat := time.NewTicker(fenceEvery)
 	defer beat.Stop()
 	told := make(map[string]uint64)
+	var newest *result.State // nil: all is told
 	healthy := time.Now()
 	for {
 		var err error
 		select {
 		case state := <-synced:
-			err = r.tell(ctx, state, told)
+			newest = &state
 		case <-beat.C:
 			err = r.fence.Check(ctx)
 		case <-ctx.Done():
 			return nil
+		}
+		if err == nil && newest != nil { // what fails is told at the next beat: there may be no newer state for long
+			if err = r.tell(ctx, *newest, told); err == nil {
+				newest = nil
+			}
 		}
 		if err == nil {
 			healthy = time.Now()
@@ -413,8 +418,9 @@ func replaceLatest[T any](c chan T, v T) {
 // queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
 // a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
 type queryRecord struct {
-	Store       string `json:"store"`
-	Fingerprint string `json:"fingerprint"`
+	Store       string   `json:"store"`
+	Fingerprint string   `json:"fingerprint"`
+	Sources     []string `json:"sources"` // whose elements the store holds, in order
 	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`

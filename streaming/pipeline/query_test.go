@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
 )
@@ -108,24 +110,34 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 	}
 }
 
-// settled waits until the query has seen everything in the book, and checks view and result log against the model.
-func (r *rig) settled(query string) {
+// caughtUp waits until the query has seen everything in the book and its results are in the log. It returns the sequence
+// of the last one.
+func (r *rig) caughtUp(query string) uint64 {
 	r.t.Helper()
 	end := r.book.end()
+	var sequence uint64
 	eventually(r.t, func() bool {
 		_, state, err := r.shown(query)
+		sequence = state.Sequence
 		return err == nil && state.Positions["shop"].Compare(end) >= 0
 	}, "the query has seen everything")
-	rows, state, err := r.shown(query)
-	require.NoError(r.t, err)
-	require.Equal(r.t, r.book.wanted(), rows)
 	eventually(r.t, func() bool {
 		log, err := r.conn.OpenLog(r.t.Context(), resultLog("default", query))
 		require.NoError(r.t, err)
 		last, err := lastSequence(r.t.Context(), log)
 		require.NoError(r.t, err)
-		return last == state.Sequence
+		return last == sequence
 	}, "the last result is published")
+	return sequence
+}
+
+// settled waits until the query has caught up, and checks view and result log against the model.
+func (r *rig) settled(query string) {
+	r.t.Helper()
+	r.caughtUp(query)
+	rows, state, err := r.shown(query)
+	require.NoError(r.t, err)
+	require.Equal(r.t, r.book.wanted(), rows)
 	replayed, sequence := r.replayed(query)
 	require.Equal(r.t, r.book.wanted(), replayed)
 	require.Equal(r.t, state.Sequence, sequence)
@@ -328,4 +340,193 @@ func TestQueryRefusals(t *testing.T) {
 	require.Equal(t, NeedsBootstrap, outcome)
 	require.Equal(t, failure.ConfigInvalid, failure.CodeOf(h.ValidateSource(t.Context(), component.SourceSpec{Name: "x", Kind: "nothing"})))
 	require.NoError(t, h.TeardownQuery(t.Context(), late))
+}
+
+// age drops all that a log holds, as its bound of time does while nothing comes.
+func (r *rig) age(log string) {
+	js, err := jetstream.New(r.conn.NATS())
+	require.NoError(r.t, err)
+	s, err := js.Stream(r.t.Context(), log)
+	require.NoError(r.t, err)
+	require.NoError(r.t, s.Purge(r.t.Context()))
+}
+
+// TestEmptyResultLogIsNoNewBeginning lets the events of a query that was built anew age out of its result log.
+func TestEmptyResultLogIsNoNewBeginning(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	random := rand.New(rand.NewPCG(1, 2))
+	r.book.scribble(random, 20)
+	r.caughtUp("late")
+	query.drained()
+	r.index = newRig(t).index
+	query = r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	w := r.watch()
+	var before uint64
+	for range 5 { // commits, of which all but the last are no longer in the outbox
+		r.book.scribble(random, 20)
+		before = r.caughtUp("late")
+	}
+	query.drained()
+	require.Greater(t, before, uint64(rebuiltAfter))
+	eventually(t, func() bool { return w.seen() == before }, "all is seen")
+
+	r.age(resultLog("default", "late"))
+	query = r.startQuery(late)
+	eventually(t, func() bool { return len(query.done) > 0 || query.status.Snapshot().Phase == "following" }, "the query runs")
+	require.Empty(t, query.done, "the query ended")
+	r.book.scribble(random, 20)
+	after := r.caughtUp("late")
+	require.Greater(t, after, before)
+	query.drained()
+	for sequence, encoded := range r.published() {
+		event, _, err := result.DecodeEvent([]byte(encoded))
+		require.NoError(t, err)
+		require.False(t, isAnew(event), "event %d", sequence)
+	}
+	eventually(t, func() bool { return len(w.done) > 0 || w.seen() == after }, "all is seen")
+	require.Empty(t, w.done, "the series ended")
+	source.drained()
+}
+
+// TestAlternatingSourcesLeaveTimeForTheRest keeps two sources busy in turns, so that no two messages fit one commit.
+func TestAlternatingSourcesLeaveTimeForTheRest(t *testing.T) {
+	r := newRig(t)
+	spec := late
+	spec.Sources = []string{"shop", "store"}
+	plan, err := compile(spec)
+	require.NoError(t, err)
+	for round := range 20 { // one of two ready channels may be the one to drain at once
+		store, err := r.index.Open(fmt.Sprint("alternating", round))
+		require.NoError(t, err)
+		q, err := query.Open(plan, store)
+		require.NoError(t, err)
+		require.NoError(t, q.Begin(result.State{Offsets: map[string]uint64{"shop": 0, "store": 0}}))
+		const each = 100
+		batches := make(chan message, 2*each)
+		for offset := uint64(1); offset <= each; offset++ {
+			for _, source := range spec.Sources {
+				batches <- message{Batch: query.Batch{Source: source, Offset: offset}}
+			}
+		}
+		drain := make(chan struct{})
+		close(drain)
+		run := &queryRun{
+			attempt: Attempt{Drain: drain, Progress: &Progress{}}, spec: spec, plan: plan, query: q,
+			out: newOutlet(func() *events { return &events{} }, nil, nil),
+		}
+		err = run.apply(t.Context(), batches, nil, make(chan result.State, 1), func() {})
+		require.ErrorIs(t, err, errDrained)
+		require.NotEmpty(t, batches, "it drained before it had taken everything")
+
+		// Each source was taken in order and without a gap, whatever waited elsewhere.
+		offsets := q.State().Offsets
+		require.LessOrEqual(t, offsets["store"], offsets["shop"])
+		require.LessOrEqual(t, offsets["shop"], offsets["store"]+1)
+		require.NoError(t, q.Close())
+	}
+}
+
+// TestWhatCouldNotBeToldIsToldAgain takes the bucket away in which an idle query says what it no longer needs.
+func TestWhatCouldNotBeToldIsToldAgain(t *testing.T) {
+	r := newRig(t)
+	h := r.host()
+	_, err := h.bucket(t.Context(), subscriptionsBucket)
+	require.NoError(t, err)
+	fence, err := r.conn.Acquire(t.Context(), late.ID().String(), stream.Epoch{Generation: 1}, "me")
+	require.NoError(t, err)
+	js, err := jetstream.New(r.conn.NATS())
+	require.NoError(t, err)
+	require.NoError(t, js.DeleteKeyValue(t.Context(), subscriptionsBucket))
+
+	run := &queryRun{host: h, id: late.ID(), fence: fence, logs: map[string]*stream.Log{"shop": nil}}
+	synced := make(chan result.State)
+	g := newGroup(t.Context())
+	g.run(func(ctx context.Context) error { return run.keep(ctx, synced) })
+	defer g.stop()
+	synced <- result.State{Offsets: map[string]uint64{"shop": 7}}
+	require.Error(t, run.tell(t.Context(), result.State{}, map[string]uint64{}), "there is no bucket")
+	_, err = r.conn.Bucket(t.Context(), stream.BucketOptions{Name: subscriptionsBucket})
+	require.NoError(t, err)
+	eventually(t, func() bool { return r.subscribed().Offset == 7 }, "it is told")
+}
+
+// TestBeginningWithoutRowsHoldsOnToChanges looks at what is on record once a query without bootstrap has its beginning.
+func TestBeginningWithoutRowsHoldsOnToChanges(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	position := r.book.commit(item(graph.OpInsert, "Item", 1, "x", 20))
+	eventually(t, func() bool { return r.book.confirmedAt() == position }, "it is durable")
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	plan, err := compile(late)
+	require.NoError(t, err)
+	run := &queryRun{
+		host: r.host(), attempt: r.attempt(late.ID()), spec: late, id: late.ID(), plan: plan, logs: map[string]*stream.Log{"shop": log},
+	}
+	open, err := run.open(t.Context())
+	require.NoError(t, err)
+	require.True(t, open)
+	defer run.query.Close()
+	offset := run.query.State().Offsets["shop"]
+	require.NotZero(t, offset)
+	require.Equal(t, offset, r.subscribed().Offset)
+	source.drained()
+}
+
+// TestAnotherSourceIsNoNewBeginning changes the source of a query whose events have aged out of its result log.
+func TestAnotherSourceIsNoNewBeginning(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	b, err := r.host().bucket(t.Context(), subscriptionsBucket)
+	require.NoError(t, err)
+	query.drained()
+	const many = 5 * rebuiltAfter
+	_, err = write(t.Context(), b, subscriptionKey("default", "shop", "late"), subscription{Offset: 1, Sequence: many})
+	require.NoError(t, err)
+	r.age(resultLog("default", "late"))
+
+	other := late
+	other.Sources = []string{"store"}
+	other.Query = "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id"
+	h := r.host()
+	store := component.SourceSpec{Name: "store", Kind: "book"}
+	second := r.start(store.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, store) })
+	eventually(t, func() bool { return h.SourceReady(t.Context(), "default", "store") == nil }, "the source has a log")
+	query = r.startQuery(other)
+	eventually(t, func() bool { return query.status.Snapshot().Sequence > many }, "its numbers go on")
+	keys, err := b.Keys(t.Context(), "default.shop.")
+	require.NoError(t, err)
+	require.Empty(t, keys)
+	query.drained()
+	second.drained()
+	source.drained()
+}
+
+// TestStateOfOtherSourcesIsNotTaken changes nothing but the source of a query that has state.
+func TestStateOfOtherSourcesIsNotTaken(t *testing.T) {
+	r := newRig(t)
+	source := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.commit(item(graph.OpInsert, "Item", 1, "x", 20))
+	r.settled("late")
+	query.drained()
+
+	other := late
+	other.Sources = []string{"store"}
+	h := r.host()
+	require.NoError(t, h.ProvisionSource(t.Context(), component.SourceSpec{Name: "store", Kind: "book"}))
+	query = r.startQuery(other)
+	eventually(t, func() bool {
+		rows, state, err := r.shown("late")
+		return err == nil && len(rows) == 0 && state.Sequence > rebuiltAfter
+	}, "rows of the former source are gone")
+	query.drained()
+	source.drained()
 }

@@ -273,7 +273,7 @@ func TestFollowFindsItsPlace(t *testing.T) {
 
 	require.Equal(t, failure.QueryMissing, failure.CodeOf(res.Follow(t.Context(), "none", 0, nil, nil)))
 	err = res.Snapshot(t.Context(), "late", nil, nil)
-	require.Equal(t, failure.QueryMissing, failure.CodeOf(err))
+	require.Equal(t, failure.QueryNotReady, failure.CodeOf(err))
 
 	// An event that is not in the log may have been shown before the query was stopped: it is waited for until the query
 	// has come back and says otherwise.
@@ -288,4 +288,26 @@ func TestFollowFindsItsPlace(t *testing.T) {
 	require.Equal(t, failure.StreamTrimmed, failure.CodeOf(<-waiting), "an event of another log")
 	query.drained()
 	source.drained()
+}
+
+// TestReactionGoesOnWhereOnlyMarkersAreGone lets everything age out that was delivered, and with it the marker of a later
+// attempt of the query, which is no event.
+func TestReactionGoesOnWhereOnlyMarkersAreGone(t *testing.T) {
+	r := newRig(t)
+	f := &target{}
+	r.reactions = []reaction.Factory{f}
+	r.results().publish(1, 1, 1)
+	running := r.startReaction()
+	eventually(t, func() bool { return f.last() == 3 }, "all is delivered")
+	running.drained()
+
+	out := r.results() // another attempt of the query
+	out.next = 4
+	r.age(resultLog("default", "late"))
+	running = r.startReaction()
+	out.publish(1)
+	eventually(t, func() bool { return len(running.done) > 0 || f.last() == 4 }, "the next is delivered")
+	require.Empty(t, running.done, "the reaction ended")
+	running.drained()
+	f.requireInOrder(t, 4)
 }

@@ -48,6 +48,9 @@ func (r *Results) Snapshot(
 	wait := answerTimeout
 	for {
 		m, err := nextPart(ctx, sub, wait)
+		if errors.Is(err, errNoAnswer) {
+			return r.notRunning(ctx, query, err)
+		}
 		if err != nil {
 			return fmt.Errorf("reading the results of %s: %w", query, err)
 		}
@@ -65,7 +68,7 @@ func (r *Results) Snapshot(
 		case partRows:
 			err = visitRows(m.Data, visit)
 		default:
-			return failure.QueryMissing.Errorf("query %s is not running", query)
+			return r.notRunning(ctx, query, errNoAnswer)
 		}
 		answer := answerMore
 		if err != nil {
@@ -80,6 +83,20 @@ func (r *Results) Snapshot(
 	}
 }
 
+var errNoAnswer = errors.New("nobody answers")
+
+// notRunning says what a query is that nobody answers for. One that has a result log is on its way, or comes back.
+func (r *Results) notRunning(ctx context.Context, query string, err error) error {
+	_, logErr := r.conn.OpenLog(ctx, resultLog(r.instance, query))
+	switch {
+	case logErr == nil:
+		return failure.QueryNotReady.Errorf("query %s does not run at present: %w", query, err)
+	case errors.Is(logErr, stream.ErrMissing):
+		return failure.QueryMissing.Errorf("query %s does not exist: %w", query, err)
+	}
+	return fmt.Errorf("looking for query %s, for which %w: %w", query, err, logErr)
+}
+
 func nextPart(ctx context.Context, sub *nats.Subscription, wait time.Duration) (*nats.Msg, error) {
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -90,9 +107,9 @@ func nextPart(ctx context.Context, sub *nats.Subscription, wait time.Duration) (
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, failure.QueryMissing.Errorf("the query is not running: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, failure.QueryMissing.Errorf("whoever runs the query does not answer: %w", err)
+		return nil, fmt.Errorf("%w in time: %w", errNoAnswer, err)
 	}
 	return nil, failure.StreamUnavailable.Errorf("waiting for an answer: %w", err)
 }

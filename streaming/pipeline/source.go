@@ -217,11 +217,11 @@ func (k *keeper) trim(ctx context.Context) error {
 			return fmt.Errorf("trimming the change log: %w", err)
 		}
 	}
-	k.trimTo = limit
 	state, err := k.log.State(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the state of the change log: %w", err)
 	}
+	k.trimTo = limit // last: a round that failed is repeated at once and must not count
 	warning := ""
 	if bound := uint64(k.spec.Policy.WithDefaults().RetainBytes); state.Bytes > bound/5*4 {
 		warning = fmt.Sprintf("holds %d of at most %d bytes; the slowest query must catch up before the oldest are dropped", state.Bytes, bound)

@@ -161,3 +161,24 @@ func TestChangeLogIsTrimmedToTheSlowestSubscriber(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before.Last, after.First, "the last message says where to resume")
 }
+
+// TestTrimmingWaitsForAWholeRound lets a round end early: what it found is not to be dropped by the next one, which
+// comes sooner than a subscription may take.
+func TestTrimmingWaitsForAWholeRound(t *testing.T) {
+	r := newRig(t)
+	running := r.startSource()
+	for i := range 3 {
+		position := r.book.commit(item(graph.OpInsert, "Item", i, "x", 1))
+		eventually(t, func() bool { return r.book.confirmedAt() == position }, "it is durable")
+	}
+	running.drained()
+	h := r.host()
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	state, err := log.State(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.conn.DeleteLog(t.Context(), changeLog("default", "shop")))
+	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, "3", state.Last, nil), key: "default.shop"}
+	require.ErrorIs(t, k.trim(t.Context()), stream.ErrMissing)
+	require.Zero(t, k.trimTo)
+}

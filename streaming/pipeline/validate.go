@@ -3,9 +3,11 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/stream"
 )
 
 // ValidateSource checks a source's spec without touching anything but the secrets it refers to.
@@ -78,23 +80,37 @@ func (h *Host) TeardownQuery(ctx context.Context, spec component.QuerySpec) erro
 	return h.unfence(ctx, id)
 }
 
+// subscriptionsOf returns the keys of a query's subscriptions, by source.
+func subscriptionsOf(ctx context.Context, b *stream.Bucket, id component.ID) (map[string][]string, error) {
+	keys, err := b.Keys(ctx, id.Instance+".")
+	if err != nil {
+		return nil, fmt.Errorf("listing subscriptions: %w", err)
+	}
+	bySource := make(map[string][]string)
+	for _, key := range keys {
+		part := strings.Split(key, ".") // instance, source, query and perhaps a suffix
+		if len(part) >= 3 && part[2] == id.Name {
+			bySource[part[1]] = append(bySource[part[1]], key)
+		}
+	}
+	return bySource, nil
+}
+
 // unsubscribe removes a query's subscriptions except those of the sources to keep.
 func (h *Host) unsubscribe(ctx context.Context, id component.ID, keep []string) error {
 	b, err := h.bucket(ctx, subscriptionsBucket)
 	if err != nil {
 		return err
 	}
-	keys, err := b.Keys(ctx, id.Instance+".")
+	bySource, err := subscriptionsOf(ctx, b, id)
 	if err != nil {
-		return fmt.Errorf("listing subscriptions: %w", err)
+		return err
 	}
-	kept := make(map[string]bool, len(keep))
-	for _, name := range keep {
-		kept[name] = true
-	}
-	for _, key := range keys {
-		part := strings.Split(key, ".") // instance, source, query and perhaps a suffix
-		if len(part) >= 3 && part[2] == id.Name && !kept[part[1]] {
+	for source, keys := range bySource {
+		if slices.Contains(keep, source) {
+			continue
+		}
+		for _, key := range keys {
 			if err := b.Delete(ctx, key); err != nil {
 				return fmt.Errorf("deleting subscription %s: %w", key, err)
 			}

@@ -59,7 +59,7 @@ type Server interface {
 // Results reads results of the queries of one instance. It is safe for concurrent use.
 type Results interface {
 	// Snapshot calls begin with the query's columns and state and then visit with each current row, consistent with that
-	// state. A query that is not running gives a QueryMissing failure.
+	// state. A query that does not run gives a QueryNotReady failure, one that does not exist QueryMissing.
 	Snapshot(ctx context.Context, query string, begin func(columns []string, state result.State) error, visit func(result.Row) error) error
 	// Follow calls visit with each event whose sequence is above after, in order and without gaps, as they come, until ctx
 	// ends or visit fails. Only a Snapshot event without differences may have a sequence that does not follow. Events that are no longer kept give a StreamTrimmed failure. idle, if not nil, is called about

@@ -125,17 +125,22 @@ func fenced(component string, mine, theirs fenceRecord) error {
 		WithDetail("holder", theirs.Holder)
 }
 
+// fenceBucket opens the bucket when it is first used, by several at once if need be: the lock is not held meanwhile.
 func (c *Conn) fenceBucket(ctx context.Context) (*Bucket, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.fences == nil {
-		bucket, err := c.Bucket(ctx, BucketOptions{Name: "fences"})
-		if err != nil {
-			return nil, err
-		}
-		c.fences = bucket
+	bucket := c.fences
+	c.mu.Unlock()
+	if bucket != nil {
+		return bucket, nil
 	}
-	return c.fences, nil
+	bucket, err := c.Bucket(ctx, BucketOptions{Name: "fences"})
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.fences = bucket
+	c.mu.Unlock()
+	return bucket, nil
 }
 
 // Epoch returns the epoch of the claim.

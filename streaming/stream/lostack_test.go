@@ -179,3 +179,29 @@ func TestReaderGoesOnWhereTheConnectionBroke(t *testing.T) {
 	appendAll(t, w, "m301")
 	require.Equal(t, []string{"m301"}, read(t, r, 1))
 }
+
+// TestAClaimThatHangsHoldsUpNothingElse opens the bucket of claims for the first time while the server does not answer.
+func TestAClaimThatHangsHoldsUpNothingElse(t *testing.T) {
+	w, conn, _ := relayed(t)
+	log := openLog(t, conn, "L")
+	w.setDeaf(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	claimed := make(chan error, 1)
+	begin := time.Now()
+	go func() {
+		_, err := conn.Acquire(ctx, "c", stream.Epoch{Generation: 1}, "me")
+		claimed <- err
+	}()
+	for range 3 { // at the latest the second begins when the claim is on its way
+		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := log.NewSharedWriter().Append(short, "m", nil)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	require.Less(t, time.Since(begin), 3*time.Second)
+	require.ErrorIs(t, <-claimed, context.DeadlineExceeded)
+	w.setDeaf(false)
+	_, err := conn.Acquire(t.Context(), "c", stream.Epoch{Generation: 1}, "me")
+	require.NoError(t, err)
+}

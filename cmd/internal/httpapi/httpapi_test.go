@@ -37,6 +37,9 @@ type fakeResults struct {
 func (f *fakeResults) Snapshot(ctx context.Context, query string, begin func([]string, result.State) error, visit func(result.Row) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if query == "starting" {
+		return failure.QueryNotReady.Errorf("query %s does not run at present", query)
+	}
 	if query != "totals" {
 		return failure.QueryMissing.Errorf("query %s has no results", query)
 	}
@@ -140,6 +143,8 @@ func TestProblems(t *testing.T) {
 		code   string
 	}{
 		"/api/v1/queries/other/results":                                    {http.StatusNotFound, "QueryMissing"},
+		"/api/v1/queries/starting/results":                                 {http.StatusServiceUnavailable, "QueryNotReady"},
+		"/api/v1/queries/starting/results?min_lsn=0/11&timeout=30ms":       {http.StatusGatewayTimeout, "Timeout"},
 		"/api/v1/queries/Other/results":                                    {http.StatusBadRequest, "ConfigInvalid"},
 		"/api/v1/queries/a.b.c/results":                                    {http.StatusBadRequest, "ConfigInvalid"},
 		"/api/v1/queries/a.B/events":                                       {http.StatusBadRequest, "ConfigInvalid"},

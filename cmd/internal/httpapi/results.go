@@ -143,7 +143,8 @@ func (o *rowWriter) copy(ctx context.Context, results reaction.Results) error {
 	defer o.patience.Stop()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := o.attempt(ctx, results)
-		waits := errors.Is(err, errBehind) || failure.CodeOf(err) == failure.QueryMissing
+		code := failure.CodeOf(err)
+		waits := errors.Is(err, errBehind) || code == failure.QueryMissing || code == failure.QueryNotReady
 		if o.reached || !waits && ctx.Err() == nil {
 			return err
 		}

@@ -3,11 +3,13 @@
 package postgres_test
 
 import (
+	"context"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -76,5 +78,35 @@ func TestFrozenCopy(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, failure.Timeout, failure.CodeOf(err), "%v", err)
+	require.Less(t, time.Since(begin), 15*time.Second)
+}
+
+// TestFrozenPlan: a server process that freezes while the tables are measured, so that it cannot see to its own bounds
+// either, is given up.
+func TestFrozenPlan(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE a (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "a"}], "statementTimeout": "2s"`)
+	snapshot, _ := hold(t, s)
+	locker, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	defer func() { _ = locker.Close(context.Background()) }()
+	_, err = locker.Exec(t.Context(), "BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE")
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	begin, done := time.Now(), make(chan error, 1)
+	go func() {
+		_, err := s.PlanSnapshot(ctx, snapshot, nil)
+		done <- err
+	}()
+	var pid string
+	sourcetest.Eventually(t, "the plan waits for the lock", func() bool {
+		pid = d.text("SELECT coalesce(max(pid), 0) FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass")
+		return pid != "0"
+	})
+	d.freeze(pid)
+	require.Equal(t, failure.Timeout, failure.CodeOf(<-done))
 	require.Less(t, time.Since(begin), 15*time.Second)
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -69,4 +70,82 @@ func TestGathererChangesNothing(t *testing.T) {
 	}
 	_, err := (&gatherer{from: iotest.ErrReader(io.ErrClosedPipe)}).Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.ErrClosedPipe)
+}
+
+// paced is a socket to which small messages come, each so long after the one before.
+type paced struct {
+	gap   func(message int) time.Duration
+	taken int
+	spent time.Duration // waiting for messages
+}
+
+func (p *paced) Read(b []byte) (int, error) {
+	begin := time.Now()
+	if d := p.gap(p.taken); d > 0 {
+		time.Sleep(d)
+	}
+	p.taken++
+	p.spent += time.Since(begin)
+	return min(len(b), 60), nil
+}
+
+// TestGathererDoesNotDelayATransactionAlone has transactions of three messages come by themselves, a thousand a second,
+// also behind a burst that made the stream count as busy.
+func TestGathererDoesNotDelayATransactionAlone(t *testing.T) {
+	const perTransaction, burst, transactions = 3, 10 * gatherAfter, 300
+	from := &paced{gap: func(message int) time.Duration {
+		if message >= burst && message%perTransaction == 0 {
+			return time.Millisecond
+		}
+		return 0
+	}}
+	g := &gatherer{from: from}
+	b := make([]byte, readBuffer)
+	for range burst {
+		_, err := g.Read(b)
+		require.NoError(t, err)
+	}
+	var own []time.Duration // what the gatherer adds to each
+	for tx := range transactions {
+		before, begin := from.spent, time.Now()
+		for range perTransaction {
+			if tx > 0 { // the first may come while it is still seen whether the burst goes on
+				require.Less(t, g.quick, gatherAfter, "transaction %d", tx)
+			}
+			_, err := g.Read(b)
+			require.NoError(t, err)
+		}
+		own = append(own, time.Since(begin)-(from.spent-before))
+	}
+	slices.Sort(own)
+	require.Less(t, own[len(own)/2], gatherFor/10, "the half of them")
+}
+
+// TestGathererDelaysNothingForLong bounds what any message waits for, however busy the stream is.
+func TestGathererDelaysNothingForLong(t *testing.T) {
+	for _, perMilli := range []int{100, 1000, 5000, 20_000} {
+		from := &timed{from: &socket{perMilli: perMilli, begin: time.Now()}}
+		g := &gatherer{from: from}
+		var own []time.Duration
+		for b := make([]byte, readBuffer); len(own) < 200; {
+			before, begin := from.spent, time.Now()
+			_, err := g.Read(b)
+			require.NoError(t, err)
+			own = append(own, time.Since(begin)-(from.spent-before))
+		}
+		slices.Sort(own)
+		require.Less(t, own[len(own)/2], 2*gatherFor, "%d bytes in a millisecond", perMilli)
+	}
+}
+
+// timed adds up the time that reads take.
+type timed struct {
+	from  io.Reader
+	spent time.Duration
+}
+
+func (c *timed) Read(p []byte) (int, error) {
+	begin := time.Now()
+	defer func() { c.spent += time.Since(begin) }()
+	return c.from.Read(p)
 }

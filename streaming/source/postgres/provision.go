@@ -37,7 +37,7 @@ func (s *Source) Provision(ctx context.Context) error {
 		return err
 	}
 	if slot == nil {
-		if err := checkCapacity(ctx, conn); err != nil {
+		if err := s.checkCapacity(ctx, conn); err != nil {
 			return err
 		}
 	}
@@ -112,6 +112,8 @@ func (s *Source) checkGrants(ctx context.Context, conn *pgx.Conn, c *catalog) er
 	if len(names) == 0 {
 		return nil
 	}
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	var role string
 	if err := conn.QueryRow(ctx, "SELECT current_user::text").Scan(&role); err != nil {
 		return wrap(err, "reading the role's name")
@@ -233,6 +235,8 @@ func (s *Source) covers(ctx context.Context, conn *pgx.Conn, p *publication, c *
 }
 
 func (s *Source) uncovered(ctx context.Context, conn *pgx.Conn, p *publication, c *catalog) (missing []string, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	for _, t := range c.tables {
 		var quoted string
 		if err := conn.QueryRow(ctx, "SELECT quote_ident($1) || '.' || quote_ident($2)", t.name.schema, t.name.table).Scan(&quoted); err != nil {

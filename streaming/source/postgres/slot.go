@@ -54,7 +54,9 @@ func (s *Source) slotState(ctx context.Context, conn *pgx.Conn) (*slotState, err
 	return &state, nil
 }
 
-func checkCapacity(ctx context.Context, conn *pgx.Conn) error {
+func (s *Source) checkCapacity(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	var slots, maxSlots, senders, maxSenders int
 	err := conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
 		(SELECT count(*) FROM pg_stat_replication), current_setting('max_wal_senders')::int`).Scan(&slots, &maxSlots, &senders, &maxSenders)

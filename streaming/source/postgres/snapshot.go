@@ -42,7 +42,7 @@ func (s *Source) HoldSnapshot(ctx context.Context, ready func(source.Snapshot) e
 		return err
 	}
 	defer hangUp(ctx, conn)
-	if _, err := conn.Exec(ctx, "SET statement_timeout = 0"); err != nil {
+	if _, err := s.exec(ctx, conn, "SET statement_timeout = 0"); err != nil {
 		return wrap(err, "preparing the snapshot's connection")
 	}
 	snapshot, err := s.takeSnapshot(ctx, conn, alive)
@@ -62,7 +62,7 @@ func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 		return source.Snapshot{}, err
 	}
 	defer hangUp(ctx, replication) // drops the temporary slot
-	system, err := identify(ctx, replication)
+	system, err := s.identify(ctx, replication)
 	if err != nil {
 		return source.Snapshot{}, err
 	}
@@ -126,7 +126,9 @@ func createTemporarySlot(ctx context.Context, conn *pgconn.PgConn, name string, 
 }
 
 // identify returns the identity of the server and its timeline.
-func identify(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+func (s *Source) identify(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err != nil {
 		return "", wrap(err, "identifying the server")
@@ -186,7 +188,7 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, lab
 		if labels != nil && !slices.ContainsFunc(yields, func(l string) bool { return slices.Contains(labels, l) }) {
 			continue
 		}
-		size, err := measure(ctx, conn, t)
+		size, err := s.measure(ctx, conn, t)
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +206,9 @@ type tableSize struct {
 	density float64 // rows in blocks of that number, all partitions together
 }
 
-func measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSize, error) {
+func (s *Source) measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSize, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	var largest, total int64
 	var rows, pages float64
 	err := conn.QueryRow(ctx, `SELECT coalesce(max(pg_relation_size(r.oid)), 0), coalesce(sum(pg_relation_size(r.oid)), 0)::bigint,
@@ -274,9 +278,7 @@ func (s *Source) VerifySnapshot(ctx context.Context, snapshot source.Snapshot) e
 		return err
 	}
 	defer hangUp(ctx, replication)
-	bounded, cancel := s.bounded(ctx)
-	defer cancel()
-	system, err := identify(bounded, replication)
+	system, err := s.identify(ctx, replication)
 	if err != nil {
 		return err
 	}
