@@ -31,6 +31,9 @@ func (g *generator) column(s *scope, depth int) column {
 		fallthrough
 	case 0:
 		c.kind, c.text = truth, g.condition(s, depth-1)
+		if g.once(6) {
+			c.text = g.pick("rand() < 1", "size(randomUUID()) > 1", "timestamp() IS NOT NULL") // which is remembered with the row
+		}
 	case 1:
 		c.kind, c.text = number, g.number(s, depth)
 	case 2:

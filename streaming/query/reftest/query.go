@@ -221,7 +221,7 @@ func (g *generator) relationship(s *scope, names bool) string {
 		name = v.name
 		g.clause = append(g.clause, name)
 		s.vars = append(s.vars, v)
-	} else if bound := g.rebound(s, v); names && len(bound) > 0 && g.once(8) {
+	} else if bound := g.rebound(s, v); names && len(bound) > 0 && g.once(3) {
 		name = pick(g.T, bound...).name
 		g.clause = append(g.clause, name)
 	}
