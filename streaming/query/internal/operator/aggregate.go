@@ -26,7 +26,7 @@ type aggregate struct {
 
 func newAggregate(b base, p *plan.Aggregate, cacheBytes int) *aggregate {
 	a := &aggregate{
-		base: b, plan: p, groups: store.NewCache[result.RowKey, *group](cacheBytes),
+		base: b, plan: p, groups: store.NewCache[result.RowKey](cacheBytes, sizeOfGroup),
 		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)),
 	}
 	for i := range p.Aggregates {

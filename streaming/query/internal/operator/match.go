@@ -115,7 +115,12 @@ func (m *Match) bind(at int, e *store.Element) {
 // a failed one.
 func (m *Match) checked(conditions []int, n int) error {
 	unsure, built := m.unsure, m.built
-	defer func() { m.unsure, m.built = unsure, built }()
+	err := m.tried(conditions, n)
+	m.unsure, m.built = unsure, built
+	return err
+}
+
+func (m *Match) tried(conditions []int, n int) error {
 	if len(m.plan.Paths) > 0 {
 		if err := m.buildPaths(); err != nil {
 			return err
