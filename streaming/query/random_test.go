@@ -173,6 +173,14 @@ func (r *trial) requireNothingLeft() {
 	want, got := empty.Query.Stats(), r.session.Query.Stats()
 	require.Zero(r, got.Elements)
 	require.Equal(r, want.FailedRows, got.FailedRows)
+	failures, err := r.session.Query.Failures(1 << 20)
+	require.NoError(r, err)
+	require.Len(r, failures, int(want.FailedRows))
+	state, err := empty.Query.Analyze()
+	require.NoError(r, err)
+	left, err := r.session.Query.Analyze()
+	require.NoError(r, err)
+	require.Equal(r, state, left, "state of each node")
 }
 
 func randomChange(t *rapid.T, world map[graph.ElementID]*graph.Element) graph.Change {
