@@ -79,6 +79,7 @@ type generator struct {
 	*rapid.T
 	names     int
 	usesOrder bool
+	unbounded bool     // there is a pattern of any length
 	clause    []string // relationships of the MATCH clause at hand, which all differ
 }
 
@@ -185,7 +186,7 @@ func (g *generator) path(s *scope, most int, names bool) string {
 func (g *generator) node(s *scope, names bool, again int) string {
 	name := ""
 	switch bound := s.kinds(node); {
-	case len(bound) > 0 && g.once(again):
+	case len(bound) > 0 && (g.once(again) || len(bound) > 3 && !g.once(3)): // products become large
 		name = pick(g.T, bound...).name
 	case names && !g.once(5):
 		name = g.name("n")
@@ -218,6 +219,10 @@ func (g *generator) relationship(s *scope, names bool) string {
 	v := variable{name: g.name("r"), kind: relationship}
 	if g.once(4) {
 		length = g.pick("*1..2", "*0..1", "*2", "*0..2", "*..2", "*2..3", "*")
+		if length == "*" && g.unbounded { // two of them have very many matches
+			length = "*1"
+		}
+		g.unbounded = g.unbounded || length == "*"
 		v.kind, v.item = list, relationship
 	}
 	if names && g.once(2) {
