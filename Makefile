@@ -37,7 +37,7 @@ test: setup build tctl ## run all tests, with the race detector where it matters
 	@deploy/scripts/test.sh
 
 race: setup ## run the tests of the data and control planes with the race detector
-	@go test -race -shuffle=on ./streaming/... ./activities/... ./workflows/... ./workers/...
+	@go test -race -short -shuffle=on ./streaming/... ./activities/... ./workflows/... ./workers/...
 
 lint: ## check formatting, correctness and determinism of workflows
 	@out=$$(gofmt -l activities cmd deploy streaming workers workflows); if [ -n "$$out" ]; then echo "run gofmt -w on:"; echo "$$out"; exit 1; fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests and ends with a summary. Packages that link the Temporal server are tested without the race detector:
-# building the server with it takes many minutes and says nothing about our code.
+# building the server with it takes many minutes and says nothing about our code. The long tests of the query engine, which
+# one goroutine runs, are not short and run without it, too.
 #
 #   test.sh [go test flags]
 set -uo pipefail
@@ -13,6 +14,7 @@ report() {
 		/^ *--- PASS:/ { passed++ }
 		/^ *--- SKIP:/ { skipped++ }
 		/^ *--- FAIL:/ { failed++ }
+		/: TCK: |there is no TCK in/ { line = $0; sub(/^.*\.go:[0-9]*: /, "", line); print line; fflush() }
 		{ text = text $0 "\n" }
 		/^ok  \t/ { packages++; print; fflush(); text = "" }
 		/^\?   \t/ || /^\t.*coverage: / { text = "" }
@@ -26,8 +28,10 @@ report() {
 }
 
 status=0
-go test -v -race -shuffle=on -timeout 15m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
+go test -v -race -short -shuffle=on -timeout 15m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
 	report "with the race detector" || status=1
+go test -v -shuffle=on -timeout 15m "$@" ./streaming/query/... 2>&1 |
+	report "the query engine at length" || status=1
 go test -v -shuffle=on -timeout 20m "$@" ./cmd/... 2>&1 |
 	report "the programs" || status=1
 if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi

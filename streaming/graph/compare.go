@@ -201,7 +201,8 @@ func isNaN(v Value) bool {
 	return false
 }
 
-// compareNumbers compares by exact value, whatever the kinds; ordered is false when one is NaN.
+// compareNumbers compares by value, whatever the kinds, without rounding; see NearestFloat for floats and decimals.
+// ordered is false when one is NaN.
 func compareNumbers(a, b Value) (c int, ordered bool) {
 	switch {
 	case a.kind == KindInt && b.kind == KindInt:

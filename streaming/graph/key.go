@@ -106,15 +106,15 @@ func appendOrderedFloat(dst []byte, f float64) []byte {
 	return binary.BigEndian.AppendUint64(dst, bits)
 }
 
-// How the exact number lies to the float that precedes it in a key.
+// How a number lies to the float that precedes it in a key.
 const (
 	keyBelow = 0x01
 	keyExact = 0x02
 	keyAbove = 0x03
 )
 
-// appendNumberKey appends the nearest float, whether the number is below, at or above it, and, unless it is at it, its
-// exact digits. Rounding never changes the order of two numbers, so the floats decide unless they are the same.
+// appendNumberKey appends the nearest float, whether the number is below, at or above what that counts as, and, unless it
+// is at it, its exact digits. Rounding never changes the order of two numbers, so the floats decide unless they are the same.
 func appendNumberKey(dst []byte, v Value) []byte {
 	if isNaN(v) {
 		return append(binary.BigEndian.AppendUint64(dst, math.MaxUint64), keyExact)
@@ -175,21 +175,24 @@ func appendDigits(dst []byte, negative bool, digits string, exponent int) []byte
 }
 
 // NearestFloat returns the float nearest to a finite decimal and the sign of what the decimal is more than it.
+//
+// A float with a fraction counts as the shortest decimal that reads as it: a price of 9.99 equals 9.99, whether a source
+// stores it as a decimal or a float. A whole float counts as itself, for integers are compared with it exactly.
 func NearestFloat(d *apd.Decimal) (f float64, rest int) {
 	if d.IsZero() {
 		return 0, 0
 	}
-	const exactPowers = 22 // 10^22 is the largest power of ten that is a float
+	const (
+		exactPowers = 22   // 10^22 is the largest power of ten that is a float
+		exactDigits = 1e15 // no two decimals of 15 digits are nearest to the same float, so that it counts as d
+	)
 	if d.Exponent <= 0 && d.Exponent >= -exactPowers && d.Coeff.IsInt64() {
-		if c := d.Coeff.Int64(); c <= 1<<53 {
-			scale := math.Pow10(int(-d.Exponent))
-			f = float64(c) / scale
-			// The fused product has the exact sign of f*scale - c.
-			diff := -math.FMA(f, scale, -float64(c))
+		if c := d.Coeff.Int64(); c < exactDigits {
+			f = float64(c) / math.Pow10(int(-d.Exponent))
 			if d.Negative {
-				f, diff = -f, -diff
+				f = -f
 			}
-			return f, signOf(diff)
+			return f, 0
 		}
 	}
 	f, _ = strconv.ParseFloat(d.Text('E'), 64) // out of range gives ±Inf, which is what we want
@@ -200,22 +203,15 @@ func NearestFloat(d *apd.Decimal) (f float64, rest int) {
 		}
 		return f, rest
 	}
-	const exactDigits = 766 // no float64 has more significant digits after the first
-	exact, _, err := apd.NewFromString(strconv.FormatFloat(f, 'e', exactDigits, 64))
+	text := strconv.FormatFloat(f, 'e', -1, 64)
+	if f == math.Trunc(f) {
+		text = strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	counts, _, err := apd.NewFromString(text)
 	if err != nil {
 		panic(err) // the text of a finite float is a decimal
 	}
-	return f, d.Cmp(exact)
-}
-
-func signOf(f float64) int {
-	switch {
-	case f > 0:
-		return 1
-	case f < 0:
-		return -1
-	}
-	return 0
+	return f, d.Cmp(counts)
 }
 
 func appendDurationKey(dst []byte, d Duration) []byte {

@@ -26,11 +26,15 @@ type Batch struct {
 // once, with what it was before and what it is afterwards.
 type transaction struct {
 	touched []touch
-	at      map[graph.ElementID]int
-	changed []string // scratch: properties
+	at      map[graph.ElementID]int // into touched, once there are more than few
+	changed []string                // scratch: properties
 }
 
+// few is up to how many elements of a transaction are looked through one by one.
+const few = 8
+
 type touch struct {
+	id       graph.ElementID
 	old, now *store.Element // nil: not stored
 }
 
@@ -38,6 +42,35 @@ func (t *transaction) reset() {
 	clear(t.touched)
 	t.touched = t.touched[:0]
 	clear(t.at)
+}
+
+func (t *transaction) find(id graph.ElementID) *touch {
+	if len(t.touched) > few {
+		if i, ok := t.at[id]; ok {
+			return &t.touched[i]
+		}
+		return nil
+	}
+	for i := range t.touched {
+		if t.touched[i].id == id {
+			return &t.touched[i]
+		}
+	}
+	return nil
+}
+
+// add adds an element, which find has not found.
+func (t *transaction) add(id graph.ElementID, e *store.Element) *touch {
+	t.touched = append(t.touched, touch{id: id, old: e, now: e})
+	switch n := len(t.touched); {
+	case n == few+1:
+		for i := range t.touched {
+			t.at[t.touched[i].id] = i
+		}
+	case n > few:
+		t.at[id] = n - 1
+	}
+	return &t.touched[len(t.touched)-1]
 }
 
 // Apply applies a batch in one commit and returns an event for each transaction that changed the result set. A batch
@@ -65,6 +98,9 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 			e := result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs}
 			if err := q.emit(batch, &e); err != nil {
 				return err
+			}
+			if events == nil {
+				events = make([]result.Event, 0, len(b.Transactions)-i)
 			}
 			events = append(events, e)
 		}
@@ -118,8 +154,7 @@ func (q *Query) replace(b index.Batch, old, now *store.Element) error {
 			}
 		}
 	}
-	now, err := q.elements.Put(b, old, now)
-	if err != nil || now == nil {
+	if err := q.elements.Put(b, old, now); err != nil || now == nil {
 		return err
 	}
 	for i := len(q.masks) - 1; i >= 0; i-- {
@@ -163,16 +198,14 @@ func (q *Query) gather(b index.Batch, source string, changes []graph.Change) err
 
 // touch returns the entry of an element; valid until the next call.
 func (q *Query) touch(b index.Batch, id graph.ElementID) (*touch, error) {
-	if i, ok := q.tx.at[id]; ok {
-		return &q.tx.touched[i], nil
+	if t := q.tx.find(id); t != nil {
+		return t, nil
 	}
 	old, err := q.elements.Get(b, id)
 	if err != nil {
 		return nil, err
 	}
-	q.tx.at[id] = len(q.tx.touched)
-	q.tx.touched = append(q.tx.touched, touch{old: old, now: old})
-	return &q.tx.touched[len(q.tx.touched)-1], nil
+	return q.tx.add(id, old), nil
 }
 
 // changed returns what is stored of an element after a change; old is what is stored before, or nil.

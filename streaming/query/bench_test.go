@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -154,6 +156,7 @@ func (s *stream) measure(b *testing.B, queries ...*query.Query) {
 	}
 	var batches []query.Batch
 	n, rows := 0, 0
+	var used time.Duration
 	b.ReportAllocs()
 	for b.Loop() {
 		if n%s.batch == 0 {
@@ -162,15 +165,29 @@ func (s *stream) measure(b *testing.B, queries ...*query.Query) {
 				batches = s.next()
 				b.StartTimer()
 			}
+			start := processorTime(b)
 			for _, q := range queries {
 				rows += applyBatch(b, q, batches[0])
 			}
+			used += processorTime(b) - start
 			batches = batches[1:]
 		}
 		n++
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "changes/s")
-	b.ReportMetric(float64(rows)/float64((n+s.batch-1)/s.batch*s.batch), "rows/change")
+	applied := float64((n + s.batch - 1) / s.batch * s.batch)
+	b.ReportMetric(float64(rows)/applied, "rows/change")
+	b.ReportMetric(float64(used.Nanoseconds())/applied, "cpu-ns/change")
+}
+
+// processorTime is what all threads of the process have had, that of the collector included: on a machine with other
+// work it tells more than the clock.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func applyBatch(b *testing.B, q *query.Query, batch query.Batch) (rows int) {

@@ -12,7 +12,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/index/memory"
+	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/query/querytest"
 	"github.com/perdure/perdure/streaming/query/reftest"
@@ -36,7 +38,7 @@ func TestRandom(t *testing.T) {
 		setFlag(t, "rapid.seed", "20") // the same queries each time
 	}
 	setFlag(t, "rapid.checks", strconv.Itoa(randomQueries))
-	var n counts
+	n := counts{dir: t.TempDir()}
 	for start := time.Now(); ; {
 		before := n
 		rapid.Check(t, func(t *rapid.T) { checkRandom(t, &n) })
@@ -65,6 +67,8 @@ type counts struct {
 	queries, refused, batches int
 	open                      int // answers that the query does not determine
 	rows                      int // batches after which there were rows
+
+	dir string // for stores
 }
 
 // trial is a query under random changes.
@@ -89,7 +93,8 @@ func checkRandom(t *rapid.T, n *counts) {
 	var err error
 	r.ref, err = reftest.New(r.query.Text, nil)
 	require.NoError(t, err)
-	r.session = querytest.NewSession(r, memory.New(), r.query.Text, nil)
+	r.session = querytest.NewSession(r, r.backend(), r.query.Text, nil)
+	t.Cleanup(r.session.Close)
 	if rapid.Bool().Draw(t, "load") {
 		changes := r.world.Fill(t)
 		r.world.Tell("load")
@@ -98,7 +103,7 @@ func checkRandom(t *rapid.T, n *counts) {
 		r.session.Begin()
 	}
 	r.check()
-	for i := range randomBatches - 1 {
+	for i := range randomBatches - 2 { // besides the first and the last
 		var transactions [][]graph.Change
 		if i == 0 && len(r.world.Elements) == 0 {
 			transactions = append(transactions, r.world.Fill(t))
@@ -119,7 +124,16 @@ func checkRandom(t *rapid.T, n *counts) {
 	r.session.Apply(r.world.Clear(t))
 	r.check()
 	r.requireNothingLeft()
-	r.session.Close()
+}
+
+// backend returns one in memory, and at times one on disk.
+func (r *trial) backend() index.Backend {
+	if rapid.IntRange(0, 99).Draw(r.T, "backend") < 99 {
+		return memory.New()
+	}
+	dir, err := os.MkdirTemp(r.counts.dir, "")
+	require.NoError(r, err)
+	return pebble.New(pebble.Options{Dir: dir, CacheBytes: 1 << 20})
 }
 
 // acceptedQuery draws queries until the engine accepts one.
@@ -173,6 +187,14 @@ func (r *trial) requireNothingLeft() {
 	want, got := empty.Query.Stats(), r.session.Query.Stats()
 	require.Zero(r, got.Elements)
 	require.Equal(r, want.FailedRows, got.FailedRows)
+	failures, err := r.session.Query.Failures(1 << 20)
+	require.NoError(r, err)
+	require.Len(r, failures, int(want.FailedRows))
+	state, err := empty.Query.Analyze()
+	require.NoError(r, err)
+	left, err := r.session.Query.Analyze()
+	require.NoError(r, err)
+	require.Equal(r, state, left, "state of each node")
 }
 
 func randomChange(t *rapid.T, world map[graph.ElementID]*graph.Element) graph.Change {

@@ -140,6 +140,9 @@ func (p *parser) unexpected(wanted string) {
 	if t.Class == token.EOF {
 		p.fail(token.UnexpectedSyntax, t.Range, "expected %s, found the end of the query", wanted)
 	}
+	if t.Class == token.Integer { // no number is meant here, so that it does not matter if it is a valid one
+		p.errs.Forget(t.Range.From)
+	}
 	found := p.text[t.Range.From:t.Range.To]
 	if t.Class == token.Symbol && (found == "!=" || found == "||") {
 		p.fail(token.UnexpectedSyntax, t.Range, "%q is not openCypher; write %q", found, map[string]string{"!=": "<>", "||": "+"}[found])

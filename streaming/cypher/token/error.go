@@ -41,6 +41,11 @@ func (e *Errors) Report(kind Kind, r Range, format string, args ...any) {
 	e.List = append(e.List, Error{kind, r, fmt.Sprintf(format, args...)})
 }
 
+// Forget drops what was noted about a place, for one who knows better what is wrong there.
+func (e *Errors) Forget(from int) {
+	e.List = slices.DeleteFunc(e.List, func(other Error) bool { return other.Range.From == from })
+}
+
 // Full reports whether no more problems are taken.
 func (e *Errors) Full() bool { return len(e.List) >= maxErrors }
 

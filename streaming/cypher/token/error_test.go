@@ -24,6 +24,9 @@ func TestErrors(t *testing.T) {
 		"3:1: at the end", "  ", "  ^",
 	}, "\n"))
 	require.Equal(t, token.InvalidSyntax, errs.List[2].Kind)
+	errs.Forget(7)
+	errs.Report(token.UnexpectedSyntax, token.Range{From: 7, To: 8}, "better")
+	require.ErrorContains(t, errs.Err(), "1:8: better")
 }
 
 // TestErrorsLongLine shows only the part of a long line that is around the problem.

@@ -197,7 +197,10 @@ func (b *batch) Discard() {
 
 func (b *batch) end() {
 	s := b.store
-	clear(s.changes)
+	const usual = 1024 // what a large batch needed is not kept
+	if clear(s.changes); cap(s.changes) > usual {
+		s.changes = nil
+	}
 	s.changes = s.changes[:0]
 	b.store, s.batch = nil, nil
 	s.mu.Unlock()

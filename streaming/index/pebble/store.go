@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -96,12 +97,41 @@ func (s snapshot) Close() error { return s.s.Close() }
 type batch struct {
 	store *store
 	batch *pebble.Batch // nil when over
+	// scans uses one iterator again and again, as making one costs more than most scans; busy while a visit is on.
+	scans *pebble.Iterator
+	busy  bool
 }
 
 func (b *batch) Get(key []byte) ([]byte, bool, error) { return get(b.batch, key) }
 
 func (b *batch) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
-	return scan(b.batch, from, to, visit)
+	if b.busy {
+		return scan(b.batch, from, to, visit)
+	}
+	// The iterator may keep its bounds. Setting them also shows it what the batch wrote since.
+	o := &pebble.IterOptions{LowerBound: slices.Clone(from), UpperBound: slices.Clone(to)}
+	if b.scans == nil {
+		it, err := b.batch.NewIter(o)
+		if err != nil {
+			return classify("reading the index", err)
+		}
+		b.scans = it
+	} else {
+		b.scans.SetOptions(o)
+	}
+	b.busy = true
+	defer func() { b.busy = false }()
+	return walk(b.scans, visit)
+}
+
+// endScans closes the iterator, before the batch that it reads.
+func (b *batch) endScans() error {
+	if b.scans == nil {
+		return nil
+	}
+	err := b.scans.Close()
+	b.scans = nil
+	return classify("reading the index", err)
 }
 
 func (b *batch) Set(key, value []byte) error { return b.batch.Set(key, value, nil) }
@@ -114,7 +144,7 @@ func (b *batch) Commit() error {
 	if b.batch == nil {
 		return errors.New("committing a batch that is over")
 	}
-	if err := b.store.checkRoom(b.batch.Len()); err != nil {
+	if err := errors.Join(b.endScans(), b.store.checkRoom(b.batch.Len())); err != nil {
 		return err
 	}
 	err := b.store.guarded(func() error { return classify("committing to the index", b.batch.Commit(pebble.NoSync)) })
@@ -127,7 +157,7 @@ func (b *batch) Commit() error {
 
 func (b *batch) Discard() {
 	if b.batch != nil && b.store.broken == nil {
-		_ = b.batch.Close() // releases memory; there is nothing to lose
+		_ = errors.Join(b.endScans(), b.batch.Close()) // releases memory; there is nothing to lose
 	}
 	b.batch = nil
 }
@@ -150,17 +180,18 @@ func scan(r pebble.Reader, from, to []byte, visit func(key, value []byte) (bool,
 	if err != nil {
 		return classify("reading the index", err)
 	}
+	return errors.Join(walk(it, visit), classify("reading the index", it.Close()))
+}
+
+func walk(it *pebble.Iterator, visit func(key, value []byte) (bool, error)) error {
 	for more := it.First(); more; more = it.Next() {
 		value, err := it.ValueAndErr()
-		if err == nil {
-			more, err = visit(it.Key(), value)
-		}
 		if err != nil {
-			return errors.Join(err, it.Close())
+			return classify("reading the index", err)
 		}
-		if !more {
-			break
+		if more, err = visit(it.Key(), value); !more || err != nil {
+			return err
 		}
 	}
-	return classify("reading the index", it.Close())
+	return classify("reading the index", it.Error())
 }

@@ -31,6 +31,9 @@ func (g *generator) column(s *scope, depth int) column {
 		fallthrough
 	case 0:
 		c.kind, c.text = truth, g.condition(s, depth-1)
+		if g.once(6) {
+			c.text = g.pick("rand() < 1", "size(randomUUID()) > 1", "timestamp() IS NOT NULL") // which is remembered with the row
+		}
 	case 1:
 		c.kind, c.text = number, g.number(s, depth)
 	case 2:
@@ -82,8 +85,17 @@ func (g *generator) plainValue(s *scope) string {
 	return g.pick("1", "2", "'a'", "null", "1.0")
 }
 
+// itemOf draws an item of a list whose order is determined.
+func (g *generator) itemOf(l string) string {
+	g.usesOrder = true
+	return g.pick("head("+l+")", "last("+l+")", l+"[0]", l+"[1]", l+"[-2]", "head("+l+"[1..])", "head(reverse("+l+"))", "head(tail("+l+"))")
+}
+
 // scalar draws an expression of what a property may be.
 func (g *generator) scalar(s *scope, depth int) string {
+	if lists := s.of(func(v variable) bool { return v.kind == list && v.item == scalar }); len(lists) > 0 && g.once(3) {
+		return g.itemOf(pick(g.T, lists...).name)
+	}
 	if depth <= 0 {
 		if g.once(4) {
 			return g.plainValue(s)
@@ -105,11 +117,6 @@ func (g *generator) scalar(s *scope, depth int) string {
 	case 7:
 		return fmt.Sprintf("CASE WHEN %s THEN %s ELSE %s END", g.condition(s, depth-1), g.scalar(s, 0), g.scalar(s, 0))
 	case 8:
-		if lists := s.of(func(v variable) bool { return v.kind == list && v.item == scalar }); len(lists) > 0 {
-			g.usesOrder = true
-			l := pick(g.T, lists...).name
-			return g.pick("head("+l+")", "last("+l+")", l+"[0]", l+"[1]", "head("+l+"[1..])", "head(reverse("+l+"))", "head(tail("+l+"))")
-		}
 		return g.plainValue(s)
 	case 9:
 		if rels := s.kinds(relationship); len(rels) > 0 {

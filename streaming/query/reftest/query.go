@@ -79,6 +79,7 @@ type generator struct {
 	*rapid.T
 	names     int
 	usesOrder bool
+	unbounded bool     // there is a pattern of any length
 	clause    []string // relationships of the MATCH clause at hand, which all differ
 }
 
@@ -104,7 +105,10 @@ func (g *generator) single(s *scope, depth int) string {
 		add(g.match(s, false, depth))
 	}
 	for range pick(g.T, 0, 1, 1, 2, 2, 3) * depth / 2 {
-		switch g.pick("", "", "MATCH", "MATCH", "OPTIONAL", "OPTIONAL", "UNWIND") {
+		switch g.pick("WITH", "SORT", "MATCH", "MATCH", "OPTIONAL", "OPTIONAL", "UNWIND", "WITH") {
+		case "SORT":
+			add(g.sort(s))
+			add(g.gather(s))
 		case "MATCH":
 			add(g.match(s, false, depth))
 		case "OPTIONAL":
@@ -182,7 +186,7 @@ func (g *generator) path(s *scope, most int, names bool) string {
 func (g *generator) node(s *scope, names bool, again int) string {
 	name := ""
 	switch bound := s.kinds(node); {
-	case len(bound) > 0 && g.once(again):
+	case len(bound) > 0 && (g.once(again) || len(bound) > 3 && !g.once(3)): // products become large
 		name = pick(g.T, bound...).name
 	case names && !g.once(5):
 		name = g.name("n")
@@ -215,13 +219,17 @@ func (g *generator) relationship(s *scope, names bool) string {
 	v := variable{name: g.name("r"), kind: relationship}
 	if g.once(4) {
 		length = g.pick("*1..2", "*0..1", "*2", "*0..2", "*..2", "*2..3", "*")
+		if length == "*" && g.unbounded { // two of them have very many matches
+			length = "*1"
+		}
+		g.unbounded = g.unbounded || length == "*"
 		v.kind, v.item = list, relationship
 	}
 	if names && g.once(2) {
 		name = v.name
 		g.clause = append(g.clause, name)
 		s.vars = append(s.vars, v)
-	} else if bound := g.rebound(s, v); names && len(bound) > 0 && g.once(8) {
+	} else if bound := g.rebound(s, v); names && len(bound) > 0 && g.once(3) {
 		name = pick(g.T, bound...).name
 		g.clause = append(g.clause, name)
 	}
@@ -344,6 +352,45 @@ func (g *generator) order(s *scope, columns []column, hasBag, aggregated, closed
 		return "", false
 	}
 	return " ORDER BY " + strings.Join(keys, ", "), total
+}
+
+// sort draws WITH and an order that says everything.
+func (g *generator) sort(s *scope) string {
+	var names, keys []string
+	vars := s.vars[:s.outer:s.outer]
+	for _, v := range s.vars[s.outer:] {
+		if v.kind != bag {
+			names, vars = append(names, v.name), append(vars, v)
+			keys = append(keys, v.name+g.pick("", " DESC"))
+		}
+	}
+	if len(names) == 0 {
+		return g.projection("WITH", s, 0)
+	}
+	first := g.property(s) + g.pick("", " DESC")
+	s.vars, s.ordered = vars, true
+	return "WITH " + strings.Join(names, ", ") + " ORDER BY " + first + ", " + strings.Join(rapid.Permutation(keys).Draw(g.T, "keys"), ", ")
+}
+
+// gather draws WITH and lists of values, in the order of the rows.
+func (g *generator) gather(s *scope) string {
+	kind := bag
+	if s.ordered {
+		kind = list
+	}
+	var parts []string
+	vars := s.vars[:s.outer:s.outer]
+	if keys := s.kinds(node); len(keys) > 0 && g.once(2) {
+		if v := pick(g.T, keys...); slices.Contains(s.vars[s.outer:], v) {
+			parts, vars = append(parts, v.name), append(vars, v)
+		}
+	}
+	for range rapid.IntRange(1, 2).Draw(g.T, "lists") {
+		v := variable{name: g.name("l"), kind: kind}
+		parts, vars = append(parts, "collect("+g.pick("", "", "DISTINCT ")+g.property(s)+") AS "+v.name), append(vars, v)
+	}
+	s.vars, s.ordered = vars, false
+	return "WITH " + strings.Join(parts, ", ")
 }
 
 // plain draws columns without aggregations.

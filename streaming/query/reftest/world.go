@@ -93,13 +93,23 @@ func value(t *rapid.T) graph.Value {
 		graph.String("a"), graph.Null, graph.Bool(true))
 }
 
-var shape = graph.NewShape("x", "y")
+var (
+	shape      = graph.NewShape("x", "y")
+	otherShape = graph.NewShape("z", "y", "x")
+)
 
 func (w *World) node(t *rapid.T, number int) graph.Element {
-	return graph.Element{
+	e := graph.Element{
 		ID: graph.ElementID(fmt.Sprintf("n%d", number)), Shape: shape, Values: []graph.Value{value(t), value(t)},
 		Labels: pick(t, []string{"A"}, []string{"A", "B"}, []string{"B"}, []string{"C"}, nil),
 	}
+	switch {
+	case once(t, 10):
+		e.Shape, e.Values = otherShape, append([]graph.Value{value(t)}, e.Values...)
+	case once(t, 20):
+		e.Shape, e.Values = nil, nil
+	}
+	return e
 }
 
 func (w *World) relationship(t *rapid.T, number int) graph.Element {
@@ -140,15 +150,16 @@ func (w *World) partly(t *rapid.T, old *graph.Element, e graph.Element) graph.Ch
 	if !once(t, 3) {
 		e.Start, e.End = old.Start, old.End
 	}
-	now := e
-	now.Values = []graph.Value{e.Values[0], old.Get("y")}
+	x := value(t)
+	now, sent := e, e
 	w.Elements[e.ID] = &now
-	sent := e
-	if rapid.Bool().Draw(t, "merge") {
-		sent.Shape, sent.Values = graph.NewShape("x"), e.Values[:1]
+	if rapid.Bool().Draw(t, "merge") { // what is not sent stays
+		now.Shape, now.Values = otherShape, []graph.Value{old.Get("z"), old.Get("y"), x}
+		sent.Shape, sent.Values = graph.NewShape("x"), []graph.Value{x}
 		return graph.Change{Op: graph.OpMerge, Element: sent}
 	}
-	sent.Values = []graph.Value{e.Values[0], graph.Unchanged}
+	now.Shape, now.Values = shape, []graph.Value{x, old.Get("y")}
+	sent.Shape, sent.Values = shape, []graph.Value{x, graph.Unchanged}
 	return graph.Change{Op: graph.OpUpdate, Element: sent}
 }
 

@@ -91,6 +91,9 @@ func isOperator(word string) bool {
 
 // read carries out reading clauses once for each row.
 func (g *Graph) read(text string, rows []row) ([]row, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
 	var list []graph.Value
 	for _, r := range rows {
 		keys := slices.Sorted(maps.Keys(r))

@@ -36,7 +36,7 @@ func Text(v graph.Value, anyListOrder bool) string {
 }
 
 func number(f float64) string {
-	s := strconv.FormatFloat(f, 'g', -1, 64)
+	s := strconv.FormatFloat(f+0, 'g', -1, 64) // -0.0 is 0.0
 	if !strings.ContainsAny(s, ".eNI") {
 		s += ".0"
 	}

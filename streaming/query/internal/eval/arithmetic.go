@@ -49,6 +49,7 @@ func arithmetic(op string, a, b graph.Value, ints func(x, y int64) (int64, error
 	if _, err := decimals(d, ToDecimal(a), ToDecimal(b)); err != nil {
 		return graph.Null, fmt.Errorf("%w in %s %s %s", err, a, op, b)
 	}
+	d.Negative = d.Negative && !d.IsZero() // decimals know no -0
 	return graph.Decimal(d), nil
 }
 

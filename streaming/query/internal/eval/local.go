@@ -2,6 +2,7 @@ package eval
 
 import (
 	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 )
 
@@ -149,6 +150,30 @@ func decided(decides, value, unknown bool) graph.Value {
 	return graph.Bool(!value)
 }
 
+// maxNesting is how deep lists and maps may be within each other; only reduce can nest without an end.
+const maxNesting = 100
+
+func nestedDeeper(v graph.Value, depth int) bool {
+	var parts []graph.Value
+	switch v.Kind() {
+	case graph.KindList:
+		parts = v.AsList()
+	case graph.KindMap:
+		parts = v.AsMap().Values
+	default:
+		return false
+	}
+	if depth == 0 {
+		return true
+	}
+	for _, p := range parts {
+		if nestedDeeper(p, depth-1) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Compiler) reduce(e *ast.Reduce) Func {
 	start, list := c.compile(e.Init), c.compile(e.List)
 	var body Func
@@ -167,7 +192,9 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 				return graph.Null, err
 			}
 			env.Slots[total], env.Slots[item] = v, next
-			v, err = body(env)
+			if v, err = body(env); err == nil && nestedDeeper(v, maxNesting) {
+				err = failed(token.LimitExceeded, "reduce makes a value that is nested deeper than %d", maxNesting)
+			}
 		}
 		return v, err
 	}

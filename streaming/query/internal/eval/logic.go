@@ -83,42 +83,27 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 		return connective(left, right, false)
 	case "OR":
 		return connective(left, right, true)
-	}
-	if e.Op == "=~" {
-		return func(env *Env) (graph.Value, error) {
-			s, err := left(env)
-			if err != nil {
-				return graph.Null, err
-			}
-			pattern, err := right(env)
-			if err != nil {
-				return graph.Null, err
-			}
-			return env.matches(s, pattern)
-		}
-	}
-	if e.Op == "+" { // the one operator that makes larger values of smaller ones
+	case "=~":
+		return onBoth(left, right, (*Env).matches)
+	case "+": // the one operator that makes larger values of smaller ones
 		c.spends = true
-		return func(env *Env) (graph.Value, error) {
-			a, err := left(env)
-			if err != nil {
-				return graph.Null, err
-			}
-			b, err := right(env)
-			if err != nil {
-				return graph.Null, err
-			}
+		return onBoth(left, right, func(env *Env, a, b graph.Value) (graph.Value, error) {
 			v, err := add(a, b)
 			if err == nil {
 				err = env.made(v)
 			}
 			return v, err
-		}
+		})
 	}
 	op := operators[e.Op]
 	if op == nil {
 		panic("eval: no rule for the operator " + e.Op)
 	}
+	return onBoth(left, right, func(_ *Env, a, b graph.Value) (graph.Value, error) { return op(a, b) })
+}
+
+// onBoth applies op to the values of two expressions.
+func onBoth(left, right Func, op func(env *Env, a, b graph.Value) (graph.Value, error)) Func {
 	return func(env *Env) (graph.Value, error) {
 		a, err := left(env)
 		if err != nil {
@@ -128,7 +113,7 @@ func (c *Compiler) binary(e *ast.Binary) Func {
 		if err != nil {
 			return graph.Null, err
 		}
-		return op(a, b)
+		return op(env, a, b)
 	}
 }
 
@@ -223,17 +208,7 @@ func (c *Compiler) comparison(e *ast.Comparison) Func {
 
 func compare(op string, left, right Func) Func {
 	test := comparisons[op]
-	return func(env *Env) (graph.Value, error) {
-		a, err := left(env)
-		if err != nil {
-			return graph.Null, err
-		}
-		b, err := right(env)
-		if err != nil {
-			return graph.Null, err
-		}
-		return test(a, b), nil
-	}
+	return onBoth(left, right, func(_ *Env, a, b graph.Value) (graph.Value, error) { return test(a, b), nil })
 }
 
 var comparisons = map[string]func(a, b graph.Value) graph.Value{

@@ -26,7 +26,7 @@ type aggregate struct {
 
 func newAggregate(b base, p *plan.Aggregate, cacheBytes int) *aggregate {
 	a := &aggregate{
-		base: b, plan: p, groups: store.NewCache[result.RowKey, *group](cacheBytes),
+		base: b, plan: p, groups: store.NewCache[result.RowKey](cacheBytes, sizeOfGroup),
 		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)),
 	}
 	for i := range p.Aggregates {
@@ -226,18 +226,27 @@ func (a *aggregate) row(g *group) (values []graph.Value, cause, err error) {
 	values = append(values, g.carried...)
 	for _, acc := range g.accumulators {
 		v, err := acc.value(a.ctx.Batch)
-		var none *groupError
-		switch {
-		case errors.As(err, &none) && a.ctx.Policy == Null:
+		if err != nil {
+			if cause, err := a.withoutValue(err); cause != nil || err != nil {
+				return nil, cause, err
+			}
 			v = graph.Null
-		case none != nil:
-			return nil, none, nil
-		case err != nil:
-			return nil, nil, err
 		}
 		values = append(values, v)
 	}
 	return values, nil, nil
+}
+
+// withoutValue says what an aggregate that has no value makes of its group: null, a group without a row, or an error.
+func (a *aggregate) withoutValue(err error) (cause, fatal error) {
+	var none *groupError
+	switch {
+	case !errors.As(err, &none):
+		return nil, err
+	case a.ctx.Policy == Null:
+		return nil, nil
+	}
+	return none, nil
 }
 
 // Save writes the groups that changed in the batch.

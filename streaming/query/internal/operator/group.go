@@ -34,7 +34,7 @@ func sizeOfGroup(g *group) int { return g.size }
 
 // group returns a group as it is, or an empty one.
 func (a *aggregate) group(key result.RowKey) (*group, error) {
-	if g, ok := a.groups.Get(key, sizeOfGroup); ok {
+	if g, ok := a.groups.Get(key); ok {
 		return g, nil
 	}
 	g := &group{key: key, size: groupOverhead, carried: make([]graph.Value, len(a.plan.Carried))}
@@ -51,7 +51,7 @@ func (a *aggregate) group(key result.RowKey) (*group, error) {
 			return nil, err
 		}
 	}
-	a.groups.Put(key, g, g.size)
+	a.groups.Put(key, g)
 	return g, nil
 }
 

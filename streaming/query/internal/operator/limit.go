@@ -15,10 +15,15 @@ type limit struct {
 	plan    *plan.Limit
 	touched []window // in this transaction, as they were before it
 	at      map[result.RowKey]int
-	row     plainRow
-	key     []byte
-	buf     []byte
+	// ends are the keys of the last rows of windows that are full: what happens behind it does not touch the window.
+	ends map[result.RowKey][]byte
+	row  plainRow
+	key  []byte
+	buf  []byte
 }
+
+// maxEnds bounds how many windows' ends are known.
+const maxEnds = 4096
 
 type window struct {
 	scope result.RowKey
@@ -31,27 +36,24 @@ type windowRow struct {
 }
 
 func newLimit(b base, p *plan.Limit) *limit {
-	return &limit{base: b, plan: p, at: make(map[result.RowKey]int)}
+	return &limit{base: b, plan: p, at: make(map[result.RowKey]int), ends: make(map[result.RowKey][]byte)}
 }
 
 // Row takes a row in or out.
 func (l *limit) Row(row Identified, weight int) error {
 	c := l.ctx
 	scope := c.scopeOf(l.plan.Scope)
-	if _, ok := l.at[scope]; !ok {
-		rows, err := l.window(scope)
-		if err != nil {
-			return err
-		}
-		l.at[scope] = len(l.touched)
-		l.touched = append(l.touched, window{scope, rows})
-	}
 	key := row.Key()
 	l.key = store.WindowPrefix(l.key[:0], l.id, scope)
 	if l.plan.Order >= 0 {
 		l.key = append(l.key, c.Env.Slots[l.plan.Order].AsString()...)
 	}
 	l.key = append(l.key, key[:]...)
+	if end, ok := l.ends[scope]; !ok || bytes.Compare(l.key, end) <= 0 {
+		if err := l.touch(scope); err != nil {
+			return err
+		}
+	}
 	if weight < 0 {
 		return c.Batch.Delete(l.key)
 	}
@@ -59,13 +61,28 @@ func (l *limit) Row(row Identified, weight int) error {
 	return c.Batch.Set(l.key, l.buf)
 }
 
-// window reads the rows of a scope that are passed on.
+// touch notes the window of a scope as it is before the transaction.
+func (l *limit) touch(scope result.RowKey) error {
+	if _, ok := l.at[scope]; ok {
+		return nil
+	}
+	rows, err := l.window(scope)
+	if err != nil {
+		return err
+	}
+	l.at[scope] = len(l.touched)
+	l.touched = append(l.touched, window{scope, rows})
+	return nil
+}
+
+// window reads the rows of a scope that are passed on, and notes where they end.
 func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
 	if l.plan.Limit == 0 {
 		return nil, nil
 	}
 	prefix := store.WindowPrefix(nil, l.id, scope)
 	skip := l.plan.Skip
+	delete(l.ends, scope)
 	err = l.ctx.Batch.Scan(prefix, store.After(prefix), func(key, record []byte) (bool, error) {
 		if skip > 0 {
 			skip--
@@ -76,7 +93,14 @@ func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
 			return false, errState
 		}
 		rows = append(rows, windowRow{row, bytes.Clone(record)})
-		return l.plan.Limit < 0 || int64(len(rows)) < l.plan.Limit, nil
+		if l.plan.Limit < 0 || int64(len(rows)) < l.plan.Limit {
+			return true, nil
+		}
+		if len(l.ends) >= maxEnds {
+			clear(l.ends)
+		}
+		l.ends[scope] = bytes.Clone(key)
+		return false, nil
 	})
 	return rows, err
 }
@@ -96,7 +120,7 @@ func (l *limit) Flush() error {
 			return err
 		}
 	}
-	l.Reset()
+	l.forget()
 	return nil
 }
 
@@ -121,8 +145,14 @@ func (l *limit) pass(rows, others []windowRow, weight int) error {
 	return nil
 }
 
-// Reset forgets the transaction.
+// Reset forgets everything that is not stored.
 func (l *limit) Reset() {
+	l.forget()
+	clear(l.ends)
+}
+
+// forget forgets the transaction.
+func (l *limit) forget() {
 	clear(l.touched)
 	l.touched = l.touched[:0]
 	clear(l.at)

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"strings"
@@ -39,6 +40,7 @@ type Match struct {
 	key      result.RowKey // of the match at hand
 	keyed    bool
 	buf      []byte
+	hashed   []byte // what key is the hash of
 }
 
 func newMatch(b base, p *plan.Plan, m *plan.Match, elements *store.Elements) *Match {
@@ -115,7 +117,12 @@ func (m *Match) bind(at int, e *store.Element) {
 // a failed one.
 func (m *Match) checked(conditions []int, n int) error {
 	unsure, built := m.unsure, m.built
-	defer func() { m.unsure, m.built = unsure, built }()
+	err := m.tried(conditions, n)
+	m.unsure, m.built = unsure, built
+	return err
+}
+
+func (m *Match) tried(conditions []int, n int) error {
 	if len(m.plan.Paths) > 0 {
 		if err := m.buildPaths(); err != nil {
 			return err
@@ -269,7 +276,11 @@ func (m *Match) Key() result.RowKey {
 			m.buf = store.AppendBytes(m.buf, id)
 		}
 	}
-	m.key, m.keyed = hashKey(m.buf), true
+	if !bytes.Equal(m.buf, m.hashed) || len(m.buf) == 0 { // an update takes a row out and in again
+		m.key = hashKey(m.buf)
+		m.hashed = append(m.hashed[:0], m.buf...)
+	}
+	m.keyed = true
 	return m.key
 }
 

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -113,9 +114,19 @@ func (b *base) fail(stage byte, row Identified, cause error, weight int) error {
 	if weight < 0 {
 		return c.Batch.Delete(c.key)
 	}
-	c.buf = store.AppendBytes(c.buf[:0], row.Origin())
-	c.buf = store.AppendBytes(c.buf, cause.Error())
+	c.buf = store.AppendBytes(c.buf[:0], shortened(row.Origin()))
+	c.buf = store.AppendBytes(c.buf, shortened(cause.Error()))
 	return c.Batch.Set(c.key, c.buf)
+}
+
+// shortened cuts what is kept of each failed row: it names values, which may be megabytes long, between words that say
+// what is the matter with them.
+func shortened(s string) string {
+	const first, last = 300, 100 // bytes
+	if len(s) <= first+last {
+		return s
+	}
+	return strings.ToValidUTF8(s[:first]+"…"+s[len(s)-last:], "")
 }
 
 // value evaluates an expression on the row at hand. A failure of the row is noted, once for all expressions of a node;

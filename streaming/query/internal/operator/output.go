@@ -16,7 +16,7 @@ type Output struct {
 	Rows    int64 // in the view
 	plan    *plan.Output
 	changes []change
-	at      map[result.RowKey]int
+	at      map[result.RowKey]int // into changes, once there are more than few
 	chunk   []graph.Value
 	key     []byte
 	buf     []byte
@@ -45,21 +45,51 @@ var none = []graph.Value{}
 // before another of the same identity comes in.
 func (x *Output) Row(row Identified, weight int) error {
 	key := row.Key()
-	i, ok := x.at[key]
-	if !ok {
-		i = len(x.changes)
-		x.at[key] = i
-		x.changes = append(x.changes, change{key: key})
+	c := x.find(key)
+	if c == nil {
+		c = x.add(key)
 		if weight < 0 {
-			x.changes[i].before = x.version()
+			c.before = x.version()
 		}
 	}
 	if weight > 0 {
-		x.changes[i].now = x.version()
+		c.now = x.version()
 	} else {
-		x.changes[i].now = version{}
+		c.now = version{}
 	}
 	return nil
+}
+
+// few is up to how many rows of a transaction are looked through one by one.
+const few = 8
+
+// find returns what became of a row, valid until the next is added; nil: nothing yet.
+func (x *Output) find(key result.RowKey) *change {
+	if len(x.changes) > few {
+		if i, ok := x.at[key]; ok {
+			return &x.changes[i]
+		}
+		return nil
+	}
+	for i := range x.changes {
+		if x.changes[i].key == key {
+			return &x.changes[i]
+		}
+	}
+	return nil
+}
+
+func (x *Output) add(key result.RowKey) *change {
+	x.changes = append(x.changes, change{key: key})
+	switch n := len(x.changes); {
+	case n == few+1:
+		for i := range x.changes {
+			x.at[x.changes[i].key] = i
+		}
+	case n > few:
+		x.at[key] = n - 1
+	}
+	return &x.changes[len(x.changes)-1]
 }
 
 // chunkValues is how many values are allocated at once for rows, which live about as long as each other.

@@ -137,13 +137,63 @@ func (s *scopes) Reset() {
 }
 
 // optional passes inner rows on, and the outer row of each scope without any.
+//
+// Such an outer row is passed on when the transaction is flushed, but taken back at once. A Match behind would join it
+// with what else changes, and of the versions of an element the group of an aggregation shows the one that came last.
 type optional struct {
 	scopes
-	plan *plan.Optional
+	plan  *plan.Optional
+	saved []graph.Value // slots of the row at hand
 }
 
 func newOptional(b base, p *plan.Optional) *optional {
-	return &optional{newScopes(b, p.Scope, without(p.Live, p.Nulls)), p}
+	return &optional{scopes: newScopes(b, p.Scope, without(p.Live, p.Nulls)), plan: p}
+}
+
+func alone(s *scopeState) bool { return s.outer != nil && s.inner == 0 }
+
+// Row takes an outer row.
+func (o *optional) Row(row Identified, weight int) error {
+	if weight < 0 {
+		sc, err := o.touch()
+		if err != nil {
+			return err
+		}
+		if err := o.withdraw(sc); err != nil {
+			return err
+		}
+	}
+	return o.scopes.Row(row, weight)
+}
+
+// withdraw takes the outer row back if it was passed on. The slots stay as they are.
+func (o *optional) withdraw(sc *scope) error {
+	if !alone(&sc.before) {
+		return nil
+	}
+	o.saved = o.saved[:0]
+	for _, slot := range o.plan.Live {
+		o.saved = append(o.saved, o.ctx.Env.Slots[slot])
+	}
+	before := sc.before
+	sc.before = scopeState{}
+	err := o.pass(sc, &before, -1)
+	for i, slot := range o.plan.Live {
+		o.ctx.Env.Slots[slot] = o.saved[i]
+	}
+	return err
+}
+
+// pass passes on an outer row without inner rows.
+func (o *optional) pass(sc *scope, state *scopeState, weight int) error {
+	if _, err := o.ctx.loadSlots(o.live, state.outer); err != nil {
+		return err
+	}
+	for _, slot := range o.plan.Nulls {
+		o.ctx.Env.Slots[slot] = graph.Null
+	}
+	o.row.key = derive(sc.key, tagNull, 0)
+	return o.next.Row(&o.row, weight)
 }
 
 // innerOfOptional takes the inner rows of an optional.
@@ -156,24 +206,19 @@ func (i *innerOfOptional) Row(row Identified, weight int) error {
 	if err != nil {
 		return err
 	}
+	if weight > 0 {
+		if err := o.withdraw(sc); err != nil {
+			return err
+		}
+	}
 	sc.now.inner += int64(weight)
 	return o.next.Row(row, weight)
 }
 
 // Flush passes on the rows without a match.
 func (o *optional) Flush() error {
-	alone := func(s *scopeState) bool { return s.outer != nil && s.inner == 0 }
-	same := func(a, b *scopeState) bool { return bytes.Equal(a.outer, b.outer) }
-	return o.flush(alone, same, func(sc *scope, state *scopeState, weight int) error {
-		if _, err := o.ctx.loadSlots(o.live, state.outer); err != nil {
-			return err
-		}
-		for _, slot := range o.plan.Nulls {
-			o.ctx.Env.Slots[slot] = graph.Null
-		}
-		o.row.key = derive(sc.key, tagNull, 0)
-		return o.next.Row(&o.row, weight)
-	})
+	same := func(*scopeState, *scopeState) bool { return true } // else it was taken back
+	return o.flush(alone, same, o.pass)
 }
 
 // apply passes outer rows on with a value of their inner rows.

@@ -6,30 +6,34 @@ type Cache[K comparable, V any] struct {
 	young, old map[K]V
 	bytes      int // of young
 	budget     int
+	size       func(V) int
 }
 
-// NewCache returns a cache that holds about budget bytes.
-func NewCache[K comparable, V any](budget int) *Cache[K, V] {
-	return &Cache[K, V]{young: make(map[K]V), budget: budget}
+// NewCache returns a cache that holds about budget bytes of entries of the given sizes.
+func NewCache[K comparable, V any](budget int, size func(V) int) *Cache[K, V] {
+	return &Cache[K, V]{young: make(map[K]V), budget: budget, size: size}
 }
 
 // Get returns an entry; one of the old generation becomes young again.
-func (c *Cache[K, V]) Get(key K, size func(V) int) (V, bool) {
+func (c *Cache[K, V]) Get(key K) (V, bool) {
 	v, ok := c.young[key]
 	if ok {
 		return v, true
 	}
 	if v, ok = c.old[key]; ok {
 		delete(c.old, key)
-		c.Put(key, v, size(v))
+		c.Put(key, v)
 	}
 	return v, ok
 }
 
-// Put adds or replaces an entry of about size bytes.
-func (c *Cache[K, V]) Put(key K, v V, size int) {
+// Put adds or replaces an entry. A replaced one that is still in the old generation is hidden by the young one.
+func (c *Cache[K, V]) Put(key K, v V) {
+	if replaced, ok := c.young[key]; ok {
+		c.bytes -= c.size(replaced)
+	}
 	c.young[key] = v
-	c.bytes += size
+	c.bytes += c.size(v)
 }
 
 // Grow says that a young entry has become larger.

@@ -44,7 +44,8 @@ type Index struct {
 type Element struct {
 	graph.Element
 	Relevance *Relevance // of its labels
-	size      int
+	kind      *kind
+	size      int // of its record
 }
 
 // May reports whether the element may stand at a position of a Match.
@@ -52,7 +53,10 @@ func (e *Element) May(match, position int) bool {
 	return e.Relevance.Positions[match]&(1<<position) != 0
 }
 
-func sizeOf(e *Element) int { return e.size }
+func sizeOf(e *Element) int {
+	const perValue = 24
+	return e.size + len(e.ID) + perValue*len(e.Values) + elementOverhead
+}
 
 // elementOverhead is about what a cached element takes beside its record: structs, map entry, key.
 const elementOverhead = 256
@@ -78,6 +82,10 @@ type kind struct {
 	relevance    Relevance
 	shape        *graph.Shape // of Properties, made when first needed
 	from         map[*graph.Shape][]int
+	lastFrom     *graph.Shape
+	last         []int        // of lastFrom
+	headOf       *graph.Shape // the stored shape that head is for
+	head         []byte       // what records of elements with it start with
 }
 
 // maxShapes bounds how many foreign shapes a kind remembers, as a source might make a new one for each element.
@@ -87,7 +95,7 @@ const maxShapes = 256
 func NewElements(relevance func(labels []string, relationship bool) Relevance, indexes []Index, cacheBytes int) *Elements {
 	return &Elements{
 		relevance: relevance, indexes: indexes, kinds: make(map[string]*kind),
-		cache: NewCache[graph.ElementID, *Element](cacheBytes), adjacent: NewCache[side, *neighbours](cacheBytes),
+		cache: NewCache[graph.ElementID](cacheBytes, sizeOf), adjacent: NewCache[side](cacheBytes, sizeOfNeighbours),
 	}
 }
 
@@ -131,7 +139,7 @@ func (s *Elements) kind(labels []string, relationship bool) *kind {
 
 // Get returns a stored element, or nil.
 func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
-	if e, ok := s.cache.Get(id, sizeOf); ok {
+	if e, ok := s.cache.Get(id); ok {
 		return e, nil
 	}
 	s.key = appendElementKey(s.key[:0], id)
@@ -143,20 +151,25 @@ func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cache.Put(e.ID, e, e.size)
+	s.cache.Put(e.ID, e)
 	s.cache.Age()
 	return e, nil
 }
 
 // Prune returns what is stored of an element, or nil when that is nothing. Unchanged values come from old, which may be
-// nil; with partial all properties that e does not give do.
+// nil; with partial all properties that e does not give do. The element shares nothing with the message that e came in.
 func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial bool) (*Element, error) {
 	k := s.kind(e.Labels, e.IsRelationship())
 	if !k.relevance.wanted() {
 		return nil, nil
 	}
-	stored := &Element{Relevance: &k.relevance}
-	stored.ID, stored.Labels, stored.Start, stored.End = e.ID, k.labels, e.Start, e.End
+	stored := &Element{Relevance: &k.relevance, kind: k}
+	stored.Labels = k.labels
+	if old != nil {
+		stored.ID, stored.Start, stored.End = old.ID, ownID(e.Start, old.Start), ownID(e.End, old.End)
+	} else {
+		stored.ID, stored.Start, stored.End = ownID(e.ID, ""), ownID(e.Start, ""), ownID(e.End, "")
+	}
 	from, err := s.shapeOf(b, k, e, old, partial, stored)
 	if err != nil {
 		return nil, err
@@ -165,15 +178,47 @@ func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial 
 		stored.Values = make([]graph.Value, n)
 	}
 	for i := range stored.Values {
+		was := graph.Null
+		switch {
+		case old == nil:
+		case old.Shape == stored.Shape:
+			was = old.Values[i]
+		default:
+			was = old.Get(stored.Shape.Names()[i])
+		}
 		given := from[i] >= 0 && from[i] < len(e.Values)
 		switch {
 		case given && e.Values[from[i]].Kind() != graph.KindUnchanged:
-			stored.Values[i] = e.Values[from[i]]
-		case old != nil && (given || partial && from[i] < 0):
-			stored.Values[i] = old.Get(stored.Shape.Names()[i])
+			stored.Values[i] = own(e.Values[from[i]], was)
+		case given || partial && from[i] < 0:
+			stored.Values[i] = was
 		}
 	}
 	return stored, nil
+}
+
+// own returns v without sharing memory with a message; if it is what was, then that.
+func own(v, was graph.Value) graph.Value {
+	switch v.Kind() {
+	case graph.KindNull, graph.KindBool, graph.KindInt, graph.KindFloat:
+		return v
+	case graph.KindString:
+		if was.Kind() == graph.KindString && was.AsString() == v.AsString() {
+			return was
+		}
+		return graph.String(strings.Clone(v.AsString()))
+	}
+	if graph.Identical(v, was) {
+		return was
+	}
+	return graph.Clone(v)
+}
+
+func ownID(id, was graph.ElementID) graph.ElementID {
+	if id == was {
+		return was
+	}
+	return graph.ElementID(strings.Clone(string(id)))
 }
 
 // shapeOf sets the shape that e is stored with and returns for each of its slots the slot of e, or -1.
@@ -200,8 +245,14 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 		}
 	}
 	cacheable := !partial
-	if from, ok := k.from[e.Shape]; ok && cacheable {
-		return from, nil
+	if cacheable {
+		if k.lastFrom == e.Shape && k.last != nil {
+			return k.last, nil
+		}
+		if from, ok := k.from[e.Shape]; ok {
+			k.lastFrom, k.last = e.Shape, from
+			return from, nil
+		}
 	}
 	from = make([]int, len(stored.Shape.Names()))
 	for i, name := range stored.Shape.Names() {
@@ -218,30 +269,22 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 	return from, nil
 }
 
-// Put stores e in place of old; either may be nil, otherwise both ids are the same. It returns what is stored, which
-// shares nothing with the message that e came in.
-func (s *Elements) Put(b index.Batch, old, e *Element) (*Element, error) {
+// Put stores e, which Prune made, in place of old; either may be nil, otherwise both ids are the same.
+func (s *Elements) Put(b index.Batch, old, e *Element) error {
 	if e == nil {
 		s.count--
-		return nil, s.Write(b, old, nil)
+		return s.Write(b, old, nil)
 	}
-	if err := s.Write(b, old, e); err != nil {
-		return nil, err
+	if err := s.write(b, old, e); err != nil {
+		return err
 	}
-	var id graph.ElementID
-	if old != nil {
-		id = old.ID
-	} else {
-		id = graph.ElementID(strings.Clone(string(e.ID)))
+	if old == nil {
 		s.count++
 	}
-	own, err := s.decode(id, slices.Clone(s.buf))
-	if err != nil {
-		return nil, err
-	}
-	s.cache.Put(own.ID, own, own.size)
+	e.size = len(s.buf)
+	s.cache.Put(e.ID, e)
 	s.cache.Age()
-	return own, nil
+	return nil
 }
 
 // Write is Put for loading in bulk: nothing is cached or counted.
@@ -255,6 +298,10 @@ func (s *Elements) Write(b index.Batch, old, e *Element) error {
 		return s.link(b, old, nil)
 	}
 	s.cache.Delete(e.ID)
+	return s.write(b, old, e)
+}
+
+func (s *Elements) write(b index.Batch, old, e *Element) error {
 	if err := s.encode(b, e); err != nil {
 		return err
 	}
@@ -270,22 +317,33 @@ func (s *Elements) SetCount(n int64) { s.count = n }
 
 // encode writes the record of e to s.buf.
 func (s *Elements) encode(b index.Batch, e *Element) error {
-	number := s.names.byPointer[e.Shape]
-	buf := binary.AppendUvarint(s.buf[:0], uint64(number))
-	buf = binary.AppendUvarint(buf, uint64(len(e.Labels)))
-	for _, l := range e.Labels {
-		number, err := s.names.label(b, l)
-		if err != nil {
+	k := e.kind
+	if k.headOf != e.Shape || k.head == nil {
+		if err := s.encodeHead(b, k, e.Shape); err != nil {
 			return err
 		}
-		buf = binary.AppendUvarint(buf, uint64(number))
 	}
+	buf := append(s.buf[:0], k.head...)
 	buf = append(binary.AppendUvarint(buf, uint64(len(e.Start))), e.Start...)
 	buf = append(binary.AppendUvarint(buf, uint64(len(e.End))), e.End...)
 	for _, v := range e.Values {
 		buf = graph.AppendValue(buf, v)
 	}
 	s.buf = buf
+	return nil
+}
+
+func (s *Elements) encodeHead(b index.Batch, k *kind, shape *graph.Shape) error {
+	head := binary.AppendUvarint(nil, uint64(s.names.byPointer[shape]))
+	head = binary.AppendUvarint(head, uint64(len(k.labels)))
+	for _, l := range k.labels {
+		number, err := s.names.label(b, l)
+		if err != nil {
+			return err
+		}
+		head = binary.AppendUvarint(head, uint64(number))
+	}
+	k.headOf, k.head = shape, head
 	return nil
 }
 
@@ -296,7 +354,7 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 	if number >= uint64(len(s.names.shapes)) {
 		return nil, corrupt("an element")
 	}
-	e := &Element{size: len(record) + len(id) + elementOverhead}
+	e := &Element{size: len(record)}
 	e.ID, e.Shape = id, s.names.shapes[number]
 	var labels [8]string
 	list := labels[:0]
@@ -313,12 +371,11 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 		for i := range e.Values {
 			e.Values[i] = r.Value()
 		}
-		e.size += 24 * n
 	}
 	if r.Err != nil {
 		return nil, r.Err
 	}
 	k := s.kind(list, e.IsRelationship())
-	e.Labels, e.Relevance = k.labels, &k.relevance
+	e.Labels, e.Relevance, e.kind = k.labels, &k.relevance, k
 	return e, nil
 }

@@ -62,8 +62,7 @@ func TestElements(t *testing.T) {
 				world[e.ID] = e
 			}
 			if old != nil || now != nil {
-				_, err = elements.Put(b, old, now)
-				require.NoError(t, err)
+				require.NoError(t, elements.Put(b, old, now))
 			}
 			require.NoError(t, b.Commit())
 			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {

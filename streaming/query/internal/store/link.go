@@ -128,7 +128,7 @@ func (s *Elements) detach(b index.Batch, e *Element) error {
 // cacheLink adds a neighbour to a cached list in place, so that a node with many neighbours is not read again for each
 // new one. Nobody walks a list while elements change.
 func (s *Elements) cacheLink(at side, number uint32, relationship, node graph.ElementID) {
-	n, ok := s.adjacent.Get(at, sizeOfNeighbours)
+	n, ok := s.adjacent.Get(at)
 	if !ok {
 		return
 	}
@@ -146,7 +146,7 @@ func (s *Elements) cacheLink(at side, number uint32, relationship, node graph.El
 }
 
 func (s *Elements) cacheUnlink(at side, number uint32, relationship graph.ElementID) {
-	if n, ok := s.adjacent.Get(at, sizeOfNeighbours); ok {
+	if n, ok := s.adjacent.Get(at); ok {
 		if i, found := n.find(number, relationship); found {
 			n.list = slices.Delete(n.list, i, i+1)
 		}

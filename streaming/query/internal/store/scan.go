@@ -35,7 +35,7 @@ const neighbourOverhead = 40
 // Neighbours returns the relationships of a node in one direction, in the order of type and id. The list must not be
 // changed.
 func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction byte) ([]Neighbour, error) {
-	if n, ok := s.adjacent.Get(side{node, direction}, sizeOfNeighbours); ok {
+	if n, ok := s.adjacent.Get(side{node, direction}); ok {
 		return n.list, nil
 	}
 	prefix := appendAdjacencyPrefix(nil, node, direction)
@@ -62,7 +62,7 @@ func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction by
 		list[i].Relationship, list[i].Node = graph.ElementID(all[:a]), graph.ElementID(all[a:a+b])
 		all = all[a+b:]
 	}
-	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, &neighbours{list, size}, size)
+	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, &neighbours{list, size})
 	s.adjacent.Age()
 	return list, nil
 }
