@@ -102,7 +102,7 @@ func BenchmarkQueries(b *testing.B) {
 				queries = append(queries, q)
 			}
 			r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // must be the same each time
-			m := stream{batch: batchSize, change: func(i int) graph.Change { return anyOrder(n, i, r) }}
+			m := stream{batch: 1000 / c.queries, warm: 100, change: func(i int) graph.Change { return anyOrder(n, i, r) }}
 			m.measure(b, queries...)
 		})
 	}

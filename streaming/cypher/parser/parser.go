@@ -261,7 +261,7 @@ func (p *parser) anyName(what string) ast.Name {
 
 // variable reads a name that must not be a keyword.
 func (p *parser) variable(what string) ast.Name {
-	if t := p.peek(); t.Class == token.Identifier && ast.Reserved(t.Text) {
+	if t := p.peek(); t.Class == token.Identifier && p.reservedAt(p.at) {
 		p.fail(token.UnexpectedSyntax, t.Range, "expected %s, found the keyword %s; write it in backticks if it is meant as a name",
 			what, strings.ToUpper(t.Text))
 	}
@@ -270,5 +270,11 @@ func (p *parser) variable(what string) ast.Name {
 
 func (p *parser) variableAt(at int) bool {
 	t := p.token(at)
-	return t.Class == token.QuotedIdentifier || t.Class == token.Identifier && !ast.Reserved(t.Text)
+	return t.Class == token.QuotedIdentifier || t.Class == token.Identifier && !p.reservedAt(at)
+}
+
+// reservedAt reports whether a word is no name without backticks. An order is what many queries are about, so that it is
+// one unless BY follows.
+func (p *parser) reservedAt(at int) bool {
+	return ast.Reserved(p.token(at).Text) && !(p.wordAt(at, "ORDER") && !p.wordAt(at+1, "BY"))
 }

@@ -80,7 +80,7 @@ const (
 
 func pick[E any](t *rapid.T, list ...E) E { return rapid.SampledFrom(list).Draw(t, "pick") }
 
-// often is true once in n times; when an example is made smaller it becomes false.
+// once is true once in n times; when an example is made smaller it becomes false.
 func once(t *rapid.T, n int) bool { return rapid.IntRange(0, n-1).Draw(t, "once") == n-1 }
 
 func nodeID(t *rapid.T) graph.ElementID {

@@ -15,15 +15,24 @@ type limit struct {
 	plan    *plan.Limit
 	touched []window // in this transaction, as they were before it
 	at      map[result.RowKey]int
-	// ends are the keys of the last rows of windows that are full: what happens behind it does not touch the window.
-	ends map[result.RowKey][]byte
-	row  plainRow
-	key  []byte
-	buf  []byte
+	// known are windows as they are between transactions.
+	known     map[result.RowKey]known
+	knownRows int
+	others    map[result.RowKey][]byte // scratch
+	row       plainRow
+	key       []byte
+	buf       []byte
 }
 
-// maxEnds bounds how many windows' ends are known.
-const maxEnds = 4096
+// known is a window that need not be read.
+type known struct {
+	rows []windowRow
+	// end is the key of the last row when the window is full: what happens behind it does not touch the window.
+	end []byte
+}
+
+// maxKnown bounds how many rows of known windows there are, the windows counting as well.
+const maxKnown = 16384
 
 type window struct {
 	scope result.RowKey
@@ -36,7 +45,7 @@ type windowRow struct {
 }
 
 func newLimit(b base, p *plan.Limit) *limit {
-	return &limit{base: b, plan: p, at: make(map[result.RowKey]int), ends: make(map[result.RowKey][]byte)}
+	return &limit{base: b, plan: p, at: make(map[result.RowKey]int), known: make(map[result.RowKey]known), others: make(map[result.RowKey][]byte)}
 }
 
 // Row takes a row in or out.
@@ -49,7 +58,7 @@ func (l *limit) Row(row Identified, weight int) error {
 		l.key = append(l.key, c.Env.Slots[l.plan.Order].AsString()...)
 	}
 	l.key = append(l.key, key[:]...)
-	if end, ok := l.ends[scope]; !ok || bytes.Compare(l.key, end) <= 0 {
+	if end := l.known[scope].end; end == nil || bytes.Compare(l.key, end) <= 0 {
 		if err := l.touch(scope); err != nil {
 			return err
 		}
@@ -66,23 +75,27 @@ func (l *limit) touch(scope result.RowKey) error {
 	if _, ok := l.at[scope]; ok {
 		return nil
 	}
-	rows, err := l.window(scope)
-	if err != nil {
-		return err
+	k, ok := l.known[scope]
+	if !ok {
+		rows, err := l.window(scope)
+		if err != nil {
+			return err
+		}
+		k.rows = rows
 	}
 	l.at[scope] = len(l.touched)
-	l.touched = append(l.touched, window{scope, rows})
+	l.touched = append(l.touched, window{scope, k.rows})
 	return nil
 }
 
-// window reads the rows of a scope that are passed on, and notes where they end.
+// window reads the rows of a scope that are passed on.
 func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
 	if l.plan.Limit == 0 {
 		return nil, nil
 	}
 	prefix := store.WindowPrefix(nil, l.id, scope)
 	skip := l.plan.Skip
-	delete(l.ends, scope)
+	var end []byte
 	err = l.ctx.Batch.Scan(prefix, store.After(prefix), func(key, record []byte) (bool, error) {
 		if skip > 0 {
 			skip--
@@ -96,13 +109,29 @@ func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
 		if l.plan.Limit < 0 || int64(len(rows)) < l.plan.Limit {
 			return true, nil
 		}
-		if len(l.ends) >= maxEnds {
-			clear(l.ends)
-		}
-		l.ends[scope] = bytes.Clone(key)
+		end = bytes.Clone(key)
 		return false, nil
 	})
+	if err == nil {
+		l.remember(scope, known{rows, end})
+	}
 	return rows, err
+}
+
+func (l *limit) remember(scope result.RowKey, k known) {
+	if old, ok := l.known[scope]; ok {
+		l.knownRows -= 1 + len(old.rows)
+		delete(l.known, scope)
+	}
+	n := 1 + len(k.rows)
+	if n > maxKnown {
+		return
+	}
+	if l.knownRows += n; l.knownRows > maxKnown {
+		clear(l.known)
+		l.knownRows = n
+	}
+	l.known[scope] = k
 }
 
 // Flush passes on how the windows have changed: first the rows that are no longer there.
@@ -126,12 +155,12 @@ func (l *limit) Flush() error {
 
 // pass passes on the rows of a window that another one does not have.
 func (l *limit) pass(rows, others []windowRow, weight int) error {
-	has := make(map[result.RowKey][]byte, len(others))
+	clear(l.others)
 	for _, row := range others {
-		has[row.key] = row.record
+		l.others[row.key] = row.record
 	}
 	for _, row := range rows {
-		if other, ok := has[row.key]; ok && bytes.Equal(other, row.record) {
+		if other, ok := l.others[row.key]; ok && bytes.Equal(other, row.record) {
 			continue
 		}
 		if _, err := l.ctx.loadSlots(l.plan.Live, row.record); err != nil {
@@ -148,7 +177,8 @@ func (l *limit) pass(rows, others []windowRow, weight int) error {
 // Reset forgets everything that is not stored.
 func (l *limit) Reset() {
 	l.forget()
-	clear(l.ends)
+	clear(l.known)
+	l.knownRows = 0
 }
 
 // forget forgets the transaction.

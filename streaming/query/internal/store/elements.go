@@ -163,19 +163,15 @@ func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial 
 	if !k.relevance.wanted() {
 		return nil, nil
 	}
-	stored := &Element{Relevance: &k.relevance, kind: k}
-	stored.Labels = k.labels
+	shape, from, err := s.shapeOf(b, k, e, old, partial)
+	if err != nil {
+		return nil, err
+	}
+	stored := newElement(k, shape)
 	if old != nil {
 		stored.ID, stored.Start, stored.End = old.ID, ownID(e.Start, old.Start), ownID(e.End, old.End)
 	} else {
 		stored.ID, stored.Start, stored.End = ownID(e.ID, ""), ownID(e.Start, ""), ownID(e.End, "")
-	}
-	from, err := s.shapeOf(b, k, e, old, partial, stored)
-	if err != nil {
-		return nil, err
-	}
-	if n := len(stored.Shape.Names()); n > 0 {
-		stored.Values = make([]graph.Value, n)
 	}
 	for i := range stored.Values {
 		was := graph.Null
@@ -195,6 +191,32 @@ func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial 
 		}
 	}
 	return stored, nil
+}
+
+// newElement returns an element with room for the values of its shape. The values of most lie behind it, as one piece of
+// memory costs less than two.
+func newElement(k *kind, shape *graph.Shape) *Element {
+	var e *Element
+	switch n := len(shape.Names()); {
+	case n == 0:
+		e = new(Element)
+	case n <= 2:
+		piece := new(struct {
+			Element
+			values [2]graph.Value
+		})
+		e, piece.Values = &piece.Element, piece.values[:n:n]
+	case n <= 4:
+		piece := new(struct {
+			Element
+			values [4]graph.Value
+		})
+		e, piece.Values = &piece.Element, piece.values[:n:n]
+	default:
+		e = &Element{Element: graph.Element{Values: make([]graph.Value, n)}}
+	}
+	e.Labels, e.Shape, e.Relevance, e.kind = k.labels, shape, &k.relevance, k
+	return e
 }
 
 // own returns v without sharing memory with a message; if it is what was, then that.
@@ -221,17 +243,17 @@ func ownID(id, was graph.ElementID) graph.ElementID {
 	return graph.ElementID(strings.Clone(string(id)))
 }
 
-// shapeOf sets the shape that e is stored with and returns for each of its slots the slot of e, or -1.
-func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Element, partial bool, stored *Element) (from []int, err error) {
+// shapeOf returns the shape that e is stored with and for each of its slots the slot of e, or -1.
+func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Element, partial bool) (shape *graph.Shape, from []int, err error) {
 	var props []string
 	switch {
 	case !k.relevance.All:
 		if k.shape == nil {
 			if k.shape, err = s.names.shape(b, k.relevance.Properties); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		stored.Shape = k.shape
+		shape = k.shape
 	default:
 		if e.Shape != nil {
 			props = slices.Clone(e.Shape.Names())
@@ -240,22 +262,22 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 			props = append(props, old.Shape.Names()...)
 		}
 		slices.Sort(props)
-		if stored.Shape, err = s.names.shape(b, slices.Compact(props)); err != nil {
-			return nil, err
+		if shape, err = s.names.shape(b, slices.Compact(props)); err != nil {
+			return nil, nil, err
 		}
 	}
 	cacheable := !partial
 	if cacheable {
 		if k.lastFrom == e.Shape && k.last != nil {
-			return k.last, nil
+			return shape, k.last, nil
 		}
 		if from, ok := k.from[e.Shape]; ok {
 			k.lastFrom, k.last = e.Shape, from
-			return from, nil
+			return shape, from, nil
 		}
 	}
-	from = make([]int, len(stored.Shape.Names()))
-	for i, name := range stored.Shape.Names() {
+	from = make([]int, len(shape.Names()))
+	for i, name := range shape.Names() {
 		if from[i] = -1; e.Shape != nil {
 			from[i] = e.Shape.Slot(name)
 		}
@@ -266,7 +288,7 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 		}
 		k.from[e.Shape] = from
 	}
-	return from, nil
+	return shape, from, nil
 }
 
 // Put stores e, which Prune made, in place of old; either may be nil, otherwise both ids are the same.
@@ -354,8 +376,6 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 	if number >= uint64(len(s.names.shapes)) {
 		return nil, corrupt("an element")
 	}
-	e := &Element{size: len(record)}
-	e.ID, e.Shape = id, s.names.shapes[number]
 	var labels [8]string
 	list := labels[:0]
 	for n := r.Uvarint(); n > 0 && r.Err == nil; n-- {
@@ -365,17 +385,14 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 		}
 		list = append(list, s.names.labels[number])
 	}
-	e.Start, e.End = graph.ElementID(r.Text()), graph.ElementID(r.Text())
-	if n := len(e.Shape.Names()); n > 0 && r.Err == nil {
-		e.Values = make([]graph.Value, n)
-		for i := range e.Values {
-			e.Values[i] = r.Value()
-		}
-	}
+	start, end := graph.ElementID(r.Text()), graph.ElementID(r.Text())
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	k := s.kind(list, e.IsRelationship())
-	e.Labels, e.Relevance, e.kind = k.labels, &k.relevance, k
-	return e, nil
+	e := newElement(s.kind(list, start != "" || end != ""), s.names.shapes[number])
+	e.ID, e.Start, e.End, e.size = id, start, end, len(record)
+	for i := range e.Values {
+		e.Values[i] = r.Value()
+	}
+	return e, r.Err
 }
