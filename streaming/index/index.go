@@ -8,7 +8,8 @@
 //  4. Reads through a batch see the batch's own writes over the store.
 //
 // A store is used by one goroutine, which has at most one batch open at a time. Snapshots may be taken, read and closed
-// by other goroutines meanwhile.
+// by other goroutines meanwhile, who may have to wait for the end of the batch; therefore the store's own goroutine does
+// so only while it has no batch open.
 package index
 
 import "io"

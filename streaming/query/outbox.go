@@ -15,7 +15,12 @@ func (q *Query) emit(b index.Batch, e *result.Event) error {
 	e.Sequence, e.Columns = q.meta.Sequence, q.plan.plan.Columns
 	q.buf = result.AppendEvent(q.buf[:0], e)
 	q.key = store.OutboxKey(q.key[:0], e.Sequence)
-	return b.Set(q.key, q.buf)
+	err := b.Set(q.key, q.buf)
+	const usual = 1 << 20 // what a large event needed, such as those of a snapshot, is not kept
+	if cap(q.buf) > usual {
+		q.buf = nil
+	}
+	return err
 }
 
 // Outbox visits the events after a sequence that are not trimmed yet, in order, encoded by result.AppendEvent. The

@@ -35,7 +35,7 @@ func (s *store) drop(number uint32) {
 		s.release(number)
 		return
 	}
-	e.dropped = true
+	*e = entry{dropped: true}
 	const few = 1024
 	if o.dropped++; o.dropped > few && o.dropped*2 > len(o.unsorted) {
 		s.sweep(o)
