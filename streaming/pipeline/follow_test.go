@@ -161,10 +161,10 @@ func (r *rig) shutOut(query *run, random *rand.Rand) {
 	require.NoError(r.t, err)
 	_, err = log.NewWriter(r.t.Context(), fence)
 	require.NoError(r.t, err)
-	for len(query.done) == 0 {
+	eventually(r.t, func() bool {
 		r.book.scribble(random, 3)
-		time.Sleep(time.Millisecond) // between commits
-	}
+		return len(query.done) > 0
+	}, "the query that was shut out ends")
 	require.Equal(r.t, failure.FencedOff, failure.CodeOf(query.result()))
 }
 

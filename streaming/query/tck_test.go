@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/perdure/perdure/streaming/cypher/cyphertest"
 	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/memory"
@@ -25,35 +26,25 @@ import (
 // before, of one that comes element by element in three orders, of one from which look-alikes are removed again, and of
 // one from which everything is removed at the end.
 //
-// The kit is read from the directory that the environment variable TCK names, else from beside the project.
 // testdata/tck-skip.txt lists the scenarios that are known to fail; one that is listed and passes is an error too.
 func TestTCK(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it is long, and one goroutine does all of it")
+		t.Skip("the whole TCK takes long: make test runs it a second time without -short and the race detector, which has nothing to find in one goroutine")
 	}
-	dir := os.Getenv("TCK")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "tck")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "features")); err != nil {
-		t.Skipf("there is no TCK in %s; the environment variable TCK names another directory", dir)
-	}
-	scenarios, err := tcktest.Scenarios(dir)
-	require.NoError(t, err)
+	scenarios := cyphertest.ReadOnly(cyphertest.TCK(t))
 	skipped := readSkipped(t)
 	passed := 0
 	for _, s := range scenarios {
 		t.Run(s.Name, func(t *testing.T) {
 			err := check(t, s)
-			known := skipped[s.Name]
-			delete(skipped, s.Name)
+			reason, known := skipped[s.Name]
 			switch {
 			case err == nil && known:
 				t.Error("it passes, so it must not be listed any longer")
 			case err == nil:
 				passed++
 			case known:
-				t.Skipf("known to fail: %v", err)
+				t.Skipf("%s: %v", reason, err)
 			default:
 				t.Errorf("%v\n%s\n%s", err, strings.Join(s.Setup, "\n"), s.Query)
 			}
@@ -62,18 +53,25 @@ func TestTCK(t *testing.T) {
 	t.Logf("TCK: %d of %d read-only scenarios", passed, len(scenarios))
 }
 
-// readSkipped reads the names of scenarios, one a line; lines with # say why.
-func readSkipped(t *testing.T) map[string]bool {
+// readSkipped reads the names of scenarios, one a line; the lines with # above it say why.
+func readSkipped(t *testing.T) map[string]string {
 	f, err := os.Open(filepath.Join("testdata", "tck-skip.txt"))
 	require.NoError(t, err)
 	defer f.Close()
-	names := make(map[string]bool)
+	reasons, why := make(map[string]string), ""
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name := strings.TrimSpace(lines.Text()); name != "" && name[0] != '#' {
-			names[name] = true
+		line := strings.TrimSpace(lines.Text())
+		switch comment, isComment := strings.CutPrefix(line, "# "); {
+		case isComment:
+			why = strings.TrimSpace(why + " " + comment)
+		case line != "":
+			require.NotEmpty(t, why, "%s is listed without a reason", line)
+			reasons[line], why = why, ""
+		default:
+			why = "" // of the list as a whole
 		}
 	}
-	return names
+	return reasons
 }
 
 // problems makes errors of what a session requires.
@@ -99,7 +97,7 @@ func (p *problems) catch() {
 	}
 }
 
-func check(t *testing.T, s tcktest.Scenario) (err error) {
+func check(t *testing.T, s cyphertest.Scenario) (err error) {
 	var g tcktest.Graph
 	for _, statement := range s.Setup {
 		if err := g.Run(statement); err != nil {
@@ -145,7 +143,7 @@ func check(t *testing.T, s tcktest.Scenario) (err error) {
 }
 
 // expectedError compares an error of the compiler with what is expected.
-func expectedError(want tcktest.Expect, err error) error {
+func expectedError(want cyphertest.Expect, err error) error {
 	var list *token.Errors
 	switch {
 	case want.Error == "" || !errors.As(err, &list):
@@ -161,7 +159,7 @@ func expectedError(want tcktest.Expect, err error) error {
 	return fmt.Errorf("%s is expected: it is %s: %w", want.Kind, list.List[0].Kind, err)
 }
 
-func rowsWanted(e tcktest.Expect) (rows []string, err error) {
+func rowsWanted(e cyphertest.Expect) (rows []string, err error) {
 	for _, cells := range e.Rows {
 		var texts []string
 		for _, cell := range cells {
@@ -181,7 +179,7 @@ func rowsWanted(e tcktest.Expect) (rows []string, err error) {
 
 // ways are the ways in which a scenario is checked.
 type ways struct {
-	scenario   tcktest.Scenario
+	scenario   cyphertest.Scenario
 	graph      tcktest.Graph
 	parameters map[string]graph.Value
 	want       []string

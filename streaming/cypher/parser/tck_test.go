@@ -1,18 +1,14 @@
 package parser_test
 
 import (
-	"bufio"
 	"errors"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/cypher/cyphertest"
 	"github.com/perdure/perdure/streaming/cypher/parser"
 	"github.com/perdure/perdure/streaming/cypher/token"
 )
@@ -86,83 +82,18 @@ type tckQuery struct {
 	want  token.Kind // of the error at compile time; empty when there is none
 }
 
-// tckQueries returns the queries of all scenarios, those of outlines once for each of their examples.
+// tckQueries returns the queries of all scenarios, those of outlines once for each of their examples, and the statements
+// that make their graphs.
 func tckQueries(t testing.TB) (queries []tckQuery) {
-	dir := os.Getenv("TCK")
-	if dir == "" {
-		dir = "../../../../shared/tck"
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("the openCypher TCK is not there, neither as $TCK nor at ../shared/tck beside the repository: %v", err)
-	}
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".feature") {
-			queries = append(queries, featureQueries(t, path)...)
+	for _, s := range cyphertest.TCK(t) {
+		for _, statement := range s.Setup {
+			queries = append(queries, tckQuery{where: s.Name, text: statement})
 		}
-		return err
-	})
-	require.NoError(t, err)
-	return queries
-}
-
-var raised = regexp.MustCompile(`should be raised at (?:compile|any) time: (\w+)`)
-
-func featureQueries(t testing.TB, path string) (queries []tckQuery) {
-	file, err := os.Open(path)
-	require.NoError(t, err)
-	defer file.Close()
-	var scenario []tckQuery // of the scenario that is being read
-	var header []string     // of its examples, nil before
-	var where string
-	var outline, isQuery, inside bool
-	var text strings.Builder
-	finish := func() {
-		if !outline { // the queries of an outline's examples are there already
-			queries = append(queries, scenario...)
+		q := tckQuery{where: s.Name, text: s.Query}
+		if s.Expect.Phase == "compile time" || s.Expect.Phase == "any time" {
+			q.want = token.Kind(s.Expect.Kind)
 		}
+		queries = append(queries, q)
 	}
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		line := strings.TrimSpace(lines.Text())
-		match := raised.FindStringSubmatch(line)
-		switch {
-		case line == `"""`:
-			if inside && isQuery {
-				scenario = append(scenario, tckQuery{where: where, text: text.String()})
-			}
-			inside = !inside
-			text.Reset()
-		case inside:
-			text.WriteString(lines.Text() + "\n")
-		case strings.HasPrefix(line, "#"):
-		case strings.HasPrefix(line, "Scenario"):
-			finish()
-			scenario, header, where = nil, nil, filepath.Base(path)+": "+line
-			outline = strings.HasPrefix(line, "Scenario Outline")
-		case strings.HasPrefix(line, "Examples:"):
-			header = []string{}
-		case header != nil && strings.HasPrefix(line, "|"):
-			cells := strings.Split(strings.ReplaceAll(line, `\|`, "\x00"), "|")
-			for i := range cells {
-				cells[i] = strings.ReplaceAll(strings.TrimSpace(cells[i]), "\x00", "|")
-			}
-			if len(header) == 0 {
-				header = cells
-				continue
-			}
-			for _, q := range scenario {
-				for i, name := range header[1 : len(header)-1] {
-					q.text = strings.ReplaceAll(q.text, "<"+name+">", cells[i+1])
-				}
-				queries = append(queries, q)
-			}
-		case strings.HasPrefix(line, "When executing"):
-			isQuery = true
-		case strings.HasPrefix(line, "And having executed"):
-			isQuery = false
-		case match != nil && len(scenario) > 0:
-			scenario[len(scenario)-1].want = token.Kind(match[1])
-		}
-	}
-	finish()
 	return queries
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/perdure/perdure/streaming/cypher/cyphertest"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/query/reftest"
@@ -17,15 +18,7 @@ import (
 
 // TestTCK holds the reference itself against openCypher's technology compatibility kit: what measures has to be right.
 func TestTCK(t *testing.T) {
-	dir := os.Getenv("TCK")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "tck")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "features")); err != nil {
-		t.Skipf("there is no TCK in %s; the environment variable TCK names another directory", dir)
-	}
-	scenarios, err := tcktest.Scenarios(dir)
-	require.NoError(t, err)
+	scenarios := cyphertest.ReadOnly(cyphertest.TCK(t))
 	skipped, err := os.ReadFile(filepath.Join("..", "testdata", "tck-skip.txt"))
 	require.NoError(t, err)
 	checked := 0
@@ -39,7 +32,7 @@ func TestTCK(t *testing.T) {
 	t.Logf("%d scenarios", checked)
 }
 
-func checkScenario(t *testing.T, s *tcktest.Scenario) {
+func checkScenario(t *testing.T, s *cyphertest.Scenario) {
 	var g tcktest.Graph
 	for _, statement := range s.Setup {
 		require.NoError(t, g.Run(statement))

@@ -1,3 +1,4 @@
+// Package tcktest makes the graphs of openCypher's technology compatibility kit (TCK) and writes values as it does.
 package tcktest
 
 import (

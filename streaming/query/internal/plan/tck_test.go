@@ -2,39 +2,24 @@ package plan_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/cypher/cyphertest"
 	"github.com/perdure/perdure/streaming/cypher/parser"
 	"github.com/perdure/perdure/streaming/cypher/token"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/eval"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
-	"github.com/perdure/perdure/streaming/query/tcktest"
 )
-
-// tckDir is where openCypher's TCK is, beside this repository or where $TCK says.
-func tckDir(t *testing.T) string {
-	dir := os.Getenv("TCK")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "..", "shared", "tck")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "features")); err != nil {
-		t.Skipf("no TCK: %v", err)
-	}
-	return dir
-}
 
 // TestTCK compiles every query of the TCK: those that fail do so with the kind that the TCK wants, the plans of the
 // others keep the promises of the package comment.
 func TestTCK(t *testing.T) {
-	scenarios, err := tcktest.Scenarios(tckDir(t))
-	require.NoError(t, err)
+	scenarios := cyphertest.ReadOnly(cyphertest.TCK(t))
 	require.NotEmpty(t, scenarios)
 	for _, s := range scenarios {
 		t.Run(s.Name, func(t *testing.T) {

@@ -1,15 +1,18 @@
-// Package tcktest reads the scenarios of openCypher's technology compatibility kit (TCK): what graph there is, what is
+// Package cyphertest reads the scenarios of openCypher's technology compatibility kit (TCK): what graph there is, what is
 // asked, and what the answer is.
-package tcktest
+package cyphertest
 
 import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"testing"
 
 	gherkin "github.com/cucumber/gherkin/go/v26"
 	messages "github.com/cucumber/messages/go/v21"
@@ -21,6 +24,7 @@ type Scenario struct {
 	Setup      []string // statements that make the graph
 	Parameters [][2]string
 	Query      string
+	Writes     bool // the query does, or calls a procedure
 	Expect     Expect
 }
 
@@ -37,9 +41,36 @@ type Expect struct {
 	Kind  string // such as "UndefinedVariable", or "*"
 }
 
-// Scenarios reads all scenarios below a directory that holds features and graphs, in the order of their files. Those
-// that write other than to make a graph are left out.
-func Scenarios(dir string) ([]Scenario, error) {
+// TCK returns the scenarios of the kit in the directory that the environment variable TCK names, else in shared/tck
+// beside the project. Without a kit the test is skipped and says so.
+func TCK(t testing.TB) []Scenario {
+	t.Helper()
+	dir := os.Getenv("TCK")
+	if dir == "" {
+		out, err := exec.Command("go", "env", "GOMOD").Output()
+		if err != nil {
+			t.Fatalf("looking for the project: %v", err)
+		}
+		dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "..", "shared", "tck")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "features")); err != nil {
+		t.Skipf("there is no TCK in %s: set the environment variable TCK to a directory with openCypher's features and graphs", dir)
+	}
+	scenarios, err := read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scenarios
+}
+
+// ReadOnly returns the scenarios whose queries only read.
+func ReadOnly(all []Scenario) []Scenario {
+	return slices.DeleteFunc(slices.Clone(all), func(s Scenario) bool { return s.Writes })
+}
+
+// read reads all scenarios below a directory that holds features and graphs, in the order of their files. Those with
+// steps that only other features have, such as procedures, are left out.
+func read(dir string) ([]Scenario, error) {
 	graphs, err := readGraphs(filepath.Join(dir, "graphs"))
 	if err != nil {
 		return nil, err
@@ -64,7 +95,7 @@ func Scenarios(dir string) ([]Scenario, error) {
 		counts := make(map[string]int)
 		for _, pickle := range gherkin.Pickles(*document, name, id) {
 			counts[pickle.Name]++
-			s, readOnly, err := scenarioOf(pickle, graphs)
+			s, known, err := scenarioOf(pickle, graphs)
 			if err != nil {
 				return fmt.Errorf("reading %s, %s: %w", name, pickle.Name, err)
 			}
@@ -72,7 +103,7 @@ func Scenarios(dir string) ([]Scenario, error) {
 			if n := counts[pickle.Name]; n > 1 {
 				s.Name += fmt.Sprintf(", example %d", n)
 			}
-			if readOnly {
+			if known {
 				all = append(all, s)
 			}
 		}
@@ -100,7 +131,7 @@ var (
 	expectsErr = regexp.MustCompile(`^an? (\S+) should be raised at (compile time|runtime|any time): (\S+)$`)
 )
 
-func scenarioOf(p *messages.Pickle, graphs map[string]string) (s Scenario, readOnly bool, err error) {
+func scenarioOf(p *messages.Pickle, graphs map[string]string) (s Scenario, known bool, err error) {
 	for _, step := range p.Steps {
 		text := strings.TrimSuffix(step.Text, ":")
 		switch {
@@ -137,7 +168,8 @@ func scenarioOf(p *messages.Pickle, graphs map[string]string) (s Scenario, readO
 			return s, false, nil // of a kind that only other features have, such as procedures
 		}
 	}
-	return s, !writes(s.Query), nil
+	s.Writes = writes(s.Query)
+	return s, true, nil
 }
 
 func rowsOf(t *messages.PickleTable) (e Expect) {
