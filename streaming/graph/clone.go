@@ -12,3 +12,34 @@ func Clone(v Value) Value {
 	}
 	return c
 }
+
+// SizeOf returns about how many bytes v takes beside the Value itself.
+func SizeOf(v Value) int {
+	const header = 48 // of what lies behind a pointer
+	size := 0
+	switch v.kind {
+	case KindString:
+		size = len(v.AsString())
+	case KindList:
+		size = sizeOfAll(v.AsList())
+	case KindMap:
+		m := v.AsMap()
+		size = header + sizeOfAll(m.Values)
+		for _, k := range m.Keys {
+			size += 16 + len(k)
+		}
+	case KindDecimal, KindDuration:
+		size = header
+	case KindPath:
+		size = header + 8*2*len(v.AsPath().Nodes)
+	}
+	return size
+}
+
+func sizeOfAll(values []Value) int {
+	size := 0
+	for _, v := range values {
+		size += 24 + SizeOf(v)
+	}
+	return size
+}

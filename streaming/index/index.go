@@ -23,9 +23,27 @@ type Reader interface {
 	Scan(from, to []byte, visit func(key, value []byte) (more bool, err error)) error
 }
 
+// Record is a value in the form in which it is worked with. A store may keep it as it is and encode it only when bytes
+// are asked for. It must read the same from when it is stored until it is replaced.
+type Record interface {
+	// AppendTo appends the bytes of the value.
+	AppendTo(dst []byte) []byte
+	// Size returns about how many bytes of memory the record takes.
+	Size() int
+	// Forgotten tells that the store no longer has the record: it was replaced or deleted, or it had to make room, and
+	// the next reader gets another one.
+	Forgotten()
+}
+
 // Batch collects writes and reads its own writes. Keys and values are copied.
 type Batch interface {
 	Reader
+	// Record returns the value of a key as Put stored it or, when the store has its bytes only, as decode makes it, which
+	// may keep the bytes and must not change them. Without a value it returns nil. Keys that are read in this way are
+	// cached within the store's budget.
+	Record(key []byte, decode func(value []byte) (Record, error)) (Record, error)
+	// Put is Set of a record.
+	Put(key []byte, r Record) error
 	Set(key, value []byte) error
 	Delete(key []byte) error
 	DeleteRange(from, to []byte) error

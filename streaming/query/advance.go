@@ -65,5 +65,6 @@ func (q *Query) fire(b index.Batch, at time.Time) (*result.Event, error) {
 		return nil, err
 	}
 	e := &result.Event{CommitTime: at, Diffs: diffs}
-	return e, q.emit(b, e)
+	q.emit(e)
+	return e, nil
 }

@@ -96,9 +96,7 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 				continue
 			}
 			e := result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs}
-			if err := q.emit(batch, &e); err != nil {
-				return err
-			}
+			q.emit(&e)
 			if events == nil {
 				events = make([]result.Event, 0, len(b.Transactions)-i)
 			}
@@ -147,7 +145,7 @@ func (q *Query) replace(b index.Batch, old, now *store.Element) error {
 	q.affected(old, now)
 	if old != nil {
 		for i, positions := range q.masks {
-			if old.Relevance.Positions[i]&positions != 0 {
+			if old.Relevance().Positions[i]&positions != 0 {
 				if err := q.network.Delta(i, old, positions, -1); err != nil {
 					return err
 				}
@@ -158,7 +156,7 @@ func (q *Query) replace(b index.Batch, old, now *store.Element) error {
 		return err
 	}
 	for i := len(q.masks) - 1; i >= 0; i-- {
-		if now.Relevance.Positions[i]&q.masks[i] != 0 {
+		if now.Relevance().Positions[i]&q.masks[i] != 0 {
 			if err := q.network.Delta(i, now, q.masks[i], 1); err != nil {
 				return err
 			}
@@ -293,19 +291,19 @@ func (q *Query) truncate(b index.Batch, prefix string, labels []string) error {
 func (q *Query) affected(old, now *store.Element) {
 	switch {
 	case old == nil:
-		copy(q.masks, now.Relevance.Positions)
+		copy(q.masks, now.Relevance().Positions)
 		return
 	case now == nil:
-		copy(q.masks, old.Relevance.Positions)
+		copy(q.masks, old.Relevance().Positions)
 		return
 	case old.Start != now.Start || old.End != now.End || !slices.Equal(old.Labels, now.Labels):
 		for i := range q.masks {
-			q.masks[i] = old.Relevance.Positions[i] | now.Relevance.Positions[i]
+			q.masks[i] = old.Relevance().Positions[i] | now.Relevance().Positions[i]
 		}
 		return
 	}
-	copy(q.masks, old.Relevance.Positions)
-	if positions := q.masks[0]; len(q.masks) == 1 && positions&(positions-1) == 0 && !old.Relevance.All {
+	copy(q.masks, old.Relevance().Positions)
+	if positions := q.masks[0]; len(q.masks) == 1 && positions&(positions-1) == 0 && !old.Relevance().All {
 		return // what is stored is what the one position reads
 	}
 	q.tx.changed = changedProperties(q.tx.changed[:0], old, now)

@@ -167,7 +167,7 @@ func (q *Query) sealMatch(b index.Batch) error {
 			if e.ID == cursor {
 				return true, nil
 			}
-			if root && e.Relevance.Positions[number]&first != 0 {
+			if root && e.Relevance().Positions[number]&first != 0 {
 				elements = append(elements, e)
 			}
 			seen++
@@ -224,9 +224,7 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 				e.Source, e.Position = name, position
 			}
 		}
-		if err := q.emit(b, &e); err != nil {
-			return err
-		}
+		q.emit(&e)
 		q.meta.SealCursor = keys[n-1]
 		rows, keys = rows[n:], keys[n:]
 	}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/index"
@@ -9,56 +10,97 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
+// outbox is the events that are not trimmed yet. Those of one batch are one record under the sequence of the last of
+// them: their number, then each with its size in front.
+type outbox struct {
+	records []uint64 // sequences of the last events, ascending
+	packed  []byte   // of the batch at hand
+	events  uint64
+	buf     []byte
+}
+
+// load reads which records there are.
+func (o *outbox) load(r index.Reader) error {
+	*o = outbox{}
+	return r.Scan(store.OutboxKey(nil, 0), store.OutboxEnd(), func(key, _ []byte) (bool, error) {
+		sequence, ok := store.OutboxSequence(key)
+		if !ok {
+			return false, errOutbox
+		}
+		o.records = append(o.records, sequence)
+		return true, nil
+	})
+}
+
+var errOutbox = failure.StateCorrupt.Errorf("reading the outbox: it is malformed")
+
 // emit numbers an event and puts it into the outbox.
-func (q *Query) emit(b index.Batch, e *result.Event) error {
+func (q *Query) emit(e *result.Event) {
 	q.meta.Sequence++
 	e.Sequence, e.Columns = q.meta.Sequence, q.plan.plan.Columns
-	q.buf = result.AppendEvent(q.buf[:0], e)
-	q.key = store.OutboxKey(q.key[:0], e.Sequence)
-	err := b.Set(q.key, q.buf)
-	const usual = 1 << 20 // what a large event needed, such as those of a snapshot, is not kept
-	if cap(q.buf) > usual {
-		q.buf = nil
+	o := &q.outbox
+	o.buf = result.AppendEvent(o.buf[:0], e)
+	o.packed = store.AppendBytes(o.packed, o.buf)
+	o.events++
+}
+
+// writeOutbox stores the events of a batch and trims those that were published.
+func (q *Query) writeOutbox(b index.Batch) error {
+	o := &q.outbox
+	if o.events > 0 {
+		q.key = store.OutboxKey(q.key[:0], q.meta.Sequence)
+		o.buf = append(binary.AppendUvarint(o.buf[:0], o.events), o.packed...)
+		if err := b.Set(q.key, o.buf); err != nil {
+			return err
+		}
+		o.records = append(o.records, q.meta.Sequence)
+		o.packed, o.events = o.packed[:0], 0
+		const usual = 1 << 20 // what large events needed, such as those of a snapshot, is not kept
+		if cap(o.packed) > usual {
+			o.packed, o.buf = nil, nil
+		}
 	}
-	return err
+	n := 0
+	for ; n < len(o.records) && o.records[n] <= q.trim; n++ {
+		q.key = store.OutboxKey(q.key[:0], o.records[n])
+		if err := b.Delete(q.key); err != nil {
+			return err
+		}
+	}
+	o.records = slices.Delete(o.records, 0, n)
+	q.meta.Trimmed = q.trim
+	return nil
 }
 
 // Outbox visits the events after a sequence that are not trimmed yet, in order, encoded by result.AppendEvent. The
 // bytes are valid during the call only.
 func (q *Query) Outbox(after uint64, visit func(sequence uint64, encoded []byte) (more bool, err error)) error {
-	from := store.OutboxKey(nil, max(after, q.trim)+1)
-	return q.store.Scan(from, store.OutboxEnd(), func(key, value []byte) (bool, error) {
-		if len(key) != len(from) {
-			return false, failure.StateCorrupt.Errorf("reading the outbox: a key is malformed")
+	after = max(after, q.trim)
+	return q.store.Scan(store.OutboxKey(nil, after+1), store.OutboxEnd(), func(key, record []byte) (bool, error) {
+		last, ok := store.OutboxSequence(key)
+		in := store.Reader{Src: record}
+		n := in.Uvarint()
+		if !ok || n > last {
+			return false, errOutbox
 		}
-		return visit(binary.BigEndian.Uint64(key[1:]), value)
+		for sequence := last - n + 1; sequence <= last; sequence++ {
+			encoded := in.Bytes()
+			if in.Err != nil {
+				return false, in.Err
+			}
+			if sequence <= after {
+				continue
+			}
+			if more, err := visit(sequence, encoded); !more || err != nil {
+				return false, err
+			}
+		}
+		return true, nil
 	})
 }
 
 // TrimOutbox forgets events up to and including through. It costs nothing: the next batch does it.
 func (q *Query) TrimOutbox(through uint64) error {
 	q.trim = max(q.trim, min(through, q.meta.Sequence))
-	return nil
-}
-
-// pointDeletes is up to how many events are deleted one by one, as range deletions slow down reads.
-const pointDeletes = 4096
-
-func (q *Query) trimOutbox(b index.Batch) error {
-	if q.trim <= q.meta.Trimmed {
-		return nil
-	}
-	if q.trim-q.meta.Trimmed > pointDeletes {
-		err := b.DeleteRange(store.OutboxKey(nil, q.meta.Trimmed+1), store.OutboxKey(nil, q.trim+1))
-		q.meta.Trimmed = q.trim
-		return err
-	}
-	for q.meta.Trimmed < q.trim {
-		q.meta.Trimmed++
-		q.key = store.OutboxKey(q.key[:0], q.meta.Trimmed)
-		if err := b.Delete(q.key); err != nil {
-			return err
-		}
-	}
 	return nil
 }

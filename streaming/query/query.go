@@ -55,8 +55,8 @@ type Query struct {
 	tx       transaction
 	random   rand.PCG
 	masks    []uint64 // scratch: by Match, the positions at which a change makes a difference
-	trim     uint64   // outbox sequence up to which the next batch trims
-	buf      []byte
+	outbox   outbox
+	trim     uint64 // outbox sequence up to which the next batch trims
 	key      []byte
 }
 
@@ -97,6 +97,9 @@ func (q *Query) reload() error {
 	q.network.Reset()
 	q.network.Failed, q.network.Output.Rows = m.Failed, m.Rows
 	q.trim = max(q.trim, m.Trimmed)
+	if err := q.outbox.load(q.store); err != nil {
+		return err
+	}
 	return q.elements.Load(q.store, m.Elements)
 }
 
@@ -137,7 +140,7 @@ func (q *Query) finish(b index.Batch) error {
 	if err := q.network.Save(); err != nil {
 		return err
 	}
-	if err := q.trimOutbox(b); err != nil {
+	if err := q.writeOutbox(b); err != nil {
 		return err
 	}
 	q.meta.Rows, q.meta.Failed, q.meta.Elements = q.network.Output.Rows, q.network.Failed, q.elements.Count()

@@ -17,7 +17,7 @@ import (
 // Run checks a back end; open returns an empty one.
 func Run(t *testing.T, open func(t *testing.T) index.Backend) {
 	tests := map[string]func(t *testing.T, b index.Backend){
-		"batch": batch, "scan": scan, "snapshot": snapshot, "lock": lock, "remove": remove, "reopen": reopen, "random": random,
+		"batch": batch, "records": records, "scan": scan, "snapshot": snapshot, "lock": lock, "remove": remove, "reopen": reopen, "random": random,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
@@ -81,6 +81,88 @@ func batch(t *testing.T, backend index.Backend) {
 	b.Discard()
 	require.Equal(t, "a=again c=3", Content(t, s, nil, nil))
 	require.NoError(t, s.Sync())
+}
+
+// Text is a record that notes when the store forgets it.
+type Text struct {
+	Value     string
+	forgotten bool
+}
+
+// AppendTo appends the text.
+func (r *Text) AppendTo(dst []byte) []byte { return append(dst, r.Value...) }
+
+// Size returns a size that no budget of a test is below for long.
+func (r *Text) Size() int { return 100 + len(r.Value) }
+
+// Forgotten notes that it was called.
+func (r *Text) Forgotten() { r.forgotten = true }
+
+func decodeText(value []byte) (index.Record, error) { return &Text{Value: string(value)}, nil }
+
+// record returns the text of a key as a record, and whether there is one.
+func record(t require.TestingT, b index.Batch, key string) (text *Text, found bool) {
+	r, err := b.Record([]byte(key), decodeText)
+	require.NoError(t, err)
+	if r == nil {
+		return nil, false
+	}
+	text = r.(*Text)
+	require.False(t, text.forgotten, "what is read is not forgotten")
+	return text, true
+}
+
+func records(t *testing.T, backend index.Backend) {
+	s := openStore(t, backend)
+	set(t, s, "a", "bytes")
+	first, second := &Text{Value: "first"}, &Text{Value: "second"}
+
+	b := s.NewBatch()
+	require.NoError(t, b.Put([]byte("b"), first))
+	text, _ := record(t, b, "b")
+	require.Same(t, first, text)
+	text, _ = record(t, b, "a")
+	require.Equal(t, "bytes", text.Value)
+	require.Equal(t, "a=bytes b=first", Content(t, b, nil, nil), "a record is bytes for others")
+	require.NoError(t, b.Commit())
+	b.Discard()
+	require.Equal(t, "a=bytes b=first", Content(t, s, nil, nil))
+
+	b = s.NewBatch()
+	require.NoError(t, b.Put([]byte("b"), second))
+	require.NoError(t, b.Set([]byte("a"), []byte("other")))
+	text, _ = record(t, b, "a")
+	require.Equal(t, "other", text.Value)
+	b.Discard()
+	require.True(t, second.forgotten)
+	b = s.NewBatch()
+	text, _ = record(t, b, "a")
+	require.Equal(t, "bytes", text.Value, "what was read of a discarded batch does not stay")
+	text, _ = record(t, b, "b")
+	require.Equal(t, "first", text.Value)
+	require.NoError(t, b.Delete([]byte("b")))
+	_, found := record(t, b, "b")
+	require.False(t, found)
+	require.NoError(t, b.Commit())
+	b.Discard()
+	require.True(t, first.forgotten)
+
+	b = s.NewBatch()
+	require.NoError(t, b.Put([]byte("c"), &Text{Value: "kept"}))
+	require.NoError(t, b.Commit())
+	b.Discard()
+	snap, err := s.NewSnapshot()
+	require.NoError(t, err)
+	b = s.NewBatch()
+	require.NoError(t, b.Put([]byte("c"), &Text{Value: "changed"}))
+	require.NoError(t, b.Commit())
+	b.Discard()
+	require.Equal(t, "a=bytes c=kept", Content(t, snap, nil, nil))
+	require.NoError(t, snap.Close())
+	require.NoError(t, s.Close())
+	s = openStore(t, backend)
+	require.Equal(t, "a=bytes c=changed", Content(t, s, nil, nil))
+	require.NoError(t, s.Close())
 }
 
 func scan(t *testing.T, backend index.Backend) {
@@ -169,6 +251,11 @@ func random(t *testing.T, backend index.Backend) {
 	rapid.Check(t, func(t *rapid.T) {
 		keys := rapid.StringMatching(`[km\x00\xff]?[ab]{0,3}`)
 		snapshots := make(map[index.Snapshot]map[string]string)
+		defer func() {
+			for snap := range snapshots {
+				require.NoError(t, snap.Close())
+			}
+		}()
 		for range rapid.IntRange(1, 4).Draw(t, "batches") {
 			if rapid.Bool().Draw(t, "snapshot") {
 				snap, err := s.NewSnapshot()
@@ -176,6 +263,7 @@ func random(t *testing.T, backend index.Backend) {
 				snapshots[snap] = model
 			}
 			b, after := s.NewBatch(), maps.Clone(model)
+			defer b.Discard() // should a check fail
 			for range rapid.IntRange(0, 6).Draw(t, "writes") {
 				randomWrite(t, b, after, keys)
 				requireContent(t, b, after)
@@ -191,15 +279,21 @@ func random(t *testing.T, backend index.Backend) {
 				requireContent(t, snap, then)
 			}
 		}
-		for snap := range snapshots {
-			require.NoError(t, snap.Close())
-		}
 	})
 }
 
 func randomWrite(t *rapid.T, b index.Batch, after map[string]string, keys *rapid.Generator[string]) {
 	k := keys.Draw(t, "key")
-	switch rapid.IntRange(0, 3).Draw(t, "op") {
+	text, found := record(t, b, k)
+	was, expected := after[k]
+	require.Equal(t, expected, found)
+	if found {
+		require.Equal(t, was, text.Value)
+	}
+	switch rapid.IntRange(0, 4).Draw(t, "op") {
+	case 2:
+		after[k] = rapid.String().Draw(t, "record")
+		require.NoError(t, b.Put([]byte(k), &Text{Value: after[k]}))
 	case 0:
 		delete(after, k)
 		require.NoError(t, b.Delete([]byte(k)))

@@ -13,11 +13,18 @@ import (
 )
 
 // New returns a back end whose stores live as long as it does: closing and opening one again finds its content.
-func New() index.Backend { return &backend{stores: make(map[string]*store)} }
+func New() index.Backend { return Sized(64 << 20) }
+
+// Sized is New with so many bytes for the records of each store. Beyond them, those that were not used for the longest
+// time are kept as bytes only, which take a fraction.
+func Sized(recordBytes int) index.Backend {
+	return &backend{recordBytes: recordBytes, stores: make(map[string]*store)}
+}
 
 type backend struct {
-	mu     sync.Mutex
-	stores map[string]*store
+	recordBytes int
+	mu          sync.Mutex
+	stores      map[string]*store
 }
 
 func (b *backend) Open(name string) (index.Store, error) {

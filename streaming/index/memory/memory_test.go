@@ -11,3 +11,8 @@ import (
 func TestConformance(t *testing.T) {
 	indextest.Run(t, func(*testing.T) index.Backend { return memory.New() })
 }
+
+// TestFewRecords has room for few records, so that most are bytes most of the time.
+func TestFewRecords(t *testing.T) {
+	indextest.Run(t, func(*testing.T) index.Backend { return memory.Sized(300) })
+}

@@ -1,6 +1,10 @@
 package memory
 
-import "github.com/tidwall/btree"
+import (
+	"github.com/tidwall/btree"
+
+	"github.com/perdure/perdure/streaming/index"
+)
 
 // snapshot is the store without what was committed since: it keeps what was there before.
 type snapshot struct {
@@ -10,26 +14,39 @@ type snapshot struct {
 
 // image is an entry as it was.
 type image struct {
-	value   string
+	data    string
+	record  index.Record // when only this has the value
 	present bool
+}
+
+func (i *image) value() string {
+	if i.record != nil {
+		return text(i.record.AppendTo(nil))
+	}
+	return i.data
 }
 
 // keep notes what an entry is before it changes, unless it changed before.
 func (s *snapshot) keep(e *entry) {
-	if _, ok := s.before.Get(e.key()); !ok {
-		s.before.Set(e.key(), image{e.data[e.size:], e.present})
+	if _, ok := s.before.Get(e.key()); ok {
+		return
 	}
+	old := image{data: e.data[e.size:], present: e.present}
+	if h := &s.store.records.list[e.record]; h.only {
+		old.record = h.record
+	}
+	s.before.Set(e.key(), old)
 }
 
 func (s *snapshot) Get(key []byte) (value []byte, found bool, err error) {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	if old, ok := s.before.Get(text(key)); ok {
-		return bytes(old.value), old.present, nil
+		return bytes(old.value()), old.present, nil
 	}
 	number, _, _ := s.store.find(key)
 	if e := s.store.at(number); number != 0 && e.present {
-		return bytes(e.data[e.size:]), true, nil
+		return bytes(s.store.value(e)), true, nil
 	}
 	return nil, false, nil
 }
@@ -74,7 +91,7 @@ func (s *store) read(from, to []byte, before *btree.Map[string, image]) (pairs [
 			return false, nil
 		}
 		if e.present {
-			now = append(now, pair{e.key(), e.data[e.size:]})
+			now = append(now, pair{e.key(), s.value(e)})
 		}
 		return true, nil
 	})
@@ -96,7 +113,7 @@ func (s *store) read(from, to []byte, before *btree.Map[string, image]) (pairs [
 			now = now[1:]
 		}
 		if old.present {
-			pairs = append(pairs, pair{key, old.value})
+			pairs = append(pairs, pair{key, old.value()})
 		}
 		return true
 	})

@@ -3,6 +3,7 @@ package memory
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,24 +18,33 @@ type store struct {
 	// the batch costs no lock.
 	mu sync.Mutex
 	table
+	records   records
 	orders    [256]order
 	changes   []change // of the open batch
 	snapshots []*snapshot
+	data      int // bytes of entries
+	buf       []byte
 
-	batch *batch // open; used by the store's goroutine only
-	bytes atomic.Int64
+	batch *batch       // open; used by the store's goroutine only
+	bytes atomic.Int64 // of entries and records, as of the last batch
 }
 
 // change is what the open batch does to a key.
 type change struct {
 	number  uint32
 	deleted bool
-	data    string // of the entry afterwards
+	data    string       // of the entry afterwards, when there is no record
+	record  index.Record // afterwards
 }
 
-func newStore(b *backend) *store { return &store{backend: b, table: newTable()} }
+func newStore(b *backend) *store {
+	return &store{backend: b, table: newTable(), records: newRecords()}
+}
 
 func (s *store) Close() error {
+	s.mu.Lock()
+	s.makeRoom(0) // records are those of who opened the store
+	s.mu.Unlock()
 	s.backend.mu.Lock()
 	defer s.backend.mu.Unlock()
 	s.open = false
@@ -52,7 +62,7 @@ func (s *store) Get(key []byte) (value []byte, found bool, err error) {
 	}
 	number, _, _ := s.find(key)
 	if e := s.at(number); number != 0 && e.present {
-		return bytes(e.data[e.size:]), true, nil
+		return bytes(s.value(e)), true, nil
 	}
 	return nil, false, nil
 }
@@ -65,7 +75,7 @@ func (s *store) Scan(from, to []byte, visit func(key, value []byte) (bool, error
 		if !e.present {
 			return true, nil
 		}
-		return visit(bytes(e.key()), bytes(e.data[e.size:]))
+		return visit(bytes(e.key()), bytes(s.value(e)))
 	})
 }
 
@@ -83,30 +93,32 @@ func (b *batch) Get(key []byte) (value []byte, found bool, err error) {
 	if number == 0 {
 		return nil, false, nil
 	}
-	e := s.at(number)
-	data, found := s.current(e)
-	if !found {
-		return nil, false, nil
-	}
-	return bytes(data[e.size:]), true, nil
+	current, found := s.current(s.at(number))
+	return bytes(current), found, nil
 }
 
-// current returns what the open batch sees of an entry.
-func (s *store) current(e *entry) (data string, found bool) {
+// current returns what the open batch sees of an entry's value.
+func (s *store) current(e *entry) (value string, found bool) {
 	if e.change == 0 {
-		return e.data, true
+		return s.value(e), true
 	}
-	c := &s.changes[e.change-1]
-	return c.data, !c.deleted
+	switch c := &s.changes[e.change-1]; {
+	case c.deleted:
+		return "", false
+	case c.record != nil:
+		return text(c.record.AppendTo(nil)), true
+	default:
+		return c.data[e.size:], true
+	}
 }
 
 func (b *batch) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
 	return b.store.walk(from, to, func(e *entry) (bool, error) {
-		data, found := b.store.current(e)
+		value, found := b.store.current(e)
 		if !found {
 			return true, nil
 		}
-		return visit(bytes(data[:e.size]), bytes(data[e.size:]))
+		return visit(bytes(e.key()), bytes(value))
 	})
 }
 
@@ -120,23 +132,28 @@ func (b *batch) Set(key, value []byte) error {
 		number = s.add(hash, place, data, len(key))
 		s.enter(number)
 	}
-	*s.change(number) = change{number: number, data: data}
+	s.note(change{number: number, data: data})
 	return nil
 }
 
-// change returns what the batch does to an entry, to be set.
-func (s *store) change(number uint32) *change {
-	e := s.at(number)
+// note says what the batch does to an entry, in place of what it did before.
+func (s *store) note(c change) {
+	e := s.at(c.number)
 	if e.change == 0 {
-		s.changes = append(s.changes, change{number: number})
+		s.changes = append(s.changes, c)
 		e.change = uint32(len(s.changes))
+		return
 	}
-	return &s.changes[e.change-1]
+	before := &s.changes[e.change-1]
+	if before.record != nil && before.record != c.record {
+		before.record.Forgotten()
+	}
+	*before = c
 }
 
 func (b *batch) Delete(key []byte) error {
 	if number, _, _ := b.store.find(key); number != 0 {
-		*b.store.change(number) = change{number: number, deleted: true}
+		b.store.note(change{number: number, deleted: true})
 	}
 	return nil
 }
@@ -167,17 +184,35 @@ func (b *batch) Commit() error {
 			snap.keep(e)
 		}
 		if e.present {
-			s.bytes.Add(-int64(len(e.data)))
+			s.data -= len(e.data)
 		}
 		if c.deleted {
+			s.letGo(c.number, nil)
 			s.drop(c.number)
 			continue
 		}
-		e.data, e.present, e.change = c.data, true, 0
-		s.bytes.Add(int64(len(e.data)))
+		e.present, e.change = true, 0
+		if c.record != nil {
+			e.data = keyOnly(e)
+			s.hold(c.number, c.record, true)
+		} else {
+			e.data = c.data
+			s.letGo(c.number, nil)
+		}
+		s.data += len(e.data)
 	}
+	s.makeRoom(s.backend.recordBytes)
 	b.end()
 	return nil
+}
+
+// keyOnly returns the key of an entry without the memory of its value, if that is worth a copy.
+func keyOnly(e *entry) string {
+	const small = 64
+	if len(e.data) > int(e.size)+small {
+		return strings.Clone(e.key())
+	}
+	return e.key()
 }
 
 func (b *batch) Discard() {
@@ -186,10 +221,14 @@ func (b *batch) Discard() {
 	}
 	s := b.store
 	for i := range s.changes {
-		e := s.at(s.changes[i].number)
+		c := &s.changes[i]
+		e := s.at(c.number)
 		e.change = 0
 		if !e.present {
-			s.drop(s.changes[i].number)
+			s.drop(c.number)
+		}
+		if c.record != nil {
+			c.record.Forgotten()
 		}
 	}
 	b.end()
@@ -202,6 +241,7 @@ func (b *batch) end() {
 		s.changes = nil
 	}
 	s.changes = s.changes[:0]
+	s.bytes.Store(int64(s.data + s.records.bytes))
 	b.store, s.batch = nil, nil
 	s.mu.Unlock()
 }

@@ -7,9 +7,11 @@ import (
 
 // entry is one key with its committed value and, while a batch is open, what becomes of it.
 type entry struct {
-	data    string // the key and, behind it, the value; replaced as a whole, never changed
+	data    string // the key and, behind it, the value unless only its record has it; replaced as a whole, never changed
 	size    uint32 // of the key
 	change  uint32 // place in the open batch's changes plus 1; 0: none
+	record  uint32 // place among the records; 0: none
+	used    bool   // the record, lately
 	present bool   // committed; else the open batch made the key
 	sorted  bool   // in its space's tree; else among its unsorted
 	dropped bool   // no longer a key, waits for its unsorted list to be cleared

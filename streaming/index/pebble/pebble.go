@@ -27,6 +27,8 @@ type Options struct {
 	Dir string
 	// CacheBytes bounds the block cache that all stores share. Default 64 MiB.
 	CacheBytes int64
+	// RecordBytes bounds what each store keeps of the values that are read as records. Default 64 MiB.
+	RecordBytes int
 	// MemTableBytes bounds what a store gathers in memory before it writes a table. Default 16 MiB.
 	MemTableBytes uint64
 	// ReserveBytes is the room that must be left on the disk: with less, commits are refused as DiskFull while the
@@ -40,6 +42,9 @@ type Options struct {
 func New(o Options) index.Backend {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
+	}
+	if o.RecordBytes == 0 {
+		o.RecordBytes = 64 << 20
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 16 << 20
@@ -98,7 +103,7 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err != nil {
 		return nil, errors.Join(classify(fmt.Sprintf("opening the index %q", name), err), lock.Close())
 	}
-	return &store{db: db, lock: lock, path: path, reserve: b.options.ReserveBytes}, nil
+	return &store{db: db, lock: lock, path: path, reserve: b.options.ReserveBytes, records: newRecords(b.options.RecordBytes)}, nil
 }
 
 // Remove deletes the store, which must be closed.

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func backend(dir string) index.Backend {
-	return pebble.New(pebble.Options{Dir: dir, CacheBytes: 1 << 20, MemTableBytes: 256 << 10})
+	return pebble.New(pebble.Options{Dir: dir, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, RecordBytes: 500})
 }
 
 func TestConformance(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index/cache"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
@@ -14,7 +15,7 @@ import (
 type aggregate struct {
 	base
 	plan    *plan.Aggregate
-	groups  *store.Cache[result.RowKey, *group]
+	groups  *cache.Cache[result.RowKey, *group]
 	touched []*group // in this transaction
 	dirty   []*group // in this batch
 	keys    []graph.Value
@@ -26,7 +27,7 @@ type aggregate struct {
 
 func newAggregate(b base, p *plan.Aggregate, cacheBytes int) *aggregate {
 	a := &aggregate{
-		base: b, plan: p, groups: store.NewCache[result.RowKey](cacheBytes, sizeOfGroup),
+		base: b, plan: p, groups: cache.New[result.RowKey](cacheBytes, sizeOfGroup, nil),
 		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)),
 	}
 	for i := range p.Aggregates {

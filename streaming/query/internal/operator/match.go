@@ -23,6 +23,7 @@ type Match struct {
 	env      *eval.Env
 
 	ids      []graph.ElementID // by position
+	bounds   []*store.Element  // by position, of nodes
 	segments []segment         // by position, of variable-length relationships
 	trails   []trail           // by position, while they are searched
 	bound    uint64            // positions
@@ -46,7 +47,7 @@ type Match struct {
 func newMatch(b base, p *plan.Plan, m *plan.Match, elements *store.Elements) *Match {
 	o := &Match{
 		base: b, plan: m, indexes: p.Indexes, elements: elements, env: b.ctx.Env,
-		ids: make([]graph.ElementID, len(m.Positions)), segments: make([]segment, len(m.Positions)),
+		ids: make([]graph.ElementID, len(m.Positions)), bounds: make([]*store.Element, len(m.Positions)), segments: make([]segment, len(m.Positions)),
 		trails: make([]trail, len(m.Positions)),
 	}
 	for i := range m.Positions {
@@ -62,7 +63,7 @@ func newMatch(b base, p *plan.Plan, m *plan.Match, elements *store.Elements) *Ma
 func (m *Match) delta(e *store.Element, positions uint64, weight int) error {
 	m.start(weight)
 	m.pivot, m.incoming = e.ID, unitRow
-	for rest := e.Relevance.Positions[m.plan.Number] & positions; rest != 0; rest &= rest - 1 {
+	for rest := e.Relevance().Positions[m.plan.Number] & positions; rest != 0; rest &= rest - 1 {
 		at := bits.TrailingZeros64(rest)
 		m.anchor, m.bound = &m.plan.Anchors[at], 0
 		if err := m.anchored(at, e); err != nil {
@@ -106,7 +107,7 @@ func (m *Match) Row(row Identified, weight int) error {
 
 func (m *Match) bind(at int, e *store.Element) {
 	m.bound |= 1 << at
-	m.ids[at] = e.ID
+	m.ids[at], m.bounds[at] = e.ID, e
 	if slot := m.plan.Positions[at].Slot; slot >= 0 {
 		m.env.Slots[slot] = graph.ElementOf(&e.Element)
 	}
@@ -203,11 +204,28 @@ func (m *Match) reach(at int, id graph.ElementID) (ok bool, err error) {
 		return false, nil
 	}
 	e, err := m.elements.Get(m.ctx.Batch, id)
-	if err != nil || e == nil || !e.May(m.plan.Number, at) {
-		return false, err
+	return m.reached(at, e), err
+}
+
+// reachAlong is reach for the node at the other end of a relationship.
+func (m *Match) reachAlong(at int, c *store.Neighbour) (ok bool, err error) {
+	if m.isBound(at) {
+		return m.ids[at] == c.Node, nil
+	}
+	if m.found(at, c.Node) {
+		return false, nil
+	}
+	e, err := m.elements.Neighbour(m.ctx.Batch, c)
+	return m.reached(at, e), err
+}
+
+// reached binds a node, which may be nil, if it may stand at a position.
+func (m *Match) reached(at int, e *store.Element) bool {
+	if e == nil || !e.May(m.plan.Number, at) {
+		return false
 	}
 	m.bind(at, e)
-	return true, nil
+	return true
 }
 
 // complete passes on the match, unless conditions failed on it and none is false.

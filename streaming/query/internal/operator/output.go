@@ -19,7 +19,6 @@ type Output struct {
 	at      map[result.RowKey]int // into changes, once there are more than few
 	chunk   []graph.Value
 	key     []byte
-	buf     []byte
 }
 
 // change is what became of one row: what it was before the transaction and what it is now.
@@ -32,6 +31,7 @@ type change struct {
 type version struct {
 	values []graph.Value
 	order  string
+	row    *viewRow // of what is there now
 }
 
 func newOutput(b base, p *plan.Output) *Output {
@@ -49,11 +49,11 @@ func (x *Output) Row(row Identified, weight int) error {
 	if c == nil {
 		c = x.add(key)
 		if weight < 0 {
-			c.before = x.version()
+			c.before = x.version(false)
 		}
 	}
 	if weight > 0 {
-		c.now = x.version()
+		c.now = x.version(true)
 	} else {
 		c.now = version{}
 	}
@@ -95,17 +95,24 @@ func (x *Output) add(key result.RowKey) *change {
 // chunkValues is how many values are allocated at once for rows, which live about as long as each other.
 const chunkValues = 512
 
-func (x *Output) version() version {
+// version returns the row at hand. Those that were live as long as the transaction, those that are as long as the view
+// has them.
+func (x *Output) version(now bool) version {
 	v := version{values: none}
-	slots := x.ctx.Env.Slots
-	if n := len(x.plan.Columns); n > 0 {
+	n := len(x.plan.Columns)
+	switch {
+	case now:
+		v.row = newViewRow(n)
+		v.values = v.row.values
+	case n > 0:
 		if len(x.chunk) < n {
 			x.chunk = make([]graph.Value, max(chunkValues, n))
 		}
 		v.values, x.chunk = x.chunk[:n:n], x.chunk[n:]
-		for i, slot := range x.plan.Columns {
-			v.values[i] = slots[slot]
-		}
+	}
+	slots := x.ctx.Env.Slots
+	for i, slot := range x.plan.Columns {
+		v.values[i] = slots[slot]
 	}
 	if x.plan.Order >= 0 {
 		v.order = slots[x.plan.Order].AsString()
@@ -160,12 +167,56 @@ func (x *Output) show(c *change) error {
 		}
 	}
 	x.key = store.ViewKey(x.key[:0], c.now.order, c.key)
-	x.buf = x.buf[:0]
-	for _, v := range c.now.values {
-		x.buf = graph.AppendValue(x.buf, v)
-	}
-	return x.ctx.Batch.Set(x.key, x.buf)
+	return x.ctx.Batch.Put(x.key, c.now.row)
 }
+
+// viewRow is a row as the view keeps it.
+type viewRow struct{ values []graph.Value }
+
+// newViewRow returns a row with room for n values, which for most lie behind it, as one piece of memory costs less than
+// two.
+func newViewRow(n int) *viewRow {
+	switch {
+	case n == 0:
+		return &viewRow{none}
+	case n <= 2:
+		piece := new(struct {
+			viewRow
+			room [2]graph.Value
+		})
+		piece.values = piece.room[:n:n]
+		return &piece.viewRow
+	case n <= 4:
+		piece := new(struct {
+			viewRow
+			room [4]graph.Value
+		})
+		piece.values = piece.room[:n:n]
+		return &piece.viewRow
+	}
+	return &viewRow{make([]graph.Value, n)}
+}
+
+// AppendTo appends the values.
+func (r *viewRow) AppendTo(dst []byte) []byte {
+	for _, v := range r.values {
+		dst = graph.AppendValue(dst, v)
+	}
+	return dst
+}
+
+// Size returns about what the row takes in memory.
+func (r *viewRow) Size() int {
+	const fixed, perValue = 80, 24 // structs and the key
+	size := fixed + perValue*len(r.values)
+	for _, v := range r.values {
+		size += graph.SizeOf(v)
+	}
+	return size
+}
+
+// Forgotten does nothing.
+func (*viewRow) Forgotten() {}
 
 // Reset forgets an unfinished transaction.
 func (x *Output) Reset() {

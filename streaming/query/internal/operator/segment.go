@@ -70,42 +70,41 @@ type walk struct {
 }
 
 // walk calls atEach for the trail as it is and for each way to make it longer by up to room relationships; a negative
-// room is no bound.
-func (m *Match) walk(w *walk, from graph.ElementID, room int, inner bool) error {
+// room is no bound. node is the one with the id from, or nil where that is not known.
+func (m *Match) walk(w *walk, from graph.ElementID, node *store.Element, room int, inner bool) (err error) {
 	if err := w.atEach(from); err != nil {
 		return err
 	}
 	if room == 0 {
 		return nil
 	}
-	if inner {
-		if ok, err := m.inside(w, from); !ok {
+	if node == nil {
+		if node, err = m.elements.Get(m.ctx.Batch, from); err != nil {
 			return err
 		}
+	}
+	if node == nil || inner && !m.inside(w, node) {
+		return nil
 	}
 	first, second := byte(store.Outgoing), byte(store.Incoming)
 	if w.back {
 		first, second = second, first
 	}
-	if err := m.walkAlong(w, from, room, first, false); err != nil {
+	if err := m.walkAlong(w, node, room, first, false); err != nil {
 		return err
 	}
 	if m.plan.Positions[w.at].Undirected {
-		return m.walkAlong(w, from, room, second, true)
+		return m.walkAlong(w, node, room, second, true)
 	}
 	return nil
 }
 
 // inside reports whether a node may be one inside of the segment.
-func (m *Match) inside(w *walk, id graph.ElementID) (bool, error) {
-	if w.avoid && id == m.pivot || m.found(w.at, id) {
-		return false, nil
-	}
-	e, err := m.elements.Get(m.ctx.Batch, id)
-	return e != nil && e.May(m.plan.Number, w.at), err
+func (m *Match) inside(w *walk, node *store.Element) bool {
+	return !(w.avoid && node.ID == m.pivot) && !m.found(w.at, node.ID) && node.May(m.plan.Number, w.at)
 }
 
-func (m *Match) walkAlong(w *walk, from graph.ElementID, room int, direction byte, skipLoops bool) error {
+func (m *Match) walkAlong(w *walk, from *store.Element, room int, direction byte, skipLoops bool) error {
 	list, err := m.elements.Neighbours(m.ctx.Batch, from, direction)
 	if err != nil {
 		return err
@@ -121,7 +120,7 @@ func (m *Match) walkAlong(w *walk, from graph.ElementID, room int, direction byt
 		if err := m.followed(); err != nil {
 			return err
 		}
-		if skipLoops && c.Node == from || t.has(c.Relationship) || !m.candidate(w.at, c) {
+		if skipLoops && c.Node == from.ID || t.has(c.Relationship) || !m.candidate(w.at, c) {
 			continue
 		}
 		ok, err := m.innerConditions(w.at, c.Relationship)
@@ -129,8 +128,12 @@ func (m *Match) walkAlong(w *walk, from graph.ElementID, room int, direction byt
 			return err
 		}
 		if ok {
+			node, err := m.elements.Neighbour(m.ctx.Batch, c)
+			if err != nil {
+				return err
+			}
 			*side = append(*side, hop{c.Relationship, c.Node})
-			if err := m.walk(w, c.Node, room-1, true); err != nil {
+			if err := m.walk(w, c.Node, node, room-1, true); err != nil {
 				return err
 			}
 			*side = (*side)[:len(*side)-1]
@@ -200,7 +203,7 @@ func (m *Match) expandVariable(n int, s *plan.Step) error {
 		}
 		return m.proceed(n, s)
 	}
-	return m.walk(w, from, room(p, 0), false)
+	return m.walk(w, from, m.bounds[s.From], room(p, 0), false)
 }
 
 // bindSegment binds what the trail of the position has found.
@@ -277,9 +280,9 @@ func (m *Match) throughMiddle(at int, left, right, pivot graph.ElementID) error 
 		if !ofRelationship && len(t.back) == 0 {
 			return nil
 		}
-		return m.walk(forward, right, room(p, t.length()), ofRelationship)
+		return m.walk(forward, right, nil, room(p, t.length()), ofRelationship)
 	}
-	return m.walk(back, left, room(p, t.length()), ofRelationship)
+	return m.walk(back, left, nil, room(p, t.length()), ofRelationship)
 }
 
 // endsOfSegment binds the ends of a segment that is bound, or compares them. A list of relationships that a row brought
@@ -345,7 +348,7 @@ func (m *Match) chain(n int, s *plan.Step, from graph.ElementID) error {
 	w := &walk{at: s.Relationship}
 	for i, id := range seg.relationships {
 		if i > 0 {
-			if ok, err := m.inside(w, from); !ok {
+			if node, err := m.elements.Get(m.ctx.Batch, from); err != nil || node == nil || !m.inside(w, node) {
 				return err
 			}
 		}

@@ -22,13 +22,13 @@ func (m *Match) expand(n int, s *plan.Step) error {
 
 // along follows the relationships in one direction of the node that the step starts from.
 func (m *Match) along(n int, s *plan.Step, direction byte, skipLoops bool) error {
-	from, before := m.ids[s.From], m.bound
+	from, before := m.bounds[s.From], m.bound
 	list, err := m.elements.Neighbours(m.ctx.Batch, from, direction)
 	if err != nil {
 		return err
 	}
 	for i := range list {
-		if skipLoops && list[i].Node == from {
+		if skipLoops && list[i].Node == from.ID {
 			continue
 		}
 		if err := m.follow(n, s, &list[i]); err != nil {
@@ -43,7 +43,7 @@ func (m *Match) follow(n int, s *plan.Step, c *store.Neighbour) error {
 	if m.isBound(s.To) && m.ids[s.To] != c.Node || !m.candidate(s.Relationship, c) {
 		return nil
 	}
-	if ok, err := m.reach(s.To, c.Node); !ok {
+	if ok, err := m.reachAlong(s.To, c); !ok {
 		return err
 	}
 	if m.plan.Positions[s.Relationship].Slot < 0 {

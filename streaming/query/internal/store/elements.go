@@ -7,6 +7,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/index/cache"
 )
 
 // Relevance says what a plan wants to know of elements with given labels.
@@ -40,34 +41,53 @@ type Index struct {
 	Property string
 }
 
-// Element is a stored element. It is immutable.
+// Element is a stored element. It is immutable, but for what is known of its neighbours.
 type Element struct {
 	graph.Element
-	Relevance *Relevance // of its labels
-	kind      *kind
-	size      int // of its record
+	kind  *kind
+	links [2]*neighbours // by direction, of a node; nil: not asked for yet
+	stale bool           // no longer what the store has, or another copy of it
 }
+
+// Relevance returns what the plan wants of elements with these labels.
+func (e *Element) Relevance() *Relevance { return &e.kind.relevance }
 
 // May reports whether the element may stand at a position of a Match.
 func (e *Element) May(match, position int) bool {
-	return e.Relevance.Positions[match]&(1<<position) != 0
+	return e.kind.relevance.Positions[match]&(1<<position) != 0
 }
 
-func sizeOf(e *Element) int {
-	const perValue = 24
-	return e.size + len(e.ID) + perValue*len(e.Values) + elementOverhead
+// AppendTo appends the element's record.
+func (e *Element) AppendTo(dst []byte) []byte {
+	dst = append(dst, e.kind.headOf(e.Shape)...)
+	dst = append(binary.AppendUvarint(dst, uint64(len(e.Start))), e.Start...)
+	dst = append(binary.AppendUvarint(dst, uint64(len(e.End))), e.End...)
+	for _, v := range e.Values {
+		dst = graph.AppendValue(dst, v)
+	}
+	return dst
 }
 
-// elementOverhead is about what a cached element takes beside its record: structs, map entry, key.
-const elementOverhead = 256
+// Size returns about what the element takes in memory.
+func (e *Element) Size() int {
+	const fixed, perValue = 176, 24 // structs and the key
+	size := fixed + len(e.ID) + len(e.Start) + len(e.End) + perValue*len(e.Values)
+	for _, v := range e.Values {
+		size += graph.SizeOf(v)
+	}
+	return size
+}
+
+// Forgotten makes whoever remembers the element ask for it again.
+func (e *Element) Forgotten() { e.stale = true }
 
 // Elements is the graph store: elements by id, adjacency by node, scans by class, property indexes.
 type Elements struct {
 	relevance func(labels []string, relationship bool) Relevance
 	indexes   []Index
 	names     names
-	cache     *Cache[graph.ElementID, *Element]
-	adjacent  *Cache[side, *neighbours]
+	adjacent  *cache.Cache[side, *neighbours]
+	read      func(record []byte) (index.Record, error) // the element of s.key
 	kinds     map[string]*kind
 	lastKind  *kind
 	types     []*Relevance // of relationships, by number of their type; nil: not asked for yet
@@ -77,34 +97,39 @@ type Elements struct {
 
 // kind is what elements with the same labels have in common.
 type kind struct {
+	relevance    Relevance
+	names        *names
 	labels       []string
 	relationship bool
-	relevance    Relevance
 	shape        *graph.Shape // of Properties, made when first needed
 	from         map[*graph.Shape][]int
 	lastFrom     *graph.Shape
-	last         []int        // of lastFrom
-	headOf       *graph.Shape // the stored shape that head is for
-	head         []byte       // what records of elements with it start with
+	last         []int // of lastFrom
+	heads        map[*graph.Shape][]byte
+	lastShape    *graph.Shape
+	lastHead     []byte // of lastShape
 }
 
 // maxShapes bounds how many foreign shapes a kind remembers, as a source might make a new one for each element.
 const maxShapes = 256
 
-// NewElements returns the store for a plan that wants these indexes.
+// NewElements returns the store for a plan that wants these indexes. The neighbours of nodes are cached up to so many
+// bytes.
 func NewElements(relevance func(labels []string, relationship bool) Relevance, indexes []Index, cacheBytes int) *Elements {
-	return &Elements{
-		relevance: relevance, indexes: indexes, kinds: make(map[string]*kind),
-		cache: NewCache[graph.ElementID](cacheBytes, sizeOf), adjacent: NewCache[side](cacheBytes, sizeOfNeighbours),
-	}
+	s := &Elements{relevance: relevance, indexes: indexes, kinds: make(map[string]*kind)}
+	s.adjacent = cache.New[side](cacheBytes, sizeOfNeighbours, func(n *neighbours) { n.forgotten = true })
+	s.read = func(record []byte) (index.Record, error) { return s.decode(graph.ElementID(s.key[1:]), record) }
+	return s
 }
 
-// Load forgets everything cached and reads the interned names.
+// Load forgets everything that is not stored and reads the interned names.
 func (s *Elements) Load(r index.Reader, count int64) error {
-	s.cache.Clear()
 	s.adjacent.Clear()
-	clear(s.kinds)
-	s.lastKind, s.types, s.count = nil, nil, count
+	for _, k := range s.kinds {
+		clear(k.heads) // what a batch that came to nothing has numbered has no number
+		k.shape, k.lastShape, k.lastHead = nil, nil, nil
+	}
+	s.types, s.count = nil, count
 	return s.names.load(r)
 }
 
@@ -125,7 +150,10 @@ func (s *Elements) kind(labels []string, relationship bool) *kind {
 		for i, l := range labels {
 			own[i] = strings.Clone(l)
 		}
-		k = &kind{labels: own, relationship: relationship, relevance: s.relevance(own, relationship), from: map[*graph.Shape][]int{}}
+		k = &kind{
+			relevance: s.relevance(own, relationship), names: &s.names, labels: own, relationship: relationship,
+			from: make(map[*graph.Shape][]int), heads: make(map[*graph.Shape][]byte),
+		}
 		for i, index := range s.indexes {
 			if slices.Contains(k.relevance.Scans, index.Scan) {
 				k.relevance.indexes = append(k.relevance.indexes, i)
@@ -138,21 +166,14 @@ func (s *Elements) kind(labels []string, relationship bool) *kind {
 }
 
 // Get returns a stored element, or nil.
-func (s *Elements) Get(r index.Reader, id graph.ElementID) (*Element, error) {
-	if e, ok := s.cache.Get(id); ok {
-		return e, nil
-	}
+func (s *Elements) Get(b index.Batch, id graph.ElementID) (*Element, error) {
 	s.key = appendElementKey(s.key[:0], id)
-	record, found, err := r.Get(s.key)
-	if err != nil || !found {
+	r, err := b.Record(s.key, s.read)
+	if err != nil || r == nil {
 		return nil, err
 	}
-	e, err := s.decode(graph.ElementID(strings.Clone(string(id))), slices.Clone(record))
-	if err != nil {
-		return nil, err
-	}
-	s.cache.Put(e.ID, e)
-	s.cache.Age()
+	e := r.(*Element)
+	e.stale = false // a batch that came to nothing may have said so
 	return e, nil
 }
 
@@ -170,6 +191,7 @@ func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial 
 	stored := newElement(k, shape)
 	if old != nil {
 		stored.ID, stored.Start, stored.End = old.ID, ownID(e.Start, old.Start), ownID(e.End, old.End)
+		stored.links = old.links
 	} else {
 		stored.ID, stored.Start, stored.End = ownID(e.ID, ""), ownID(e.Start, ""), ownID(e.End, "")
 	}
@@ -200,22 +222,28 @@ func newElement(k *kind, shape *graph.Shape) *Element {
 	switch n := len(shape.Names()); {
 	case n == 0:
 		e = new(Element)
-	case n <= 2:
+	case n == 1:
 		piece := new(struct {
 			Element
-			values [2]graph.Value
+			values [1]graph.Value
 		})
 		e, piece.Values = &piece.Element, piece.values[:n:n]
-	case n <= 4:
+	case n <= 3:
 		piece := new(struct {
 			Element
-			values [4]graph.Value
+			values [3]graph.Value
+		})
+		e, piece.Values = &piece.Element, piece.values[:n:n]
+	case n <= 6:
+		piece := new(struct {
+			Element
+			values [6]graph.Value
 		})
 		e, piece.Values = &piece.Element, piece.values[:n:n]
 	default:
 		e = &Element{Element: graph.Element{Values: make([]graph.Value, n)}}
 	}
-	e.Labels, e.Shape, e.Relevance, e.kind = k.labels, shape, &k.relevance, k
+	e.Labels, e.Shape, e.kind = k.labels, shape, k
 	return e
 }
 
@@ -295,78 +323,83 @@ func (s *Elements) shapeOf(b index.Batch, k *kind, e *graph.Element, old *Elemen
 func (s *Elements) Put(b index.Batch, old, e *Element) error {
 	if e == nil {
 		s.count--
-		return s.Write(b, old, nil)
-	}
-	if err := s.write(b, old, e); err != nil {
-		return err
+		return s.remove(b, old)
 	}
 	if old == nil {
 		s.count++
+	} else {
+		old.stale = true
 	}
-	e.size = len(s.buf)
-	s.cache.Put(e.ID, e)
-	s.cache.Age()
-	return nil
+	if err := e.kind.number(b, e.Shape); err != nil {
+		return err
+	}
+	s.key = appendElementKey(s.key[:0], e.ID)
+	if err := b.Put(s.key, e); err != nil {
+		return err
+	}
+	return s.link(b, old, e)
 }
 
 // Write is Put for loading in bulk: nothing is cached or counted.
 func (s *Elements) Write(b index.Batch, old, e *Element) error {
 	if e == nil {
-		s.cache.Delete(old.ID)
-		s.key = appendElementKey(s.key[:0], old.ID)
-		if err := b.Delete(s.key); err != nil {
-			return err
-		}
-		return s.link(b, old, nil)
+		return s.remove(b, old)
 	}
-	s.cache.Delete(e.ID)
-	return s.write(b, old, e)
-}
-
-func (s *Elements) write(b index.Batch, old, e *Element) error {
-	if err := s.encode(b, e); err != nil {
+	if old != nil {
+		old.stale = true
+	}
+	if err := e.kind.number(b, e.Shape); err != nil {
 		return err
 	}
 	s.key = appendElementKey(s.key[:0], e.ID)
+	s.buf = e.AppendTo(s.buf[:0])
 	if err := b.Set(s.key, s.buf); err != nil {
 		return err
 	}
 	return s.link(b, old, e)
 }
 
+func (s *Elements) remove(b index.Batch, old *Element) error {
+	old.stale = true
+	s.key = appendElementKey(s.key[:0], old.ID)
+	if err := b.Delete(s.key); err != nil {
+		return err
+	}
+	return s.link(b, old, nil)
+}
+
 // SetCount sets the number of stored elements, which loading in bulk does not keep.
 func (s *Elements) SetCount(n int64) { s.count = n }
 
-// encode writes the record of e to s.buf.
-func (s *Elements) encode(b index.Batch, e *Element) error {
-	k := e.kind
-	if k.headOf != e.Shape || k.head == nil {
-		if err := s.encodeHead(b, k, e.Shape); err != nil {
+// number gives numbers to the labels and the shape of an element, which its record starts with.
+func (k *kind) number(b index.Batch, shape *graph.Shape) error {
+	if k.lastShape == shape && k.lastHead != nil {
+		return nil
+	}
+	for _, l := range k.labels {
+		if _, err := k.names.label(b, l); err != nil {
 			return err
 		}
 	}
-	buf := append(s.buf[:0], k.head...)
-	buf = append(binary.AppendUvarint(buf, uint64(len(e.Start))), e.Start...)
-	buf = append(binary.AppendUvarint(buf, uint64(len(e.End))), e.End...)
-	for _, v := range e.Values {
-		buf = graph.AppendValue(buf, v)
-	}
-	s.buf = buf
+	k.lastShape, k.lastHead = shape, k.headOf(shape)
 	return nil
 }
 
-func (s *Elements) encodeHead(b index.Batch, k *kind, shape *graph.Shape) error {
-	head := binary.AppendUvarint(nil, uint64(s.names.byPointer[shape]))
-	head = binary.AppendUvarint(head, uint64(len(k.labels)))
-	for _, l := range k.labels {
-		number, err := s.names.label(b, l)
-		if err != nil {
-			return err
-		}
-		head = binary.AppendUvarint(head, uint64(number))
+// headOf returns what the records of elements with a shape start with. All names have numbers.
+func (k *kind) headOf(shape *graph.Shape) []byte {
+	if k.lastShape == shape && k.lastHead != nil {
+		return k.lastHead
 	}
-	k.headOf, k.head = shape, head
-	return nil
+	head, ok := k.heads[shape]
+	if !ok {
+		head = binary.AppendUvarint(nil, uint64(k.names.byPointer[shape]))
+		head = binary.AppendUvarint(head, uint64(len(k.labels)))
+		for _, l := range k.labels {
+			head = binary.AppendUvarint(head, uint64(k.names.labelNumber[l]))
+		}
+		k.heads[shape] = head
+	}
+	return head
 }
 
 // decode reads a record, which the element keeps.
@@ -390,7 +423,7 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 		return nil, r.Err
 	}
 	e := newElement(s.kind(list, start != "" || end != ""), s.names.shapes[number])
-	e.ID, e.Start, e.End, e.size = id, start, end, len(record)
+	e.ID, e.Start, e.End = id, start, end
 	for i := range e.Values {
 		e.Values[i] = r.Value()
 	}

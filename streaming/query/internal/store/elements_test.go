@@ -38,7 +38,8 @@ func wants(labels []string, relationship bool) store.Relevance {
 // through the caches, through caches too small for anything, and after a restart.
 func TestElements(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s, err := memory.New().Open("test")
+		backend := memory.Sized(rapid.SampledFrom([]int{1 << 20, 0}).Draw(t, "records"))
+		s, err := backend.Open("test")
 		require.NoError(t, err)
 		open := func(count int64) *store.Elements {
 			e := store.NewElements(wants, []store.Index{{Scan: 0, Property: "x"}}, rapid.SampledFrom([]int{1 << 20, 0}).Draw(t, "cache"))
@@ -66,9 +67,14 @@ func TestElements(t *testing.T) {
 			}
 			require.NoError(t, b.Commit())
 			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
+				require.NoError(t, s.Close())
+				s, err = backend.Open("test")
+				require.NoError(t, err)
 				elements = open(elements.Count())
 			}
-			compare(t, s, elements, world)
+			b = s.NewBatch()
+			compare(t, b, elements, world)
+			b.Discard()
 		}
 	})
 }
@@ -90,7 +96,7 @@ func anyElement(t *rapid.T) *graph.Element {
 	return e
 }
 
-func compare(t *rapid.T, r index.Reader, elements *store.Elements, world map[graph.ElementID]*graph.Element) {
+func compare(t *rapid.T, r index.Batch, elements *store.Elements, world map[graph.ElementID]*graph.Element) {
 	require.EqualValues(t, len(world), elements.Count())
 	var ids, a, b, ones []graph.ElementID
 	out, in := make(map[graph.ElementID][]string), make(map[graph.ElementID][]string)
@@ -100,7 +106,7 @@ func compare(t *rapid.T, r index.Reader, elements *store.Elements, world map[gra
 		require.NoError(t, err)
 		require.Equal(t, e.Labels, got.Labels)
 		require.True(t, graph.Identical(e.Get("x"), got.Get("x")))
-		require.Equal(t, got.Relevance.All, !got.Get("y").IsNull(), "what is not wanted is not kept")
+		require.Equal(t, got.Relevance().All, !got.Get("y").IsNull(), "what is not wanted is not kept")
 		ids = append(ids, id)
 		if e.IsRelationship() {
 			out[e.Start] = append(out[e.Start], fmt.Sprint(e.Labels[0], id, e.End))
@@ -136,12 +142,24 @@ func compare(t *rapid.T, r index.Reader, elements *store.Elements, world map[gra
 	require.Empty(t, found)
 	for i := range 4 {
 		id := graph.ElementID(fmt.Sprint("n", i))
+		node, err := elements.Get(r, id)
+		require.NoError(t, err)
+		if node == nil {
+			continue
+		}
 		for direction, want := range []map[graph.ElementID][]string{store.Outgoing: out, store.Incoming: in} {
-			list, err := elements.Neighbours(r, id, byte(direction))
+			list, err := elements.Neighbours(r, node, byte(direction))
 			require.NoError(t, err)
 			var got []string
-			for _, n := range list {
+			for i, n := range list {
 				got = append(got, fmt.Sprint(elements.TypeName(n.Type), n.Relationship, n.Node))
+				there, err := elements.Neighbour(r, &list[i])
+				require.NoError(t, err)
+				if world[n.Node] == nil {
+					require.Nil(t, there)
+				} else {
+					require.Equal(t, world[n.Node].Labels, there.Labels)
+				}
 				require.EqualValues(t, 4, elements.TypeRelevance(n.Type).Positions[0])
 			}
 			slices.Sort(got)

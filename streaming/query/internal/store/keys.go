@@ -20,7 +20,7 @@ const (
 	spaceMultiset  = 0x07 // node, group, aggregate, ordered value -> count, value
 	spaceView      = 0x08 // order, row key -> values
 	spaceFailed    = 0x09 // node, stage, row key -> cause
-	spaceOutbox    = 0x0a // sequence -> event
+	spaceOutbox    = 0x0a // sequence of the last event of a batch -> its events
 	spaceIndex     = 0x0b // index, ordered value, id -> nothing
 	spaceRow       = 0x0c // node, set of shared elements, their ids, row key -> slots
 	spaceScope     = 0x0d // node, scope -> what waits in it
@@ -130,9 +130,17 @@ func Spaces(node int, visit func(from, to []byte) error) error {
 	return nil
 }
 
-// OutboxKey appends the key of an event.
+// OutboxKey appends the key of the events of a batch, the last of which has this sequence.
 func OutboxKey(dst []byte, sequence uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, spaceOutbox), sequence)
+}
+
+// OutboxSequence returns the sequence that a key of the outbox has.
+func OutboxSequence(key []byte) (sequence uint64, ok bool) {
+	if len(key) != 1+8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(key[1:]), true
 }
 
 // ViewBounds returns the range of the view's keys.

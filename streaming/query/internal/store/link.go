@@ -34,10 +34,10 @@ func (s *Elements) link(b index.Batch, old, e *Element) error {
 
 // relevanceOf returns the relevance of an element, which may be nil or, when loading, nothing but an id.
 func relevanceOf(e *Element) *Relevance {
-	if e == nil || e.Relevance == nil {
+	if e == nil || e.kind == nil {
 		return &Relevance{}
 	}
-	return e.Relevance
+	return e.Relevance()
 }
 
 func (s *Elements) linkScans(b index.Batch, old, e *Element) error {

@@ -21,10 +21,17 @@ type names struct {
 	shapes      []*graph.Shape
 	shapeNumber map[string]uint32 // by joined property names
 	byPointer   map[*graph.Shape]uint32
+	known       map[string]*graph.Shape // by joined property names, numbered or not: stored elements have them
 }
 
 func (n *names) load(r index.Reader) error {
-	*n = names{labelNumber: map[string]uint32{}, shapeNumber: map[string]uint32{}, byPointer: map[*graph.Shape]uint32{}}
+	known := n.known
+	if known == nil {
+		known = map[string]*graph.Shape{}
+	}
+	*n = names{
+		labelNumber: map[string]uint32{}, shapeNumber: map[string]uint32{}, byPointer: map[*graph.Shape]uint32{}, known: known,
+	}
 	return r.Scan([]byte{spaceName}, []byte{spaceName + 1}, func(key, value []byte) (bool, error) {
 		text := string(value)
 		switch key[1] {
@@ -36,13 +43,18 @@ func (n *names) load(r index.Reader) error {
 			if !ok {
 				return false, corrupt("a shape")
 			}
-			n.addShape(text, graph.NewShape(props...))
+			n.addShape(text, props)
 		}
 		return true, nil
 	})
 }
 
-func (n *names) addShape(joined string, s *graph.Shape) uint32 {
+func (n *names) addShape(joined string, props []string) uint32 {
+	s, ok := n.known[joined]
+	if !ok {
+		s = graph.NewShape(props...)
+		n.known[joined] = s
+	}
 	number := uint32(len(n.shapes))
 	n.shapes = append(n.shapes, s)
 	n.shapeNumber[joined] = number
@@ -66,9 +78,8 @@ func (n *names) shape(b index.Batch, props []string) (*graph.Shape, error) {
 	if number, ok := n.shapeNumber[joined]; ok {
 		return n.shapes[number], nil
 	}
-	s := graph.NewShape(props...)
-	number := n.addShape(joined, s)
-	return s, b.Set(nameKey(tableShapes, number), []byte(joined))
+	number := n.addShape(joined, props)
+	return n.shapes[number], b.Set(nameKey(tableShapes, number), []byte(joined))
 }
 
 func joinNames(list []string) string {

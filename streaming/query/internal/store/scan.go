@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"strings"
 	"unsafe"
 
 	"github.com/perdure/perdure/streaming/graph"
@@ -14,6 +13,8 @@ type Neighbour struct {
 	Relationship graph.ElementID
 	Node         graph.ElementID // at the other end
 	Type         uint32          // interned
+
+	node *Element // lately; nil: not asked for yet
 }
 
 // side is a node's relationships in one direction.
@@ -23,21 +24,49 @@ type side struct {
 }
 
 type neighbours struct {
-	list []Neighbour
-	size int
+	list      []Neighbour
+	size      int
+	forgotten bool // by the cache
 }
 
 func sizeOfNeighbours(n *neighbours) int { return n.size }
 
 // neighbourOverhead is about what a cached neighbour takes beside its ids.
-const neighbourOverhead = 40
+const neighbourOverhead = 48
 
 // Neighbours returns the relationships of a node in one direction, in the order of type and id. The list must not be
 // changed.
-func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction byte) ([]Neighbour, error) {
-	if n, ok := s.adjacent.Get(side{node, direction}); ok {
+func (s *Elements) Neighbours(r index.Reader, node *Element, direction byte) ([]Neighbour, error) {
+	if n := node.links[direction]; n != nil && !n.forgotten {
 		return n.list, nil
 	}
+	n, ok := s.adjacent.Get(side{node.ID, direction})
+	if !ok {
+		var err error
+		if n, err = s.neighbours(r, node.ID, direction); err != nil {
+			return nil, err
+		}
+		s.adjacent.Put(side{node.ID, direction}, n)
+		s.adjacent.Age()
+	}
+	node.links[direction] = n
+	return n.list, nil
+}
+
+// Neighbour returns the node at the other end of a relationship, or nil when it is not stored.
+func (s *Elements) Neighbour(b index.Batch, n *Neighbour) (*Element, error) {
+	if n.node != nil && !n.node.stale {
+		return n.node, nil
+	}
+	e, err := s.Get(b, n.Node)
+	if err == nil && n.node == nil && e != nil {
+		s.adjacent.Grow(e.Size()) // it may live as long as the list
+	}
+	n.node = e
+	return e, err
+}
+
+func (s *Elements) neighbours(r index.Reader, node graph.ElementID, direction byte) (*neighbours, error) {
 	prefix := appendAdjacencyPrefix(nil, node, direction)
 	var list []Neighbour
 	var text []byte // ids back to back; strings are cut from it when it has its final place
@@ -55,16 +84,15 @@ func (s *Elements) Neighbours(r index.Reader, node graph.ElementID, direction by
 	if err != nil {
 		return nil, err
 	}
-	size := elementOverhead + len(text) + len(list)*neighbourOverhead
+	const fixed = 256 // structs and map entry
+	size := fixed + len(text) + len(list)*neighbourOverhead
 	all := unsafe.String(unsafe.SliceData(text), len(text))
 	for i := range list {
 		a, b := lengths[2*i], lengths[2*i+1]
 		list[i].Relationship, list[i].Node = graph.ElementID(all[:a]), graph.ElementID(all[a:a+b])
 		all = all[a+b:]
 	}
-	s.adjacent.Put(side{graph.ElementID(strings.Clone(string(node))), direction}, &neighbours{list, size})
-	s.adjacent.Age()
-	return list, nil
+	return &neighbours{list: list, size: size}, nil
 }
 
 // TypeName returns the name of an interned type.
