@@ -84,6 +84,7 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 	}
 	var events []result.Event
 	err := q.write(func(batch index.Batch) error {
+		q.expect(batch, b)
 		for i := range b.Transactions {
 			tx := &b.Transactions[i]
 			q.tick(tx.CommitTime)
@@ -113,6 +114,24 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 		return nil, err
 	}
 	return events, nil
+}
+
+// expect has the index look for the elements of many small transactions at once.
+func (q *Query) expect(batch index.Batch, b Batch) {
+	const few, many = 4, 1000 // with more, the first are gone from the caches when they are needed
+	if len(b.Transactions) < few {
+		return
+	}
+	q.ids = q.ids[:0]
+	prefix := q.prefix(b.Source)
+	for i := range b.Transactions {
+		for j := range b.Transactions[i].Changes {
+			if len(q.ids) < many {
+				q.ids = append(q.ids, qualify(prefix, b.Transactions[i].Changes[j].Element.ID))
+			}
+		}
+	}
+	q.elements.Expect(batch, q.ids)
 }
 
 // transact applies the changes of one transaction and returns what they did to the result set.

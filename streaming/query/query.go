@@ -58,6 +58,7 @@ type Query struct {
 	outbox   outbox
 	trim     uint64 // outbox sequence up to which the next batch trims
 	key      []byte
+	ids      []graph.ElementID // scratch
 }
 
 // Open opens the state of a plan, which the query then owns. State of another plan gives ErrFingerprint and leaves the

@@ -127,3 +127,29 @@ func (b *batch) Put(key []byte, r index.Record) error {
 	s.note(change{number: number, record: r})
 	return nil
 }
+
+// Expect reads what Record will, in steps in which no key waits for another one's memory: one by one, each would wait for
+// several places that no cache of the processor has.
+func (b *batch) Expect(keys [][]byte) {
+	s := b.store
+	numbers := s.expected[:0]
+	mask := len(s.slots) - 1
+	for _, key := range keys {
+		numbers = append(numbers, s.slots[int(s.hash(key))&mask].number())
+	}
+	places := uint32(0)
+	for _, number := range numbers {
+		places += s.at(number).record
+	}
+	for _, number := range numbers {
+		if e := s.at(number); e.size > 0 {
+			places += uint32(e.data[0])
+		}
+	}
+	for _, number := range numbers {
+		if h := &s.records.list[s.at(number).record]; h.record != nil {
+			places += uint32(h.record.Size())
+		}
+	}
+	s.expected, s.sink = numbers, places
+}

@@ -24,6 +24,8 @@ type store struct {
 	snapshots []*snapshot
 	data      int // bytes of entries
 	buf       []byte
+	expected  []uint32 // scratch: entries
+	sink      uint32   // what reading ahead read
 
 	batch *batch       // open; used by the store's goroutine only
 	bytes atomic.Int64 // of entries and records, as of the last batch

@@ -50,9 +50,11 @@ func (t *table) at(number uint32) *entry {
 	return &t.chunks[number>>chunkBits][number&(1<<chunkBits-1)]
 }
 
+func (t *table) hash(key []byte) uint32 { return uint32(maphash.Bytes(t.seed, key)) }
+
 // find returns the entry of a key, or 0 and where it would go.
 func (t *table) find(key []byte) (number uint32, hash uint32, place int) {
-	hash = uint32(maphash.Bytes(t.seed, key))
+	hash = t.hash(key)
 	mask := len(t.slots) - 1
 	for place = int(hash) & mask; t.slots[place] != 0; place = (place + 1) & mask {
 		if s := t.slots[place]; s.hash() == hash {

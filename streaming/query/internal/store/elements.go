@@ -92,6 +92,7 @@ type Elements struct {
 	lastKind  *kind
 	types     []*Relevance // of relationships, by number of their type; nil: not asked for yet
 	key, buf  []byte
+	expected  [][]byte // scratch: keys
 	count     int64
 }
 
@@ -175,6 +176,20 @@ func (s *Elements) Get(b index.Batch, id graph.ElementID) (*Element, error) {
 	e := r.(*Element)
 	e.stale = false // a batch that came to nothing may have said so
 	return e, nil
+}
+
+// Expect says which elements Get will be asked for next.
+func (s *Elements) Expect(b index.Batch, ids []graph.ElementID) {
+	s.buf, s.expected = s.buf[:0], s.expected[:0]
+	for _, id := range ids {
+		s.buf = appendElementKey(s.buf, id)
+	}
+	rest := s.buf
+	for _, id := range ids {
+		n := 1 + len(id)
+		s.expected, rest = append(s.expected, rest[:n:n]), rest[n:]
+	}
+	b.Expect(s.expected)
 }
 
 // Prune returns what is stored of an element, or nil when that is nothing. Unchanged values come from old, which may be
