@@ -120,10 +120,11 @@ type Duration struct {
 
 // Bool returns a boolean value.
 func Bool(b bool) Value {
+	v := Value{kind: KindBool}
 	if b {
-		return Value{kind: KindBool, num: 1}
+		v.num = 1
 	}
-	return Value{kind: KindBool}
+	return v
 }
 
 // Int returns an integer value.
@@ -200,6 +201,9 @@ func (v Value) Kind() Kind { return v.kind }
 
 // IsNull reports whether v is null.
 func (v Value) IsNull() bool { return v.kind == KindNull }
+
+// IsElement reports whether v is a node or a relationship.
+func (v Value) IsElement() bool { return v.kind == KindNode || v.kind == KindRelationship }
 
 func (v Value) want(k Kind) {
 	if v.kind != k {
