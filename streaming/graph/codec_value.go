@@ -73,7 +73,7 @@ func AppendValue(dst []byte, v Value) []byte {
 	case KindDateTime:
 		return appendDateTime(dst, v)
 	case KindDuration:
-		d := (*Duration)(v.ref)
+		d := (*Duration)(v.ref.p)
 		dst = binary.AppendVarint(append(dst, tag), d.Months)
 		dst = binary.AppendVarint(dst, d.Days)
 		dst = binary.AppendVarint(dst, d.Seconds)
@@ -109,7 +109,7 @@ func appendDecimal(dst []byte, d *apd.Decimal) []byte {
 func appendDateTime(dst []byte, v Value) []byte {
 	sec, ns, zone := v.AsDateTime()
 	tag := byte(KindDateTime)
-	if v.ref == nil {
+	if v.ref.p == nil {
 		return binary.AppendUvarint(binary.AppendVarint(append(dst, tag), sec), uint64(uint32(ns)))
 	}
 	name := zone.String()

@@ -16,13 +16,20 @@ func Equal(a, b Value) Value {
 	case a.kind == KindNull || b.kind == KindNull:
 		return Null
 	case a.IsNumber() && b.IsNumber():
+		if a.kind == KindInt && b.kind == KindInt {
+			return Bool(a.num == b.num)
+		}
 		c, ordered := compareNumbers(a, b)
 		return Bool(ordered && c == 0)
 	case a.kind != b.kind:
 		return Bool(false)
-	case a.kind == KindList:
+	}
+	switch a.kind {
+	case KindString:
+		return Bool(a.AsString() == b.AsString())
+	case KindList:
 		return equalLists(a.AsList(), b.AsList())
-	case a.kind == KindMap:
+	case KindMap:
 		return equalMaps(a.AsMap(), b.AsMap())
 	}
 	return Bool(Compare(a, b) == 0)
@@ -131,8 +138,10 @@ func Compare(a, b Value) int {
 	case KindTime:
 		return cmp.Or(cmp.Compare(a.utcNanos(), b.utcNanos()), cmp.Compare(int32(a.aux), int32(b.aux)))
 	case KindDateTime:
-		return cmp.Or(cmp.Compare(int64(a.num), int64(b.num)), cmp.Compare(a.aux, b.aux),
-			strings.Compare(a.zoneName(), b.zoneName()))
+		if c := cmp.Or(cmp.Compare(int64(a.num), int64(b.num)), cmp.Compare(a.aux, b.aux)); c != 0 || a.ref.p == b.ref.p {
+			return c
+		}
+		return strings.Compare(a.zoneName(), b.zoneName())
 	default:
 		return compareDurations(a.AsDuration(), b.AsDuration())
 	}
@@ -207,10 +216,11 @@ func compareNumbers(a, b Value) (c int, ordered bool) {
 	switch {
 	case a.kind == KindInt && b.kind == KindInt:
 		return cmp.Compare(int64(a.num), int64(b.num)), true
+	case a.kind == KindFloat && b.kind == KindFloat:
+		x, y := a.AsFloat(), b.AsFloat()
+		return cmp.Compare(x, y), !math.IsNaN(x) && !math.IsNaN(y)
 	case isNaN(a) || isNaN(b):
 		return 0, false
-	case a.kind == KindFloat && b.kind == KindFloat:
-		return cmp.Compare(a.AsFloat(), b.AsFloat()), true
 	case a.kind == KindDecimal && b.kind == KindDecimal:
 		return a.AsDecimal().Cmp(b.AsDecimal()), true
 	case a.kind == KindInt && b.kind == KindFloat:

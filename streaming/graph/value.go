@@ -53,13 +53,18 @@ func (k Kind) String() string {
 // Value is one immutable openCypher value in 24 bytes, without boxing: scalars live in the struct, the rest behind one
 // pointer. The zero Value is null. Values are compared with Equal and Compare, never with ==, which does not compile.
 //
-// What ref points to and what num and aux mean depends on kind; only this file looks inside.
+// What ref points to and what num and aux mean depends on kind; only this file and the codec look inside. A struct of
+// more than four fields, or with such a part, would never be kept in registers, and everything be several times slower.
 type Value struct {
-	_    [0]func() // no ==
-	ref  unsafe.Pointer
+	ref  ref
 	num  uint64
 	aux  uint32
 	kind Kind
+}
+
+type ref struct {
+	_ [0]func() // no ==
+	p unsafe.Pointer
 }
 
 // Null is the null value, the zero Value.
@@ -115,10 +120,11 @@ type Duration struct {
 
 // Bool returns a boolean value.
 func Bool(b bool) Value {
+	v := Value{kind: KindBool}
 	if b {
-		return Value{kind: KindBool, num: 1}
+		v.num = 1
 	}
-	return Value{kind: KindBool}
+	return v
 }
 
 // Int returns an integer value.
@@ -128,26 +134,28 @@ func Int(i int64) Value { return Value{kind: KindInt, num: uint64(i)} }
 func Float(f float64) Value { return Value{kind: KindFloat, num: math.Float64bits(f)} }
 
 // Decimal returns an exact decimal; d must not be changed afterwards. NaN and infinities are decimals too.
-func Decimal(d *apd.Decimal) Value { return Value{kind: KindDecimal, ref: unsafe.Pointer(d)} }
+func Decimal(d *apd.Decimal) Value { return Value{kind: KindDecimal, ref: ref{p: unsafe.Pointer(d)}} }
 
 // String returns a string value that shares s.
 func String(s string) Value {
-	return Value{kind: KindString, ref: unsafe.Pointer(unsafe.StringData(s)), num: uint64(len(s))}
+	return Value{kind: KindString, ref: ref{p: unsafe.Pointer(unsafe.StringData(s))}, num: uint64(len(s))}
 }
 
 // List returns a list that takes ownership of items.
 func List(items []Value) Value {
-	return Value{kind: KindList, ref: unsafe.Pointer(unsafe.SliceData(items)), num: uint64(len(items))}
+	return Value{kind: KindList, ref: ref{p: unsafe.Pointer(unsafe.SliceData(items))}, num: uint64(len(items))}
 }
 
 // MapOf returns a map value that takes ownership of m, whose keys must be ascending.
-func MapOf(m *Map) Value { return Value{kind: KindMap, ref: unsafe.Pointer(m)} }
+func MapOf(m *Map) Value { return Value{kind: KindMap, ref: ref{p: unsafe.Pointer(m)}} }
 
 // NodeOf returns a node value. The element must not be changed afterwards.
-func NodeOf(e *Element) Value { return Value{kind: KindNode, ref: unsafe.Pointer(e)} }
+func NodeOf(e *Element) Value { return Value{kind: KindNode, ref: ref{p: unsafe.Pointer(e)}} }
 
 // RelationshipOf returns a relationship value. The element must not be changed afterwards.
-func RelationshipOf(e *Element) Value { return Value{kind: KindRelationship, ref: unsafe.Pointer(e)} }
+func RelationshipOf(e *Element) Value {
+	return Value{kind: KindRelationship, ref: ref{p: unsafe.Pointer(e)}}
+}
 
 // ElementOf returns a node or relationship value, as e is one or the other.
 func ElementOf(e *Element) Value {
@@ -158,7 +166,7 @@ func ElementOf(e *Element) Value {
 }
 
 // PathOf returns a path value.
-func PathOf(p *Path) Value { return Value{kind: KindPath, ref: unsafe.Pointer(p)} }
+func PathOf(p *Path) Value { return Value{kind: KindPath, ref: ref{p: unsafe.Pointer(p)}} }
 
 // Date returns the day that is so many days after 1970-01-01.
 func Date(days int64) Value { return Value{kind: KindDate, num: uint64(days)} }
@@ -182,11 +190,11 @@ func DateTime(sec int64, ns int32, zone *time.Location) Value {
 	if zone == time.UTC {
 		zone = nil
 	}
-	return Value{kind: KindDateTime, num: uint64(sec), aux: uint32(ns), ref: unsafe.Pointer(zone)}
+	return Value{kind: KindDateTime, num: uint64(sec), aux: uint32(ns), ref: ref{p: unsafe.Pointer(zone)}}
 }
 
 // DurationOf returns a duration value.
-func DurationOf(d Duration) Value { return Value{kind: KindDuration, ref: unsafe.Pointer(&d)} }
+func DurationOf(d Duration) Value { return Value{kind: KindDuration, ref: ref{p: unsafe.Pointer(&d)}} }
 
 // Kind returns the value's kind.
 func (v Value) Kind() Kind { return v.kind }
@@ -194,11 +202,19 @@ func (v Value) Kind() Kind { return v.kind }
 // IsNull reports whether v is null.
 func (v Value) IsNull() bool { return v.kind == KindNull }
 
+// IsElement reports whether v is a node or a relationship.
+func (v Value) IsElement() bool { return v.kind == KindNode || v.kind == KindRelationship }
+
 func (v Value) want(k Kind) {
 	if v.kind != k {
-		panic(fmt.Sprintf("graph: %s asked of a %s value", k, v.kind))
+		refuse(v.kind, k)
 	}
 }
+
+// refuse is apart so that want, and what calls it, can be inlined.
+//
+//go:noinline
+func refuse(got, want Kind) { panic(fmt.Sprintf("graph: %s asked of a %s value", want, got)) }
 
 // AsBool returns a KindBool value's content. Like all As methods it panics when the kind is another one.
 func (v Value) AsBool() bool { v.want(KindBool); return v.num != 0 }
@@ -210,30 +226,30 @@ func (v Value) AsInt() int64 { v.want(KindInt); return int64(v.num) }
 func (v Value) AsFloat() float64 { v.want(KindFloat); return math.Float64frombits(v.num) }
 
 // AsDecimal returns a KindDecimal value's content, which must not be changed.
-func (v Value) AsDecimal() *apd.Decimal { v.want(KindDecimal); return (*apd.Decimal)(v.ref) }
+func (v Value) AsDecimal() *apd.Decimal { v.want(KindDecimal); return (*apd.Decimal)(v.ref.p) }
 
 // AsString returns a KindString value's content.
 func (v Value) AsString() string {
 	v.want(KindString)
-	return unsafe.String((*byte)(v.ref), int(v.num))
+	return unsafe.String((*byte)(v.ref.p), int(v.num))
 }
 
 // AsList returns a KindList value's items, which must not be changed.
-func (v Value) AsList() []Value { v.want(KindList); return unsafe.Slice((*Value)(v.ref), int(v.num)) }
+func (v Value) AsList() []Value { v.want(KindList); return unsafe.Slice((*Value)(v.ref.p), int(v.num)) }
 
 // AsMap returns a KindMap value's content, which must not be changed.
-func (v Value) AsMap() *Map { v.want(KindMap); return (*Map)(v.ref) }
+func (v Value) AsMap() *Map { v.want(KindMap); return (*Map)(v.ref.p) }
 
 // AsElement returns the element of a KindNode or KindRelationship value.
 func (v Value) AsElement() *Element {
 	if v.kind != KindRelationship {
 		v.want(KindNode)
 	}
-	return (*Element)(v.ref)
+	return (*Element)(v.ref.p)
 }
 
 // AsPath returns a KindPath value's content.
-func (v Value) AsPath() *Path { v.want(KindPath); return (*Path)(v.ref) }
+func (v Value) AsPath() *Path { v.want(KindPath); return (*Path)(v.ref.p) }
 
 // AsDate returns a KindDate value's days since 1970-01-01.
 func (v Value) AsDate() int64 { v.want(KindDate); return int64(v.num) }
@@ -253,11 +269,11 @@ func (v Value) AsLocalDateTime() (sec int64, ns int32) {
 // AsDateTime returns a KindDateTime value's Unix seconds, nanoseconds and zone, which is never nil.
 func (v Value) AsDateTime() (sec int64, ns int32, zone *time.Location) {
 	v.want(KindDateTime)
-	if v.ref == nil {
+	if v.ref.p == nil {
 		return int64(v.num), int32(v.aux), time.UTC
 	}
-	return int64(v.num), int32(v.aux), (*time.Location)(v.ref)
+	return int64(v.num), int32(v.aux), (*time.Location)(v.ref.p)
 }
 
 // AsDuration returns a KindDuration value's content.
-func (v Value) AsDuration() Duration { v.want(KindDuration); return *(*Duration)(v.ref) }
+func (v Value) AsDuration() Duration { v.want(KindDuration); return *(*Duration)(v.ref.p) }

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 	"unsafe"
@@ -13,6 +14,19 @@ import (
 
 func TestValueIsThreeWords(t *testing.T) {
 	require.LessOrEqual(t, unsafe.Sizeof(graph.Value{}), uintptr(24))
+}
+
+func TestValueFitsRegisters(t *testing.T) {
+	var fits func(s reflect.Type) bool
+	fits = func(s reflect.Type) bool {
+		for i := range s.NumField() {
+			if f := s.Field(i).Type; f.Kind() == reflect.Struct && !fits(f) {
+				return false
+			}
+		}
+		return s.NumField() <= 4 // ssa.MaxStruct of the Go compiler
+	}
+	require.True(t, fits(reflect.TypeFor[graph.Value]()))
 }
 
 func TestValuesGiveBackWhatTheyWereMadeOf(t *testing.T) {

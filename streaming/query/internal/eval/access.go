@@ -112,35 +112,43 @@ func (c *Compiler) caseOf(e *ast.Case) Func {
 	if e.Subject != nil {
 		subject = c.compile(e.Subject)
 	}
-	conditions, values := make([]Func, len(e.Whens)), make([]Func, len(e.Whens))
+	conditions, candidates := make([]Condition, len(e.Whens)), make([]Func, len(e.Whens))
+	values := make([]Func, len(e.Whens))
 	for i, w := range e.Whens {
-		conditions[i], values[i] = c.compile(w.Condition), c.compile(w.Then)
+		if subject == nil {
+			conditions[i] = c.condition(w.Condition)
+		} else {
+			candidates[i] = c.compile(w.Condition)
+		}
+		values[i] = c.compile(w.Then)
 	}
 	otherwise := constant(graph.Null)
 	if e.Else != nil {
 		otherwise = c.compile(e.Else)
 	}
-	return func(env *Env) (graph.Value, error) {
-		var compared graph.Value
-		if subject != nil {
-			var err error
-			if compared, err = subject(env); err != nil {
-				return graph.Null, err
+	if subject == nil {
+		return func(env *Env) (graph.Value, error) {
+			for i, condition := range conditions {
+				switch t, err := condition(env); {
+				case err != nil:
+					return graph.Null, err
+				case t == True:
+					return values[i](env)
+				}
 			}
+			return otherwise(env)
 		}
-		for i, condition := range conditions {
-			v, err := condition(env)
-			if err == nil && subject != nil {
-				v = graph.Equal(compared, v)
-			}
-			if err != nil {
+	}
+	return func(env *Env) (graph.Value, error) {
+		v, err := subject(env)
+		if err != nil {
+			return graph.Null, err
+		}
+		for i, candidate := range candidates {
+			switch w, err := candidate(env); {
+			case err != nil:
 				return graph.Null, err
-			}
-			isTrue, _, err := Truth(v)
-			if err != nil {
-				return graph.Null, err
-			}
-			if isTrue {
+			case equal(v, w) == True:
 				return values[i](env)
 			}
 		}

@@ -26,15 +26,17 @@ func overflow(op string, a, b graph.Value) error {
 	return failed(token.IntegerOverflow, "integer overflow in %s %s %s", a, op, b)
 }
 
-// arithmetic applies an operator to two numbers: on integers, with floats as floats, else as decimals. A null operand
-// gives null.
-func arithmetic(op string, a, b graph.Value, ints func(x, y int64) (int64, error), floats func(x, y float64) float64,
+// areInts reports whether integers meet, which operators look at first: it is the usual case.
+func areInts(a, b graph.Value) bool { return a.Kind() == graph.KindInt && b.Kind() == graph.KindInt }
+
+// arithmetic applies an operator to two numbers that are not both integers: with floats as floats, else as decimals. A
+// null operand gives null.
+func arithmetic(op string, a, b graph.Value, floats func(x, y float64) float64,
 	decimals func(d, x, y *apd.Decimal) (apd.Condition, error),
 ) (graph.Value, error) {
 	switch {
-	case a.Kind() == graph.KindInt && b.Kind() == graph.KindInt:
-		i, err := ints(a.AsInt(), b.AsInt())
-		return graph.Int(i), err
+	case a.Kind() == graph.KindFloat && b.Kind() == graph.KindFloat:
+		return graph.Float(floats(a.AsFloat(), b.AsFloat())), nil
 	case a.IsNull() || b.IsNull():
 		return graph.Null, nil
 	case !a.IsNumber() || !b.IsNumber():
@@ -95,14 +97,23 @@ func DivideDecimal(d, x, y *apd.Decimal) error {
 	return err
 }
 
-func add(a, b graph.Value) (graph.Value, error) {
-	switch ka, kb := a.Kind(), b.Kind(); {
-	case ka == graph.KindInt && kb == graph.KindInt:
-		x, y := a.AsInt(), b.AsInt()
-		if sum := x + y; (sum > x) == (y > 0) {
-			return graph.Int(sum), nil
+func add(env *Env, a, b graph.Value) (graph.Value, error) {
+	if !areInts(a, b) {
+		v, err := addOthers(a, b)
+		if err == nil {
+			err = env.made(v)
 		}
-		return graph.Null, overflow("+", a, b)
+		return v, err
+	}
+	x, y := a.AsInt(), b.AsInt()
+	if sum := x + y; (sum > x) == (y > 0) {
+		return graph.Int(sum), nil
+	}
+	return graph.Null, overflow("+", a, b)
+}
+
+func addOthers(a, b graph.Value) (graph.Value, error) {
+	switch ka, kb := a.Kind(), b.Kind(); {
 	case a.IsNull() || b.IsNull():
 		return graph.Null, nil
 	case ka == graph.KindList && kb == graph.KindList:
@@ -118,25 +129,28 @@ func add(a, b graph.Value) (graph.Value, error) {
 	case a.IsNumber() && kb == graph.KindString:
 		return graph.String(a.String() + b.AsString()), nil
 	}
-	return arithmetic("+", a, b, nil, func(x, y float64) float64 { return x + y }, exact.Add)
+	return arithmetic("+", a, b, func(x, y float64) float64 { return x + y }, exact.Add)
 }
 
-func subtract(a, b graph.Value) (graph.Value, error) {
-	return arithmetic("-", a, b, func(x, y int64) (int64, error) {
-		if diff := x - y; (diff < x) == (y > 0) {
-			return diff, nil
-		}
-		return 0, overflow("-", a, b)
-	}, func(x, y float64) float64 { return x - y }, exact.Sub)
+func subtract(_ *Env, a, b graph.Value) (graph.Value, error) {
+	if !areInts(a, b) {
+		return arithmetic("-", a, b, func(x, y float64) float64 { return x - y }, exact.Sub)
+	}
+	x, y := a.AsInt(), b.AsInt()
+	if diff := x - y; (diff < x) == (y > 0) {
+		return graph.Int(diff), nil
+	}
+	return graph.Null, overflow("-", a, b)
 }
 
-func multiply(a, b graph.Value) (graph.Value, error) {
-	return arithmetic("*", a, b, func(x, y int64) (int64, error) {
-		if p, ok := multiplyInts(x, y); ok {
-			return p, nil
-		}
-		return 0, overflow("*", a, b)
-	}, func(x, y float64) float64 { return x * y }, exact.Mul)
+func multiply(_ *Env, a, b graph.Value) (graph.Value, error) {
+	if !areInts(a, b) {
+		return arithmetic("*", a, b, func(x, y float64) float64 { return x * y }, exact.Mul)
+	}
+	if p, ok := multiplyInts(a.AsInt(), b.AsInt()); ok {
+		return graph.Int(p), nil
+	}
+	return graph.Null, overflow("*", a, b)
 }
 
 func multiplyInts(x, y int64) (int64, bool) {
@@ -158,33 +172,38 @@ func magnitude(i int64) uint64 {
 	return uint64(i)
 }
 
-func divide(a, b graph.Value) (graph.Value, error) {
-	return arithmetic("/", a, b, func(x, y int64) (int64, error) {
-		switch {
-		case y == 0:
-			return 0, failed(token.DivisionByZero, "division by zero in %s / %s", a, b)
-		case y == -1 && x == math.MinInt64:
-			return 0, overflow("/", a, b)
-		}
-		return x / y, nil
-	}, func(x, y float64) float64 { return x / y }, exact.WithPrecision(quotientDigits).Quo)
+func divide(_ *Env, a, b graph.Value) (graph.Value, error) {
+	if !areInts(a, b) {
+		return arithmetic("/", a, b, func(x, y float64) float64 { return x / y }, exact.WithPrecision(quotientDigits).Quo)
+	}
+	switch x, y := a.AsInt(), b.AsInt(); {
+	case y == 0:
+		return graph.Null, failed(token.DivisionByZero, "division by zero in %s / %s", a, b)
+	case y == -1 && x == math.MinInt64:
+		return graph.Null, overflow("/", a, b)
+	default:
+		return graph.Int(x / y), nil
+	}
 }
 
-func modulo(a, b graph.Value) (graph.Value, error) {
-	return arithmetic("%", a, b, func(x, y int64) (int64, error) {
-		if y == 0 {
-			return 0, failed(token.DivisionByZero, "division by zero in %s %% %s", a, b)
-		}
-		return x % y, nil
-	}, math.Mod, func(d, x, y *apd.Decimal) (apd.Condition, error) {
-		// The whole quotient must fit the precision.
-		digits := x.NumDigits() + y.NumDigits() + int64(max(x.Exponent-y.Exponent, y.Exponent-x.Exponent))
-		return exact.WithPrecision(uint32(digits)).Rem(d, x, y)
-	})
+func modulo(_ *Env, a, b graph.Value) (graph.Value, error) {
+	if !areInts(a, b) {
+		return arithmetic("%", a, b, math.Mod, remainder)
+	}
+	if b.AsInt() == 0 {
+		return graph.Null, failed(token.DivisionByZero, "division by zero in %s %% %s", a, b)
+	}
+	return graph.Int(a.AsInt() % b.AsInt()), nil
+}
+
+func remainder(d, x, y *apd.Decimal) (apd.Condition, error) {
+	// The whole quotient must fit the precision.
+	digits := x.NumDigits() + y.NumDigits() + int64(max(x.Exponent-y.Exponent, y.Exponent-x.Exponent))
+	return exact.WithPrecision(uint32(digits)).Rem(d, x, y)
 }
 
 // power is always a float, as openCypher says.
-func power(a, b graph.Value) (graph.Value, error) {
+func power(_ *Env, a, b graph.Value) (graph.Value, error) {
 	switch {
 	case a.IsNull() || b.IsNull():
 		return graph.Null, nil

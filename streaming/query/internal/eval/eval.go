@@ -18,6 +18,9 @@ import (
 // Func is a compiled expression.
 type Func func(*Env) (graph.Value, error)
 
+// Condition is a compiled expression of which only the truth is wanted.
+type Condition func(*Env) (Truth, error)
+
 // Env is what closures read: the slots of the row at hand. It belongs to one goroutine.
 type Env struct {
 	Slots []graph.Value
@@ -26,8 +29,9 @@ type Env struct {
 	// Random is where rand and randomUUID take their numbers from; nil: they fail.
 	Random *rand.Rand
 
-	spent   int    // by the expression at hand, see spend
-	sites   []site // one per property access in the text
+	spent   int           // by the expression at hand, see spend
+	sites   []site        // one per property access in the text
+	args    []graph.Value // of the calls at hand, the innermost last
 	regexps map[string]*regexp.Regexp
 }
 
@@ -58,26 +62,77 @@ type Compiler struct {
 	sites  int
 	locals []local // innermost last
 	spends bool    // the expression can make more than it is given
+	varies bool    // the value depends on more than text and parameters
 }
 
 // Compile compiles e. Problems are added to Errs, and what is returned must then not be called.
 func (c *Compiler) Compile(e ast.Expr) Func {
 	c.spends = false
-	f := c.compile(e)
+	return budgeted(c, c.compile(e))
+}
+
+// CompileCondition compiles e as a condition, as Compile does.
+func (c *Compiler) CompileCondition(e ast.Expr) Condition {
+	c.spends = false
+	return budgeted(c, c.condition(e))
+}
+
+// budgeted gives the expression that has just been compiled a budget of its own, if it needs one.
+func budgeted[T any](c *Compiler, f func(*Env) (T, error)) func(*Env) (T, error) {
 	if !c.spends {
 		return f
 	}
-	return func(env *Env) (graph.Value, error) {
+	return func(env *Env) (T, error) {
 		env.spent = 0
 		return f(env)
 	}
 }
 
-func (c *Compiler) compile(e ast.Expr) Func {
+// operand is a compiled part of an expression, with its value if that is the same for all rows.
+type operand struct {
+	eval  Func
+	fixed bool
+	value graph.Value
+}
+
+func (c *Compiler) compile(e ast.Expr) Func { return c.operand(e).eval }
+
+// operand compiles e, and evaluates it here and now if its value does not vary. What fails, or takes from the budget, does
+// so for each row.
+func (c *Compiler) operand(e ast.Expr) operand {
+	varies, spends := c.varies, c.spends
+	c.varies = false
+	x := operand{eval: c.node(e)}
+	if !c.varies {
+		env := c.NewEnv(0)
+		env.spent = budget
+		if v, err := x.eval(env); err == nil {
+			c.varies, c.spends = varies, spends
+			return operand{constant(v), true, v}
+		}
+	}
+	c.varies = true
+	return x
+}
+
+func (c *Compiler) operands(list []ast.Expr) []operand {
+	all := make([]operand, len(list))
+	for i, e := range list {
+		all[i] = c.operand(e)
+	}
+	return all
+}
+
+// node compiles e, whose parts are operands.
+func (c *Compiler) node(e ast.Expr) Func {
 	if c.Replace != nil {
 		if slot, ok := c.Replace(e); ok {
+			c.varies = true
 			return Slot(slot)
 		}
+	}
+	if p := c.predicate(e); p != nil {
+		return p.value
 	}
 	switch e := e.(type) {
 	case *ast.Literal:
@@ -93,23 +148,14 @@ func (c *Compiler) compile(e ast.Expr) Func {
 		if !ok {
 			c.Errs.Report(token.UndefinedVariable, e.Range, "the variable %s is not defined", ast.FormatName(e.Name))
 		}
+		c.varies = true
 		return Slot(slot)
 	case *ast.Property:
 		return c.property(e)
-	case *ast.LabelTest:
-		return c.labelTest(e)
 	case *ast.Unary:
 		return c.unary(e)
 	case *ast.Binary:
 		return c.binary(e)
-	case *ast.Comparison:
-		return c.comparison(e)
-	case *ast.NullTest:
-		operand, not := c.compile(e.Operand), e.Not
-		return func(env *Env) (graph.Value, error) {
-			v, err := operand(env)
-			return graph.Bool(v.IsNull() != not), err
-		}
 	case *ast.ListLiteral:
 		return c.list(e)
 	case *ast.MapLiteral:
@@ -157,7 +203,13 @@ func (c *Compiler) property(e *ast.Property) Func {
 	subject := c.compile(e.Subject)
 	if v, ok := e.Subject.(*ast.Variable); ok && !c.replaced(v) {
 		if slot, ok := c.resolve(v.Name); ok { // the usual case, without a call
-			return func(env *Env) (graph.Value, error) { return env.property(&env.Slots[slot], name, at) }
+			return func(env *Env) (graph.Value, error) {
+				v := &env.Slots[slot]
+				if v.IsElement() {
+					return env.sites[at].property(v.AsElement(), name), nil
+				}
+				return property(*v, name)
+			}
 		}
 	}
 	return func(env *Env) (graph.Value, error) {
@@ -165,47 +217,56 @@ func (c *Compiler) property(e *ast.Property) Func {
 		if err != nil {
 			return graph.Null, err
 		}
-		return env.property(&v, name, at)
+		if v.IsElement() {
+			return env.sites[at].property(v.AsElement(), name), nil
+		}
+		return property(v, name)
 	}
 }
 
-func (env *Env) property(v *graph.Value, name string, at int) (graph.Value, error) {
+// property returns a property of an element. It is small enough to be inlined.
+func (s *site) property(e *graph.Element, name string) graph.Value {
+	if s.shape != e.Shape {
+		s.move(e.Shape, name)
+	}
+	if uint(s.slot) >= uint(len(e.Values)) { // -1, too
+		return graph.Null
+	}
+	return e.Values[s.slot]
+}
+
+func (s *site) move(shape *graph.Shape, name string) {
+	s.shape, s.slot = shape, -1
+	if shape != nil {
+		s.slot = shape.Slot(name)
+	}
+}
+
+// property returns what stands behind the point after a value that is no element.
+func property(v graph.Value, name string) (graph.Value, error) {
 	switch v.Kind() {
 	case graph.KindNull:
 		return graph.Null, nil
-	case graph.KindNode, graph.KindRelationship:
-		e := v.AsElement()
-		if e.Shape == nil {
-			return graph.Null, nil
-		}
-		s := &env.sites[at]
-		if s.shape != e.Shape {
-			s.shape, s.slot = e.Shape, e.Shape.Slot(name)
-		}
-		if s.slot < 0 || s.slot >= len(e.Values) {
-			return graph.Null, nil
-		}
-		return e.Values[s.slot], nil
 	case graph.KindMap:
 		return v.AsMap().Get(name), nil
 	}
-	if p, ok, err := temporalProperty(*v, name); ok {
+	if p, ok, err := temporalProperty(v, name); ok {
 		return p, err
 	}
 	return graph.Null, failed(token.InvalidArgumentType, "%s %s has no property %s", article(v.Kind()), v.Kind(), name)
 }
 
-func (c *Compiler) labelTest(e *ast.LabelTest) Func {
+func (c *Compiler) labelTest(e *ast.LabelTest) Condition {
 	subject, labels := c.compile(e.Subject), e.Labels
-	return func(env *Env) (graph.Value, error) {
+	return func(env *Env) (Truth, error) {
 		v, err := subject(env)
 		switch {
 		case err != nil || v.IsNull():
-			return graph.Null, err
+			return Unknown, err
 		case v.Kind() != graph.KindNode && v.Kind() != graph.KindRelationship:
-			return graph.Null, wrongType("only nodes and relationships have labels", v)
+			return Unknown, wrongType("only nodes and relationships have labels", v)
 		}
-		return graph.Bool(HasLabels(v.AsElement().Labels, labels)), nil
+		return truth(HasLabels(v.AsElement().Labels, labels)), nil
 	}
 }
 
@@ -237,10 +298,10 @@ func (c *Compiler) list(e *ast.ListLiteral) Func {
 	for i, item := range e.Items {
 		items[i] = c.compile(item)
 	}
-	return c.fold(e, func(env *Env) (graph.Value, error) {
+	return func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)
 		return graph.List(values), err
-	})
+	}
 }
 
 func (c *Compiler) mapLiteral(e *ast.MapLiteral) Func {
@@ -249,10 +310,10 @@ func (c *Compiler) mapLiteral(e *ast.MapLiteral) Func {
 	for i, from := range order {
 		items[i] = c.compile(e.Values[from])
 	}
-	return c.fold(e, func(env *Env) (graph.Value, error) {
+	return func(env *Env) (graph.Value, error) {
 		values, err := evalAll(env, items)
 		return graph.MapOf(&graph.Map{Keys: keys, Values: values}), err
-	})
+	}
 }
 
 func evalAll(env *Env, items []Func) ([]graph.Value, error) {
@@ -265,22 +326,4 @@ func evalAll(env *Env, items []Func) ([]graph.Value, error) {
 		values[i] = v
 	}
 	return values, nil
-}
-
-// fold evaluates a list or map of constants once.
-func (c *Compiler) fold(e ast.Expr, f Func) Func {
-	fixed := true
-	ast.Walk(e, func(e ast.Expr) bool {
-		switch e.(type) {
-		case *ast.Literal, *ast.Parameter, *ast.ListLiteral, *ast.MapLiteral:
-		default:
-			fixed = false
-		}
-		return fixed
-	})
-	if !fixed {
-		return f
-	}
-	v, err := f(&Env{})
-	return func(*Env) (graph.Value, error) { return v, err }
 }

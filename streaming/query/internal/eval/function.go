@@ -60,12 +60,18 @@ func IsVolatile(e ast.Expr) bool {
 	return volatile
 }
 
+// isDated reports whether a call that may ask for the time makes a date or time of a text that says it all.
+func isDated(e *ast.Call, args []operand) bool {
+	if len(args) != 1 || IsVolatile(e) {
+		return false
+	}
+	text := args[0].value
+	return text.Kind() == graph.KindString && !strings.HasPrefix(text.AsString(), "T") // the day is missing
+}
+
 func (c *Compiler) call(e *ast.Call) Func {
 	name := strings.ToLower(e.Name)
-	args := make([]Func, len(e.Args))
-	for i, a := range e.Args {
-		args[i] = c.compile(a)
-	}
+	args := c.operands(e.Args)
 	f, ok := functions[name]
 	switch {
 	case aggregates[name] > 0:
@@ -76,41 +82,37 @@ func (c *Compiler) call(e *ast.Call) Func {
 		c.Errs.Report(token.UnexpectedSyntax, e.Range, "%s is no aggregation", e.Name)
 	case len(args) < f.least || f.most >= 0 && len(args) > f.most:
 		c.Errs.Report(token.InvalidNumberOfArguments, e.Range, "%s takes %s, got %d", e.Name, f.arity(), len(args))
+	case name == "coalesce": // what comes behind the first value is not evaluated
+		return coalesce(args)
 	default:
-		return c.applied(name, f, args, e)
+		c.spends = true
+		c.varies = c.varies || f.volatile && !isDated(e, args)
+		return f.applied(args)
 	}
 	return constant(graph.Null)
 }
 
-// applied returns the call. Patterns that are constant are compiled once.
-func (c *Compiler) applied(name string, f function, args []Func, e *ast.Call) Func {
+// applied returns the call. The values of the arguments lie in the environment while it lasts, on top of those of the
+// calls that this one is an argument of.
+func (f function) applied(args []operand) Func {
 	call, nulls := f.call, f.nulls
-	c.spends = true
-	apply := func(env *Env, values []graph.Value) (graph.Value, error) {
-		for i, arg := range args {
-			v, err := arg(env)
+	return func(env *Env) (graph.Value, error) {
+		bottom := len(env.args)
+		for i := range args {
+			v, err := args[i].eval(env)
 			if err != nil || v.IsNull() && !nulls {
+				env.args = env.args[:bottom]
 				return graph.Null, err
 			}
-			values[i] = v
+			env.args = append(env.args, v)
 		}
-		v, err := call(env, values)
+		v, err := call(env, env.args[bottom:])
+		env.args = env.args[:bottom]
 		if err == nil {
 			err = env.made(v)
 		}
 		return v, err
 	}
-	if name == "coalesce" { // what comes behind the first value is not evaluated
-		return coalesce(args)
-	}
-	// Few arguments need no memory of their own.
-	if len(args) <= 2 {
-		return func(env *Env) (graph.Value, error) {
-			var values [2]graph.Value
-			return apply(env, values[:len(args)])
-		}
-	}
-	return func(env *Env) (graph.Value, error) { return apply(env, make([]graph.Value, len(args))) }
 }
 
 func (f function) arity() string {
@@ -134,10 +136,10 @@ func plural(how string, n int) string {
 	return strings.TrimSpace(how + " " + words[min(n, len(words)-1)] + noun)
 }
 
-func coalesce(args []Func) Func {
+func coalesce(args []operand) Func {
 	return func(env *Env) (graph.Value, error) {
-		for _, arg := range args {
-			if v, err := arg(env); err != nil || !v.IsNull() {
+		for i := range args {
+			if v, err := args[i].eval(env); err != nil || !v.IsNull() {
 				return v, err
 			}
 		}

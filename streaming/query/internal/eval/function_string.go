@@ -189,23 +189,23 @@ func charLength(env *Env, args []graph.Value) (graph.Value, error) {
 const maxRegexps = 64
 
 // matches is =~: the pattern must match the whole string.
-func (env *Env) matches(s, pattern graph.Value) (graph.Value, error) {
+func (env *Env) matches(s, pattern graph.Value) (Truth, error) {
 	if s.Kind() != graph.KindString || pattern.Kind() != graph.KindString {
 		if s.IsNull() || pattern.IsNull() {
-			return graph.Null, nil
+			return Unknown, nil
 		}
-		return graph.Null, allStrings("=~", []graph.Value{s, pattern})
+		return Unknown, allStrings("=~", []graph.Value{s, pattern})
 	}
 	re, ok := env.regexps[pattern.AsString()]
 	if !ok {
 		var err error
 		if re, err = regexp.Compile(`^(?s:(?:` + pattern.AsString() + `))$`); err != nil {
-			return graph.Null, failed(token.InvalidArgumentValue, "the pattern %s is not a regular expression: %v", pattern, err)
+			return Unknown, failed(token.InvalidArgumentValue, "the pattern %s is not a regular expression: %v", pattern, err)
 		}
 		if env.regexps == nil || len(env.regexps) >= maxRegexps {
 			env.regexps = make(map[string]*regexp.Regexp)
 		}
 		env.regexps[strings.Clone(pattern.AsString())] = re
 	}
-	return graph.Bool(re.MatchString(s.AsString())), nil
+	return truth(re.MatchString(s.AsString())), nil
 }

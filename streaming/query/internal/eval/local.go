@@ -15,7 +15,7 @@ type local struct {
 // with compiles something in which name is a variable of its own, and returns its slot. Values are written there while
 // the expression is evaluated; nothing outside of it reads them.
 func (c *Compiler) with(name string, compile func()) (slot int) {
-	c.spends = true
+	c.spends, c.varies = true, true
 	slot = c.Alloc()
 	c.locals = append(c.locals, local{name, slot})
 	compile()
@@ -50,10 +50,11 @@ func items(f Func, what string, env *Env) (list []graph.Value, ok bool, err erro
 
 func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 	list := c.compile(e.List)
-	var where, mapped Func
+	var where Condition
+	var mapped Func
 	slot := c.with(e.Variable.Text, func() {
 		if e.Where != nil {
-			where = c.compile(e.Where)
+			where = c.condition(e.Where)
 		}
 		if e.Map != nil {
 			mapped = c.compile(e.Map)
@@ -68,11 +69,11 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 		for _, v := range all {
 			env.Slots[slot] = v
 			if where != nil {
-				isTrue, _, err := truthOf(where, env)
+				t, err := where(env)
 				if err != nil {
 					return graph.Null, err
 				}
-				if !isTrue {
+				if t != True {
 					continue
 				}
 			}
@@ -89,14 +90,14 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 
 func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 	list := c.compile(e.List)
-	var where Func
+	var where Condition
 	slot := c.with(e.Variable.Text, func() {
 		if e.Where != nil {
-			where = c.compile(e.Where)
+			where = c.condition(e.Where)
 		}
 	})
 	if where == nil {
-		where = Slot(slot)
+		where = Slot(slot).truth
 	}
 	verdict := quantifiers[e.Kind]
 	return func(env *Env) (graph.Value, error) {
@@ -107,16 +108,17 @@ func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 		var n counts
 		for _, v := range all {
 			env.Slots[slot] = v
-			isTrue, isNull, err := truthOf(where, env)
-			switch {
-			case err != nil:
+			t, err := where(env)
+			if err != nil {
 				return graph.Null, err
-			case isNull:
-				n.unknown++
-			case isTrue:
+			}
+			switch t {
+			case True:
 				n.yes++
-			default:
+			case False:
 				n.no++
+			default:
+				n.unknown++
 			}
 		}
 		return verdict(n), nil

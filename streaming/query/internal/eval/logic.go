@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -25,15 +26,88 @@ func MapKeys(e *ast.MapLiteral, errs *token.Errors) (keys []string, order []int)
 	return keys, order
 }
 
-// Truth reads a condition's value: whether it is true and whether it is null.
-func Truth(v graph.Value) (isTrue, isNull bool, err error) {
+// Truth is what a condition is.
+type Truth int8
+
+// The three truths, such that NOT changes the sign. A condition that is null is unknown.
+const (
+	False Truth = iota - 1
+	Unknown
+	True
+)
+
+func truth(b bool) Truth {
+	var t Truth
+	if b { // a form that is compiled without a jump, which rows would take at random
+		t = 1
+	}
+	return 2*t - 1
+}
+
+// truthOf reads a value as a condition.
+func truthOf(v graph.Value) (Truth, error) {
 	switch v.Kind() {
 	case graph.KindBool:
-		return v.AsBool(), false, nil
+		return truth(v.AsBool()), nil
 	case graph.KindNull:
-		return false, true, nil
+		return Unknown, nil
 	}
-	return false, false, wrongType("a condition wants a boolean", v)
+	return Unknown, wrongType("a condition wants a boolean", v)
+}
+
+// truth is f as a condition.
+func (f Func) truth(env *Env) (Truth, error) {
+	v, err := f(env)
+	if err != nil {
+		return Unknown, err
+	}
+	return truthOf(v)
+}
+
+// value is p as an expression that has a value.
+func (p Condition) value(env *Env) (graph.Value, error) {
+	t, err := p(env)
+	if t == Unknown {
+		return graph.Null, err
+	}
+	return graph.Bool(t == True), err
+}
+
+// condition compiles e as a condition.
+func (c *Compiler) condition(e ast.Expr) Condition {
+	if !c.replaced(e) {
+		if p := c.predicate(e); p != nil {
+			return p
+		}
+	}
+	return c.compile(e).truth
+}
+
+// predicate compiles an expression whose value is a boolean or null; it returns nil for any other.
+func (c *Compiler) predicate(e ast.Expr) Condition {
+	switch e := e.(type) {
+	case *ast.Binary:
+		return c.binaryPredicate(e)
+	case *ast.Comparison:
+		return c.comparison(e)
+	case *ast.LabelTest:
+		return c.labelTest(e)
+	case *ast.NullTest:
+		f, not := c.compile(e.Operand), e.Not
+		return func(env *Env) (Truth, error) {
+			v, err := f(env)
+			return truth(v.IsNull() != not), err
+		}
+	case *ast.Unary:
+		if e.Op == "NOT" {
+			f := c.condition(e.Operand)
+			return func(env *Env) (Truth, error) {
+				t, err := f(env)
+				return -t, err
+			}
+		}
+	}
+	return nil
 }
 
 func article(k graph.Kind) string {
@@ -44,23 +118,10 @@ func article(k graph.Kind) string {
 }
 
 func (c *Compiler) unary(e *ast.Unary) Func {
-	operand := c.compile(e.Operand)
-	switch e.Op {
-	case "NOT":
+	f := c.compile(e.Operand)
+	if e.Op == "-" {
 		return func(env *Env) (graph.Value, error) {
-			v, err := operand(env)
-			if err != nil {
-				return graph.Null, err
-			}
-			isTrue, isNull, err := Truth(v)
-			if err != nil || isNull {
-				return graph.Null, err
-			}
-			return graph.Bool(!isTrue), nil
-		}
-	case "-":
-		return func(env *Env) (graph.Value, error) {
-			v, err := operand(env)
+			v, err := f(env)
 			if err != nil {
 				return graph.Null, err
 			}
@@ -68,7 +129,7 @@ func (c *Compiler) unary(e *ast.Unary) Func {
 		}
 	}
 	return func(env *Env) (graph.Value, error) {
-		v, err := operand(env)
+		v, err := f(env)
 		if err == nil && !v.IsNull() && !v.IsNumber() {
 			err = wrongType("+ wants a number", v)
 		}
@@ -77,161 +138,204 @@ func (c *Compiler) unary(e *ast.Unary) Func {
 }
 
 func (c *Compiler) binary(e *ast.Binary) Func {
-	left, right := c.compile(e.Left), c.compile(e.Right)
-	switch e.Op {
-	case "AND":
-		return connective(left, right, false)
-	case "OR":
-		return connective(left, right, true)
-	case "=~":
-		return onBoth(left, right, (*Env).matches)
-	case "+": // the one operator that makes larger values of smaller ones
+	left, right := c.operand(e.Left), c.operand(e.Right)
+	if e.Op == "+" { // the one operator that makes larger values of smaller ones
 		c.spends = true
-		return onBoth(left, right, func(env *Env, a, b graph.Value) (graph.Value, error) {
-			v, err := add(a, b)
-			if err == nil {
-				err = env.made(v)
-			}
-			return v, err
-		})
 	}
 	op := operators[e.Op]
 	if op == nil {
 		panic("eval: no rule for the operator " + e.Op)
 	}
-	return onBoth(left, right, func(_ *Env, a, b graph.Value) (graph.Value, error) { return op(a, b) })
+	return onBoth(left, right, op)
+}
+
+var operators = map[string]func(env *Env, a, b graph.Value) (graph.Value, error){
+	"+": add, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power,
+}
+
+func (c *Compiler) binaryPredicate(e *ast.Binary) Condition {
+	switch e.Op {
+	case "AND":
+		return connective(c.condition(e.Left), c.condition(e.Right), False)
+	case "OR":
+		return connective(c.condition(e.Left), c.condition(e.Right), True)
+	case "IN":
+		v, list := c.operand(e.Left), c.operand(e.Right)
+		if sorted := sortedItems(list); sorted != nil {
+			return inSorted(v.eval, sorted)
+		}
+		return onBoth(v, list, in)
+	}
+	if test := tests[e.Op]; test != nil {
+		return onBoth(c.operand(e.Left), c.operand(e.Right), test)
+	}
+	return nil
+}
+
+var tests = map[string]func(env *Env, a, b graph.Value) (Truth, error){
+	"XOR": xor, "=~": (*Env).matches,
+	"STARTS WITH": onStrings(strings.HasPrefix), "ENDS WITH": onStrings(strings.HasSuffix), "CONTAINS": onStrings(strings.Contains),
 }
 
 // onBoth applies op to the values of two expressions.
-func onBoth(left, right Func, op func(env *Env, a, b graph.Value) (graph.Value, error)) Func {
-	return func(env *Env) (graph.Value, error) {
-		a, err := left(env)
-		if err != nil {
-			return graph.Null, err
+func onBoth[T any](left, right operand, op func(env *Env, a, b graph.Value) (T, error)) func(*Env) (T, error) {
+	first, second := left.eval, right.eval
+	if right.fixed { // the usual case, without a call
+		b := right.value
+		return func(env *Env) (t T, err error) {
+			a, err := first(env)
+			if err != nil {
+				return t, err
+			}
+			return op(env, a, b)
 		}
-		b, err := right(env)
+	}
+	return func(env *Env) (t T, err error) {
+		a, err := first(env)
 		if err != nil {
-			return graph.Null, err
+			return t, err
+		}
+		b, err := second(env)
+		if err != nil {
+			return t, err
 		}
 		return op(env, a, b)
 	}
 }
 
-var operators = map[string]func(a, b graph.Value) (graph.Value, error){
-	"XOR": xor, "-": subtract, "*": multiply, "/": divide, "%": modulo, "^": power, "IN": in,
-	"STARTS WITH": onStrings(strings.HasPrefix), "ENDS WITH": onStrings(strings.HasSuffix), "CONTAINS": onStrings(strings.Contains),
-}
-
-// connective is AND (decisive false) or OR (decisive true). The decisive value wins over null and over an error on the
+// connective is AND (False is decisive) or OR (True is decisive). What is decisive wins over null and over an error on the
 // other side, whichever side it is on: the order in which conditions are tried must not matter.
-func connective(left, right Func, decisive bool) Func {
-	return func(env *Env) (graph.Value, error) {
-		aTrue, aNull, aErr := truthOf(left, env)
-		if aErr == nil && !aNull && aTrue == decisive {
-			return graph.Bool(decisive), nil
+func connective(left, right Condition, decisive Truth) Condition {
+	return func(env *Env) (Truth, error) {
+		a, aErr := left(env)
+		if a == decisive && aErr == nil {
+			return decisive, nil
 		}
-		bTrue, bNull, bErr := truthOf(right, env)
+		b, bErr := right(env)
 		switch {
-		case bErr == nil && !bNull && bTrue == decisive:
-			return graph.Bool(decisive), nil
+		case b == decisive && bErr == nil:
+			return decisive, nil
 		case aErr != nil:
-			return graph.Null, aErr
+			return Unknown, aErr
 		case bErr != nil:
-			return graph.Null, bErr
-		case aNull || bNull:
-			return graph.Null, nil
+			return Unknown, bErr
+		case a == Unknown || b == Unknown:
+			return Unknown, nil
 		}
-		return graph.Bool(!decisive), nil
+		return -decisive, nil
 	}
 }
 
-func truthOf(f Func, env *Env) (isTrue, isNull bool, err error) {
-	v, err := f(env)
+func xor(_ *Env, a, b graph.Value) (Truth, error) {
+	x, err := truthOf(a)
 	if err != nil {
-		return false, false, err
+		return Unknown, err
 	}
-	return Truth(v)
+	y, err := truthOf(b)
+	return -x * y, err // true if they have different signs
 }
 
-func xor(a, b graph.Value) (graph.Value, error) {
-	aTrue, aNull, err := Truth(a)
-	if err != nil {
-		return graph.Null, err
-	}
-	bTrue, bNull, err := Truth(b)
-	if err != nil || aNull || bNull {
-		return graph.Null, err
-	}
-	return graph.Bool(aTrue != bTrue), nil
-}
-
-func in(v, list graph.Value) (graph.Value, error) {
+func in(_ *Env, v, list graph.Value) (Truth, error) {
 	switch list.Kind() {
 	case graph.KindNull:
-		return graph.Null, nil
+		return Unknown, nil
 	case graph.KindList:
 	default:
-		return graph.Null, wrongType("IN wants a list", list)
+		return Unknown, wrongType("IN wants a list", list)
 	}
-	result := graph.Bool(false)
+	result := False
 	for _, item := range list.AsList() {
-		switch e := graph.Equal(v, item); {
-		case e.IsNull():
-			result = graph.Null
-		case e.AsBool():
-			return e, nil
+		switch equal(v, item) {
+		case True:
+			return True, nil
+		case Unknown:
+			result = Unknown
 		}
 	}
 	return result, nil
 }
 
-func onStrings(test func(s, part string) bool) func(a, b graph.Value) (graph.Value, error) {
-	return func(a, b graph.Value) (graph.Value, error) {
-		if a.Kind() != graph.KindString || b.Kind() != graph.KindString {
-			return graph.Null, nil
+// sortedItems returns the items of a list in order if it is known and so long that it pays to search it. The items must
+// be of kinds of which equivalent values are equal.
+func sortedItems(list operand) []graph.Value {
+	const long = 8
+	if !list.fixed || list.value.Kind() != graph.KindList || len(list.value.AsList()) < long {
+		return nil
+	}
+	items := slices.Clone(list.value.AsList())
+	for _, item := range items {
+		if k := item.Kind(); k != graph.KindInt && k != graph.KindString {
+			return nil
 		}
-		return graph.Bool(test(a.AsString(), b.AsString())), nil
+	}
+	slices.SortFunc(items, graph.Compare)
+	return items
+}
+
+func inSorted(f Func, items []graph.Value) Condition {
+	return func(env *Env) (Truth, error) {
+		v, err := f(env)
+		if err != nil || v.IsNull() {
+			return Unknown, err
+		}
+		_, found := slices.BinarySearchFunc(items, v, graph.Compare)
+		return truth(found), nil
 	}
 }
 
-func (c *Compiler) comparison(e *ast.Comparison) Func {
-	operands := make([]Func, len(e.Operands))
-	for i, operand := range e.Operands {
-		operands[i] = c.compile(operand)
+func onStrings(test func(s, part string) bool) func(_ *Env, a, b graph.Value) (Truth, error) {
+	return func(_ *Env, a, b graph.Value) (Truth, error) {
+		if a.Kind() != graph.KindString || b.Kind() != graph.KindString {
+			return Unknown, nil
+		}
+		return truth(test(a.AsString(), b.AsString())), nil
 	}
+}
+
+func (c *Compiler) comparison(e *ast.Comparison) Condition {
+	operands := c.operands(e.Operands)
 	chain := compare(e.Ops[0], operands[0], operands[1])
 	for i, op := range e.Ops[1:] {
-		chain = connective(chain, compare(op, operands[i+1], operands[i+2]), false)
+		chain = connective(chain, compare(op, operands[i+1], operands[i+2]), False)
 	}
 	return chain
 }
 
-func compare(op string, left, right Func) Func {
-	test := comparisons[op]
-	return onBoth(left, right, func(_ *Env, a, b graph.Value) (graph.Value, error) { return test(a, b), nil })
-}
-
-var comparisons = map[string]func(a, b graph.Value) graph.Value{
-	"=": graph.Equal,
-	"<>": func(a, b graph.Value) graph.Value {
-		e := graph.Equal(a, b)
-		if e.IsNull() {
-			return e
-		}
-		return graph.Bool(!e.AsBool())
-	},
-	"<":  ordered(func(sign int) bool { return sign < 0 }),
-	"<=": ordered(func(sign int) bool { return sign <= 0 }),
-	">":  ordered(func(sign int) bool { return sign > 0 }),
-	">=": ordered(func(sign int) bool { return sign >= 0 }),
-}
-
-func ordered(test func(sign int) bool) func(a, b graph.Value) graph.Value {
-	return func(a, b graph.Value) graph.Value {
-		sign, compares, nan := graph.Order(a, b)
-		if !compares {
-			return graph.Null
-		}
-		return graph.Bool(!nan && test(sign))
+func compare(op string, left, right operand) Condition {
+	switch op {
+	case "=":
+		return onBoth(left, right, func(_ *Env, a, b graph.Value) (Truth, error) { return equal(a, b), nil })
+	case "<>":
+		return onBoth(left, right, func(_ *Env, a, b graph.Value) (Truth, error) { return -equal(a, b), nil })
 	}
+	bySign := inequalities[op]
+	return onBoth(left, right, func(_ *Env, a, b graph.Value) (Truth, error) {
+		if areInts(a, b) {
+			return bySign[cmp.Compare(a.AsInt(), b.AsInt())+1], nil
+		}
+		sign, compares, nan := graph.Order(a, b)
+		switch {
+		case !compares:
+			return Unknown, nil
+		case nan:
+			return False, nil
+		}
+		return bySign[sign+1], nil
+	})
+}
+
+func equal(a, b graph.Value) Truth {
+	e := graph.Equal(a, b)
+	if e.IsNull() {
+		return Unknown
+	}
+	return truth(e.AsBool())
+}
+
+// inequalities says for each operator what it is when the left side is less, equal and greater.
+var inequalities = map[string]*[3]Truth{
+	"<":  {True, False, False},
+	"<=": {True, True, False},
+	">":  {False, False, True},
+	">=": {False, True, True},
 }

@@ -59,12 +59,8 @@ func verdict(conditions []plan.Condition, env *eval.Env) (cause error, out bool)
 }
 
 func holds(c *plan.Condition, env *eval.Env) (bool, error) {
-	v, err := c.Eval(env)
-	if err != nil {
-		return false, err
-	}
-	isTrue, _, err := eval.Truth(v)
-	return isTrue, err
+	t, err := c.Eval(env)
+	return t == eval.True, err
 }
 
 // order makes one string of the keys of ORDER BY.

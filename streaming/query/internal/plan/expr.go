@@ -24,6 +24,13 @@ type compiled struct {
 	typ   typ
 }
 
+// compiledCondition is compiled for what is only wanted as a condition.
+type compiledCondition struct {
+	eval  eval.Condition
+	reads []int
+	typ   typ
+}
+
 // expr compiles an expression. Nodes that compute what it contains, such as subqueries, become part of the chain.
 func (b *builder) expr(e ast.Expr, c *chain, s site) compiled {
 	b.prepare(e, c, s)
@@ -70,11 +77,29 @@ func (b *builder) remember(e ast.Expr, c *chain, s site) {
 // compile compiles an expression whose subqueries have been replaced. What is returned must not be called when problems
 // have been reported.
 func (b *builder) compile(e ast.Expr, s site) compiled {
+	reads, t, ok := b.check(e, s)
+	if !ok {
+		return compiled{nil, reads, t}
+	}
+	return compiled{b.compiler.Compile(e), reads, t}
+}
+
+// compileCondition compiles a condition, as compile does.
+func (b *builder) compileCondition(e ast.Expr, s site) compiledCondition {
+	reads, t, ok := b.check(e, s)
+	if !ok {
+		return compiledCondition{nil, reads, t}
+	}
+	return compiledCondition{b.compiler.CompileCondition(e), reads, t}
+}
+
+// check checks an expression and prepares the compiler for it; ok says that it can be compiled.
+func (b *builder) check(e ast.Expr, s site) (reads []int, t typ, ok bool) {
 	k := checker{builder: b, site: s}
 	before := len(b.errs.List)
-	t := k.expr(e)
+	t = k.expr(e)
 	if len(b.errs.List) > before || k.stuck { // what else is wrong may follow from this
-		return compiled{nil, k.reads, t}
+		return k.reads, t, false
 	}
 	b.compiler.Slot = func(name string) (int, bool) {
 		v, ok := s.vars[name]
@@ -87,13 +112,14 @@ func (b *builder) compile(e ast.Expr, s site) compiled {
 			return slot, ok
 		}
 	}
-	return compiled{b.compiler.Compile(e), k.reads, t}
+	return k.reads, t, true
 }
 
 // condition compiles a conjunct of WHERE.
-func (b *builder) condition(e ast.Expr, c *chain, s site) compiled {
+func (b *builder) condition(e ast.Expr, c *chain, s site) compiledCondition {
 	s.predicate = true
-	x := b.expr(e, c, s)
+	b.prepare(e, c, s)
+	x := b.compileCondition(e, s)
 	if !x.typ.kind.is(boolean) {
 		b.errs.Report(token.InvalidArgumentType, e.Position(), "a condition is a BOOLEAN, this is %s", x.typ.kind.a())
 	}

@@ -269,9 +269,9 @@ func (m *match) inline(e *element, name *ast.Name, properties, where ast.Expr) {
 // innerCondition adds a condition that each relationship of a variable-length one must satisfy. One that looks at more
 // than this relationship becomes a condition on their list.
 func (m *match) innerCondition(e *element, x ast.Expr, subject string, vars scope) {
-	var checked compiled
+	var checked compiledCondition
 	if !m.needsNodes(x) {
-		checked = m.compile(x, site{vars: vars, predicate: true})
+		checked = m.compileCondition(x, site{vars: vars, predicate: true})
 	}
 	if checked.eval == nil || slices.ContainsFunc(checked.reads, func(slot int) bool { return slot != e.InnerSlot }) {
 		base := ast.Base{Range: x.Position()}

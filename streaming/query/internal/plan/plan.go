@@ -201,7 +201,7 @@ type Aggregation struct {
 // Condition is one conjunct of WHERE, or one entry of an inline map.
 type Condition struct {
 	Expr      ast.Expr
-	Eval      eval.Func
+	Eval      eval.Condition
 	Positions uint64 // of the Match: the elements that it reads; unused in Filter
 	Incoming  bool   // it reads slots of the row that comes in, beside shared elements
 }
