@@ -22,30 +22,34 @@ func newRecords() records { return records{list: make([]held, 1)} } // 0 stands 
 
 // hold keeps the record of a committed entry, in place of the one that it had.
 func (s *store) hold(number uint32, r index.Record, only bool) {
-	s.letGo(number, r)
-	size := r.Size()
-	h := held{record: r, number: number, size: uint32(size), only: only}
-	if n := len(s.records.free); n > 0 {
-		s.at(number).record, s.records.free = s.records.free[n-1], s.records.free[:n-1]
-		s.records.list[s.at(number).record] = h
+	e := s.at(number)
+	h := held{record: r, number: number, size: uint32(r.Size()), only: only}
+	if e.record != 0 {
+		before := &s.records.list[e.record]
+		if before.record != r {
+			before.record.Forgotten()
+		}
+		s.records.bytes -= int(before.size)
+		*before = h
+	} else if n := len(s.records.free); n > 0 {
+		e.record, s.records.free = s.records.free[n-1], s.records.free[:n-1]
+		s.records.list[e.record] = h
 	} else {
-		s.at(number).record = uint32(len(s.records.list))
+		e.record = uint32(len(s.records.list))
 		s.records.list = append(s.records.list, h)
 	}
-	s.at(number).used = true
-	s.records.bytes += size
+	e.used = true
+	s.records.bytes += int(h.size)
 }
 
-// letGo forgets the record of an entry, which may have none; next is what takes its place.
-func (s *store) letGo(number uint32, next index.Record) {
+// letGo forgets the record of an entry, which may have none.
+func (s *store) letGo(number uint32) {
 	e := s.at(number)
 	if e.record == 0 {
 		return
 	}
 	h := &s.records.list[e.record]
-	if h.record != next {
-		h.record.Forgotten()
-	}
+	h.record.Forgotten()
 	s.records.bytes -= int(h.size)
 	s.records.free = append(s.records.free, e.record)
 	*h = held{}
@@ -68,7 +72,7 @@ func (s *store) settle(number uint32) {
 		s.data += len(s.buf) - len(e.data)
 		e.data = string(s.buf)
 	}
-	s.letGo(number, nil)
+	s.letGo(number)
 }
 
 // makeRoom settles records until the rest are within the budget: the hand goes round and takes each that was not used

@@ -189,7 +189,7 @@ func (b *batch) Commit() error {
 			s.data -= len(e.data)
 		}
 		if c.deleted {
-			s.letGo(c.number, nil)
+			s.letGo(c.number)
 			s.drop(c.number)
 			continue
 		}
@@ -199,7 +199,7 @@ func (b *batch) Commit() error {
 			s.hold(c.number, c.record, true)
 		} else {
 			e.data = c.data
-			s.letGo(c.number, nil)
+			s.letGo(c.number)
 		}
 		s.data += len(e.data)
 	}

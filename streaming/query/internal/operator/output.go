@@ -18,6 +18,7 @@ type Output struct {
 	changes []change
 	at      map[result.RowKey]int // into changes, once there are more than few
 	chunk   []graph.Value
+	diffs   []result.Diff
 	key     []byte
 }
 
@@ -125,7 +126,7 @@ func (x *Output) Diffs() ([]result.Diff, error) {
 	if len(x.changes) == 0 {
 		return nil, nil
 	}
-	diffs := make([]result.Diff, 0, len(x.changes))
+	diffs := x.room(len(x.changes))
 	slices.SortFunc(x.changes, func(a, b change) int { return bytes.Compare(a.key[:], b.key[:]) })
 	for i := range x.changes {
 		c := &x.changes[i]
@@ -157,6 +158,22 @@ func (x *Output) Diffs() ([]result.Diff, error) {
 	}
 	x.Reset()
 	return diffs, nil
+}
+
+// chunkDiffs is how many diffs are allocated at once for transactions of few.
+const chunkDiffs = 64
+
+// room returns an empty slice for up to n diffs.
+func (x *Output) room(n int) []result.Diff {
+	if n > chunkDiffs/4 {
+		return make([]result.Diff, 0, n)
+	}
+	if len(x.diffs) < n {
+		x.diffs = make([]result.Diff, chunkDiffs)
+	}
+	room := x.diffs[:0:n]
+	x.diffs = x.diffs[n:]
+	return room
 }
 
 func (x *Output) show(c *change) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 	"strings"
 
@@ -46,6 +47,7 @@ type Element struct {
 	graph.Element
 	kind  *kind
 	links [2]*neighbours // by direction, of a node; nil: not asked for yet
+	size  uint32         // in memory, about
 	stale bool           // no longer what the store has, or another copy of it
 }
 
@@ -69,13 +71,15 @@ func (e *Element) AppendTo(dst []byte) []byte {
 }
 
 // Size returns about what the element takes in memory.
-func (e *Element) Size() int {
+func (e *Element) Size() int { return int(e.size) }
+
+func (e *Element) measure() {
 	const fixed, perValue = 176, 24 // structs and the key
 	size := fixed + len(e.ID) + len(e.Start) + len(e.End) + perValue*len(e.Values)
 	for _, v := range e.Values {
 		size += graph.SizeOf(v)
 	}
-	return size
+	e.size = uint32(min(size, math.MaxUint32))
 }
 
 // Forgotten makes whoever remembers the element ask for it again.
@@ -227,6 +231,7 @@ func (s *Elements) Prune(b index.Batch, e *graph.Element, old *Element, partial 
 			stored.Values[i] = was
 		}
 	}
+	stored.measure()
 	return stored, nil
 }
 
@@ -442,5 +447,6 @@ func (s *Elements) decode(id graph.ElementID, record []byte) (*Element, error) {
 	for i := range e.Values {
 		e.Values[i] = r.Value()
 	}
+	e.measure()
 	return e, r.Err
 }
