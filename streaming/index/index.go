@@ -30,8 +30,8 @@ type Record interface {
 	AppendTo(dst []byte) []byte
 	// Size returns about how many bytes of memory the record takes.
 	Size() int
-	// Forgotten tells that the store no longer has the record: it was replaced or deleted, or it had to make room, and
-	// the next reader gets another one.
+	// Forgotten tells that the next reader gets another one: the open batch has replaced or deleted it, or it had to make
+	// room. When the batch is discarded, readers may get it again.
 	Forgotten()
 }
 

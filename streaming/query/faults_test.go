@@ -45,8 +45,7 @@ const faultsText = "MATCH (a:A)-[:T]->(b:A) RETURN a.x % 7 AS k, count(*), max(b
 
 // live loads a graph, seals and applies batches while commits fail in a pattern; after a failure the step is tried
 // again, on the same query or on a reopened one. It returns all events, encoded.
-func live(t *testing.T, every int, reopen bool) (events []string) {
-	backend := memory.New()
+func live(t *testing.T, backend index.Backend, every int, reopen bool) (events []string) {
 	plan, err := query.Compile(faultsText, query.Options{})
 	require.NoError(t, err)
 	commits := 0
@@ -90,7 +89,7 @@ func live(t *testing.T, every int, reopen bool) (events []string) {
 	require.Equal(t, graph.Position("5"), q.State().Positions["s"])
 	for i := range uint64(20) {
 		b := query.Batch{Source: "s", Offset: 10 + i, Transactions: []graph.Transaction{
-			{Changes: []graph.Change{changes[i*14], {Op: graph.OpDelete, Element: graph.Element{ID: changes[i*22].Element.ID, Labels: []string{"A"}}}}},
+			{Changes: []graph.Change{updated(changes[i*26]), changes[i*14], {Op: graph.OpDelete, Element: graph.Element{ID: changes[i*22].Element.ID, Labels: []string{"A"}}}}},
 			{Changes: []graph.Change{{Op: graph.OpDelete, Element: graph.Element{ID: changes[i*30+1].Element.ID, Labels: []string{"T"}}}}},
 		}}
 		try(func() error { _, err := q.Apply(b); return err })
@@ -104,12 +103,24 @@ func live(t *testing.T, every int, reopen bool) (events []string) {
 	return events
 }
 
+// updated gives an element another value.
+func updated(c graph.Change) graph.Change {
+	c.Op, c.Element.Values = graph.OpUpdate, []graph.Value{graph.Int(c.Element.Values[0].AsInt() + 10_000)}
+	return c
+}
+
 // TestFailedCommits holds the events of a life with failing commits and restarts against those of an untroubled one.
 func TestFailedCommits(t *testing.T) {
-	want := live(t, 0, false)
+	want := live(t, memory.New(), 0, false)
 	require.Greater(t, len(want), 20)
-	require.Equal(t, want, live(t, 3, false))
-	require.Equal(t, want, live(t, 2, true))
+	for name, backend := range map[string]func() index.Backend{
+		"memory":      memory.New,
+		"few records": func() index.Backend { return memory.Sized(5000) },
+		"pebble":      func() index.Backend { return pebble.New(pebble.Options{Dir: t.TempDir()}) },
+	} {
+		require.Equal(t, want, live(t, backend(), 3, false), name)
+		require.Equal(t, want, live(t, backend(), 2, true), name)
+	}
 }
 
 // TestViewWhileApplying reads views in another goroutine: each is the answer at one moment.

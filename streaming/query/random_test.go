@@ -126,14 +126,15 @@ func checkRandom(t *rapid.T, n *counts) {
 	r.requireNothingLeft()
 }
 
-// backend returns one in memory, and at times one on disk.
+// backend returns one in memory, at times with room for few records only, or one on disk.
 func (r *trial) backend() index.Backend {
+	records := rapid.SampledFrom([]int{1 << 20, 1 << 20, 2000, 300}).Draw(r.T, "records")
 	if rapid.IntRange(0, 99).Draw(r.T, "backend") < 99 {
-		return memory.New()
+		return memory.Sized(records)
 	}
 	dir, err := os.MkdirTemp(r.counts.dir, "")
 	require.NoError(r, err)
-	return pebble.New(pebble.Options{Dir: dir, CacheBytes: 1 << 20})
+	return pebble.New(pebble.Options{Dir: dir, CacheBytes: 1 << 20, RecordBytes: records})
 }
 
 // acceptedQuery draws queries until the engine accepts one.

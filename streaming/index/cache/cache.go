@@ -33,7 +33,13 @@ func (c *Cache[K, V]) Get(key K) (V, bool) {
 
 // Put adds or replaces an entry.
 func (c *Cache[K, V]) Put(key K, v V) {
-	c.Delete(key)
+	if replaced, ok := c.young[key]; ok {
+		c.bytes -= c.size(replaced)
+		c.tell(replaced)
+	} else if replaced, ok := c.old[key]; ok {
+		delete(c.old, key)
+		c.tell(replaced)
+	}
 	c.young[key] = v
 	c.bytes += c.size(v)
 }

@@ -25,10 +25,7 @@ func (s *store) hold(number uint32, r index.Record, only bool) {
 	e := s.at(number)
 	h := held{record: r, number: number, size: uint32(r.Size()), only: only}
 	if e.record != 0 {
-		before := &s.records.list[e.record]
-		if before.record != r {
-			before.record.Forgotten()
-		}
+		before := &s.records.list[e.record] // which was told when the change was noted
 		s.records.bytes -= int(before.size)
 		*before = h
 	} else if n := len(s.records.free); n > 0 {
@@ -106,14 +103,19 @@ func (b *batch) Record(key []byte, decode func(value []byte) (index.Record, erro
 		if c.deleted || c.record != nil {
 			return c.record, nil
 		}
-		return decode(bytes(c.data[e.size:]))
+		r, err := decode(bytes(c.data[e.size:]))
+		if err != nil {
+			return nil, err
+		}
+		c.record = r
+		return r, nil
 	}
 	if e.record != 0 {
 		e.used = true
 		return s.records.list[e.record].record, nil
 	}
 	r, err := decode(bytes(e.data[e.size:]))
-	if err != nil || r == nil {
+	if err != nil {
 		return nil, err
 	}
 	s.makeRoom(s.backend.recordBytes - r.Size())
@@ -128,7 +130,7 @@ func (b *batch) Put(key []byte, r index.Record) error {
 		number = s.add(hash, place, string(key), len(key))
 		s.enter(number)
 	}
-	s.note(change{number: number, record: r})
+	s.note(change{number: number, record: r, only: true})
 	return nil
 }
 

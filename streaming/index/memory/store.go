@@ -35,8 +35,9 @@ type store struct {
 type change struct {
 	number  uint32
 	deleted bool
-	data    string       // of the entry afterwards, when there is no record
-	record  index.Record // afterwards
+	data    string       // of the entry afterwards
+	record  index.Record // afterwards; nil: nobody has asked for one
+	only    bool         // there is a record and no data
 }
 
 func newStore(b *backend) *store {
@@ -107,7 +108,7 @@ func (s *store) current(e *entry) (value string, found bool) {
 	switch c := &s.changes[e.change-1]; {
 	case c.deleted:
 		return "", false
-	case c.record != nil:
+	case c.only:
 		return text(c.record.AppendTo(nil)), true
 	default:
 		return c.data[e.size:], true
@@ -142,6 +143,9 @@ func (b *batch) Set(key, value []byte) error {
 func (s *store) note(c change) {
 	e := s.at(c.number)
 	if e.change == 0 {
+		if r := s.records.list[e.record].record; r != nil {
+			r.Forgotten()
+		}
 		s.changes = append(s.changes, c)
 		e.change = uint32(len(s.changes))
 		return
@@ -194,11 +198,14 @@ func (b *batch) Commit() error {
 			continue
 		}
 		e.present, e.change = true, 0
-		if c.record != nil {
+		if c.only {
 			e.data = keyOnly(e)
-			s.hold(c.number, c.record, true)
 		} else {
 			e.data = c.data
+		}
+		if c.record != nil {
+			s.hold(c.number, c.record, c.only)
+		} else {
 			s.letGo(c.number)
 		}
 		s.data += len(e.data)

@@ -56,11 +56,12 @@ func (b *batch) Record(key []byte, decode func(value []byte) (index.Record, erro
 		return nil, err
 	}
 	record, err := decode(value)
-	if err == nil && record != nil {
-		r.cached.Put(string(key), record)
-		r.cached.Age()
+	if err != nil {
+		return nil, err
 	}
-	return record, err
+	r.cached.Put(string(key), record)
+	r.cached.Age()
+	return record, nil
 }
 
 // Expect does nothing: what is cached is in maps, and Pebble reads one key after the other.
@@ -71,6 +72,11 @@ func (b *batch) Put(key []byte, record index.Record) error {
 	if i, ok := r.at[string(key)]; ok {
 		r.replace(&r.puts[i], record)
 		return nil
+	}
+	if r.read[space(key)] {
+		if before, ok := r.cached.Get(string(key)); ok {
+			before.Forgotten()
+		}
 	}
 	r.puts = append(r.puts, put{key: string(key), record: record})
 	r.at[r.puts[len(r.puts)-1].key] = len(r.puts) - 1

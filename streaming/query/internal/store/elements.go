@@ -347,8 +347,6 @@ func (s *Elements) Put(b index.Batch, old, e *Element) error {
 	}
 	if old == nil {
 		s.count++
-	} else {
-		old.stale = true
 	}
 	if err := e.kind.number(b, e.Shape); err != nil {
 		return err
@@ -365,9 +363,6 @@ func (s *Elements) Write(b index.Batch, old, e *Element) error {
 	if e == nil {
 		return s.remove(b, old)
 	}
-	if old != nil {
-		old.stale = true
-	}
 	if err := e.kind.number(b, e.Shape); err != nil {
 		return err
 	}
@@ -380,7 +375,6 @@ func (s *Elements) Write(b index.Batch, old, e *Element) error {
 }
 
 func (s *Elements) remove(b index.Batch, old *Element) error {
-	old.stale = true
 	s.key = appendElementKey(s.key[:0], old.ID)
 	if err := b.Delete(s.key); err != nil {
 		return err

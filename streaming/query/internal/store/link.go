@@ -134,7 +134,7 @@ func (s *Elements) cacheLink(at side, number uint32, relationship, node graph.El
 	}
 	i, found := n.find(number, relationship)
 	if found {
-		n.list[i].Node = graph.ElementID(strings.Clone(string(node)))
+		n.list[i].Node, n.list[i].node = graph.ElementID(strings.Clone(string(node))), nil
 		return
 	}
 	size := len(relationship) + len(node) + neighbourOverhead
