@@ -65,8 +65,7 @@ func isDated(e *ast.Call, args []operand) bool {
 	if len(args) != 1 || IsVolatile(e) {
 		return false
 	}
-	text := args[0].value
-	return text.Kind() == graph.KindString && !strings.HasPrefix(text.AsString(), "T") // the day is missing
+	return args[0].value.Kind() == graph.KindString
 }
 
 func (c *Compiler) call(e *ast.Call) Func {

@@ -53,7 +53,19 @@ func asksForTime(c *ast.Call) bool {
 		return true // another name of the clock
 	}
 	// The offset of a named zone depends on the day where there is none.
-	return kind == graph.KindTime
+	return kind == graph.KindTime || mayNameZone(c.Args[0])
+}
+
+// mayNameZone reports whether an argument may be a map with nothing but a time zone, which asks for the time there. The
+// properties of elements are not thought to hold such maps.
+func mayNameZone(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.MapLiteral:
+		return len(e.Keys) == 1 && e.Keys[0].Text == "timezone"
+	case *ast.Literal, *ast.Property, *ast.Call, *ast.Binary:
+		return false
+	}
+	return true
 }
 
 func temporalError(v graph.Value, err error) (graph.Value, error) {

@@ -1,6 +1,7 @@
 package temporal
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -24,6 +25,9 @@ func Parse(kind graph.Kind, text string, now time.Time) (graph.Value, error) {
 		date, clock = "", strings.TrimPrefix(text, "T")
 	default:
 		date, clock, _ = strings.Cut(text, "T")
+		if date == "" {
+			return fail(errors.New("it has no date"))
+		}
 	}
 	if date != "" || kind == graph.KindDate {
 		if err := m.parseDate(date); err != nil {
