@@ -161,7 +161,7 @@ func (n *Network) Diffs() ([]result.Diff, error) {
 			return nil, err
 		}
 	}
-	return n.Output.Diffs()
+	return n.Output.Diffs(), nil
 }
 
 // Timed is an operator that sets timers with store.SetTimer.
