@@ -181,6 +181,7 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 	total := c.with(e.Accumulator.Text, func() {
 		item = c.with(e.Variable.Text, func() { body = c.compile(e.Body) })
 	})
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, "reduce", env)
 		if !ok {
@@ -190,6 +191,13 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 		for _, next := range all {
 			if err != nil {
 				return graph.Null, err
+			}
+			if apart {
+				row := next.AsList()
+				next = row[0]
+				for i, slot := range parts {
+					env.Slots[slot] = row[i+1]
+				}
 			}
 			env.Slots[total], env.Slots[item] = v, next
 			if v, err = body(env); err == nil && nestedDeeper(v, maxNesting) {

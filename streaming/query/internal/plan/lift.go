@@ -58,7 +58,7 @@ func (b *builder) lift(e ast.Expr, c *chain, s site) {
 		b.liftCall(e, c, s)
 	case *ast.ListComprehension:
 		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Where, e.Map) {
+		if overRows(e) {
 			b.replaced[e] = b.comprehension(e, c, plain)
 			return
 		}
@@ -66,7 +66,7 @@ func (b *builder) lift(e ast.Expr, c *chain, s site) {
 		b.lift(e.Map, c, plain)
 	case *ast.Quantifier:
 		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Where) {
+		if overRows(e) {
 			b.replaced[e] = b.quantifier(e, c, plain)
 			return
 		}
@@ -74,8 +74,8 @@ func (b *builder) lift(e ast.Expr, c *chain, s site) {
 	case *ast.Reduce:
 		b.lift(e.Init, c, plain)
 		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Body) || dependent(e.Accumulator.Text, e.Body) {
-			b.errs.Report(token.Unsupported, e.Body.Position(), "a subquery inside of reduce cannot use its variables; compute a list with [%s IN ... | ...] first", ast.FormatName(e.Variable.Text))
+		if overRows(e) {
+			b.replaced[e] = b.reduce(e, c, plain)
 			return
 		}
 		b.lift(e.Body, c, plain)
@@ -104,34 +104,53 @@ func (b *builder) liftCall(e *ast.Call, c *chain, s site) {
 	}
 }
 
-// comprehension adds a list comprehension whose body has subqueries that use its variable: its items become rows.
-func (b *builder) comprehension(e *ast.ListComprehension, c *chain, s site) variable {
-	items := b.expr(e.List, c, s)
-	inner := b.argument(c, s.vars)
+// perItem starts a chain with a row for each item of a list, for which a variable stands.
+func (b *builder) perItem(e ast.Expr, name string, c *chain, s site) (items compiled, inner *chain, in site) {
+	items = b.expr(e, c, s)
+	inner = b.argument(c, s.vars)
 	x := variable{b.slot(), typ{kind: items.typ.item}}
 	inner.order = b.slot()
-	n := &Unwind{Base: Base{Input: inner.at}, List: Item{Expr: e.List, Eval: items.eval, Slot: x.slot}, Order: inner.order, From: NoSlot}
+	n := &Unwind{Base: Base{Input: inner.at}, List: Item{Expr: e, Eval: items.eval, Slot: x.slot}, Order: inner.order, From: NoSlot}
 	inner.at = b.add(n, items.reads...)
-	s.vars = s.vars.with(scope{e.Variable.Text: x})
-	b.filter(e.Where, inner, s)
-	mapped := e.Map
-	if mapped == nil {
-		mapped = &ast.Variable{Base: ast.Base{Range: e.Variable.Range}, Name: e.Variable.Text}
+	s.vars = s.vars.with(scope{name: x})
+	if known := s.replace; known != nil {
+		s.replace = func(e ast.Expr) (variable, bool) {
+			if mentions(e, name) { // another variable of this name
+				return variable{}, false
+			}
+			return known(e)
+		}
 	}
-	found := b.collect(c, inner, mapped, b.expr(mapped, inner, s))
+	return items, inner, s
+}
+
+// collected adds what was collected for the items of a list: null when the list is null.
+func (b *builder) collected(e ast.Expr, what string, items compiled, found variable, c *chain) variable {
 	result := variable{b.slot(), found.typ}
-	known := func(env *eval.Env) (graph.Value, error) { // no list, no result
+	known := func(env *eval.Env) (graph.Value, error) {
 		switch v, err := items.eval(env); {
 		case err != nil || v.IsNull():
 			return graph.Null, err
 		case v.Kind() != graph.KindList:
-			return graph.Null, &eval.Error{Kind: token.InvalidArgumentType, Message: "a list comprehension wants a list"}
+			return graph.Null, &eval.Error{Kind: token.InvalidArgumentType, Message: what + " wants a list"}
 		}
 		return env.Slots[found.slot], nil
 	}
 	reads := append(slices.Clone(items.reads), found.slot)
 	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e, Eval: known, Slot: result.slot}}}, reads...)
 	return result
+}
+
+// comprehension adds a list comprehension whose body has subqueries that use its variable: its items become rows.
+func (b *builder) comprehension(e *ast.ListComprehension, c *chain, s site) variable {
+	items, inner, s := b.perItem(e.List, e.Variable.Text, c, s)
+	b.filter(e.Where, inner, s)
+	mapped := e.Map
+	if mapped == nil {
+		mapped = &ast.Variable{Base: ast.Base{Range: e.Variable.Range}, Name: e.Variable.Text}
+	}
+	found := b.collect(c, inner, mapped, b.expr(mapped, inner, s))
+	return b.collected(e, "a list comprehension", items, found, c)
 }
 
 // quantifier adds a quantifier whose condition has subqueries that use its variable: the conditions become a list.
@@ -145,6 +164,69 @@ func (b *builder) quantifier(e *ast.Quantifier, c *chain, s site) variable {
 	v := variable{b.slot(), x.typ}
 	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e, Eval: x.eval, Slot: v.slot}}}, x.reads...)
 	return v
+}
+
+// reduce adds a reduce whose body has subqueries that use its item: the items become rows, which collect for each item
+// what its subqueries say; that list is what is reduced.
+func (b *builder) reduce(e *ast.Reduce, c *chain, s site) variable {
+	before := len(b.errs.List)
+	b.refuseTotal(e)
+	if len(b.errs.List) > before {
+		return variable{}
+	}
+	items, inner, in := b.perItem(e.List, e.Variable.Text, c, s)
+	b.lift(e.Body, inner, in)
+	if len(b.errs.List) > before {
+		return variable{}
+	}
+	from := []int{in.vars[e.Variable.Text].slot} // of an item and its parts
+	var to []int                                 // where reduce puts the parts
+	ast.Walk(e.Body, func(part ast.Expr) bool {
+		v, ok := b.replaced[part]
+		if ok {
+			from, to = append(from, v.slot), append(to, b.slot())
+			b.replaced[part] = variable{to[len(to)-1], v.typ}
+		}
+		return !ok
+	})
+	for _, slot := range from {
+		b.uses[slot].all = true
+	}
+	row := func(env *eval.Env) (graph.Value, error) {
+		values := make([]graph.Value, len(from))
+		for i, slot := range from {
+			values[i] = env.Slots[slot]
+		}
+		return graph.List(values), nil
+	}
+	found := b.collect(c, inner, e.Body, compiled{row, from, typ{}})
+	found.typ = typ{list, items.typ.item}
+	list := &ast.ListLiteral{Base: ast.Base{Range: e.List.Position()}}
+	b.replaced[list] = b.collected(e.List, "reduce", items, found, c)
+	over := *e
+	over.List = list
+	b.compiler.Parts[&over] = to
+	x := b.compile(&over, s)
+	reads := slices.DeleteFunc(x.reads, func(slot int) bool { return slices.Contains(to, slot) })
+	result := variable{b.slot(), x.typ}
+	item := Item{Expr: e, Eval: x.eval, Slot: result.slot, Volatile: b.volatile(&over)}
+	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{item}}, reads...)
+	return result
+}
+
+// refuseTotal reports the subqueries in the body of a reduce that use what has been reduced so far.
+func (b *builder) refuseTotal(e *ast.Reduce) {
+	total := e.Accumulator.Text
+	ast.Walk(e.Body, func(part ast.Expr) bool {
+		if !isSubquery(part) && !overRows(part) {
+			return true
+		}
+		if mentions(part, total) {
+			b.errs.Report(token.Unsupported, part.Position(), "a subquery inside of reduce cannot use %s: it is answered for all items before they are reduced; it may use %s, and what it finds may be combined with %s outside of it",
+				ast.FormatName(total), ast.FormatName(e.Variable.Text), ast.FormatName(total))
+		}
+		return false
+	})
 }
 
 // endOf adds startNode or endNode: the node is looked up by a pattern.
@@ -191,26 +273,32 @@ func containsSubquery(e ast.Expr) bool {
 	return found
 }
 
-// dependent reports whether the body of a comprehension, quantifier or reduce has subqueries that use its variable, or
-// that of another one in it: these cannot be computed before.
-func dependent(name string, body ...ast.Expr) bool {
-	found := false
-	for _, e := range body {
-		ast.Walk(e, func(e ast.Expr) bool {
-			switch e := e.(type) {
-			case *ast.ListComprehension:
-				found = found || dependent(e.Variable.Text, e.Where, e.Map)
-			case *ast.Quantifier:
-				found = found || dependent(e.Variable.Text, e.Where)
-			}
-			if isSubquery(e) {
-				found = found || mentions(e, name)
-				return false
-			}
-			return !found
-		})
+// overRows reports whether a comprehension, quantifier or reduce has subqueries that use its variables, or those of
+// another one in it: these cannot be computed before.
+func overRows(e ast.Expr) bool { return dependent(locals(e), bodyOf(e)) }
+
+// dependent reports whether there are subqueries in expressions that use variables of these names, or any that exist
+// inside of the expressions only.
+func dependent(names []string, exprs []ast.Expr) bool {
+	return slices.ContainsFunc(exprs, func(e ast.Expr) bool {
+		if e == nil || isSubquery(e) {
+			return e != nil && slices.ContainsFunc(names, func(name string) bool { return mentions(e, name) })
+		}
+		return dependent(slices.Concat(names, locals(e)), ast.Children(e))
+	})
+}
+
+// locals returns the names of the variables that exist inside of an expression only.
+func locals(e ast.Expr) []string {
+	switch e := e.(type) {
+	case *ast.ListComprehension:
+		return []string{e.Variable.Text}
+	case *ast.Quantifier:
+		return []string{e.Variable.Text}
+	case *ast.Reduce:
+		return []string{e.Accumulator.Text, e.Variable.Text}
 	}
-	return found
+	return nil
 }
 
 // mentions reports whether a name occurs in an expression, as whatever.
