@@ -29,7 +29,7 @@ func (g *generator) column(s *scope, depth int) column {
 				c.kind, c.text = number, fmt.Sprintf("reduce(t = 0, i IN %s | t + COUNT { (i)--(:A) } * CASE WHEN %s (i)-[:T]->() THEN 1 ELSE 2 END)", l.name, g.pick("", "NOT"))
 				break
 			}
-			c.kind, c.text = l.kind, fmt.Sprintf("[i IN %s WHERE i IS NOT NULL AND %s (i)-[:T]->() | COUNT { (i)--(:A) }]", l.name, g.pick("", "NOT"))
+			c.kind, c.text = l.kind, fmt.Sprintf("[i IN %s WHERE i IS NOT NULL AND %s (i)-[:T]->()%s | COUNT { (i)--(:A) }%s]", l.name, g.pick("", "NOT"), g.pick("", " AND 6 / i.x > 1"), g.pick("", " + i.x", " / i.y"))
 			break
 		}
 		fallthrough

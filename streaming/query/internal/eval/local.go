@@ -48,6 +48,15 @@ func items(f Func, what string, env *Env) (list []graph.Value, ok bool, err erro
 	return v.AsList(), true, nil
 }
 
+// takeApart puts the parts that have been computed for an item into their slots and returns the item, see Compiler.Parts.
+func (env *Env) takeApart(v graph.Value, parts []int) graph.Value {
+	list := v.AsList()
+	for i, slot := range parts {
+		env.Slots[slot] = list[i+1]
+	}
+	return list[0]
+}
+
 func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 	list := c.compile(e.List)
 	var where, mapped Func
@@ -59,6 +68,7 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 			mapped = c.compile(e.Map)
 		}
 	})
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, "a list comprehension", env)
 		if !ok {
@@ -66,6 +76,9 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 		}
 		kept := make([]graph.Value, 0, len(all))
 		for _, v := range all {
+			if apart {
+				v = env.takeApart(v, parts)
+			}
 			env.Slots[slot] = v
 			if where != nil {
 				isTrue, _, err := truthOf(where, env)
@@ -99,6 +112,7 @@ func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 		where = Slot(slot)
 	}
 	verdict := quantifiers[e.Kind]
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, e.Kind, env)
 		if !ok {
@@ -106,6 +120,9 @@ func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 		}
 		var n counts
 		for _, v := range all {
+			if apart {
+				v = env.takeApart(v, parts)
+			}
 			env.Slots[slot] = v
 			isTrue, isNull, err := truthOf(where, env)
 			switch {
@@ -193,11 +210,7 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 				return graph.Null, err
 			}
 			if apart {
-				row := next.AsList()
-				next = row[0]
-				for i, slot := range parts {
-					env.Slots[slot] = row[i+1]
-				}
+				next = env.takeApart(next, parts)
 			}
 			env.Slots[total], env.Slots[item] = v, next
 			if v, err = body(env); err == nil && nestedDeeper(v, maxNesting) {
