@@ -24,7 +24,7 @@ import (
 )
 
 // engineVersion changes when stored state of an earlier engine must not be read by this one.
-const engineVersion = "2"
+const engineVersion = "3"
 
 // Options are what a query needs beside its text.
 type Options struct {
