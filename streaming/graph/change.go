@@ -13,6 +13,8 @@ const (
 	// OpUpdate puts the whole element in place, except properties that are Unchanged, which keep their stored values.
 	OpUpdate
 	// OpMerge changes only the properties that are given, for sources that send partial elements; a null removes one.
+	// Without labels these stay as they are. One that gives an element other labels gives all its properties, as those that
+	// nobody asked of the former labels may not have been kept.
 	OpMerge
 	// OpDelete removes the element. Only its ID and Labels are given.
 	OpDelete

@@ -52,6 +52,8 @@ func BenchmarkElements(b *testing.B) {
 		{"minMax", text("RETURN min(o.amount), max(o.amount)"), large, orders, anyOrder, false},
 		{"top10/in", text("RETURN o.id, o.amount ORDER BY o.amount DESC LIMIT 10"), large, orders, anyOrder, false},
 		{"top10/out", text("RETURN o.id, o.amount ORDER BY o.amount DESC LIMIT 10"), large, orders, anyOrderAgain, false},
+		{"collect/10", text("RETURN o.id % 1000 AS kind, collect(o.amount)"), []int{10_000}, orders, anyOrder, false},
+		{"collect/all", text("RETURN collect(o.amount)"), []int{1_000, 10_000}, orders, anyOrder, true},
 		{"distinct", text("RETURN DISTINCT o.amount % 100 AS rest"), []int{10_000}, orders, anyOrder, false},
 	})
 }

@@ -122,12 +122,17 @@ func fingerprint(tree *ast.Query, columns []string, o *Options) string {
 }
 
 func usedParameters(tree *ast.Query) (names []string) {
-	ast.WalkQuery(tree, func(e ast.Expr) bool {
-		if p, ok := e.(*ast.Parameter); ok {
-			names = append(names, p.Name)
+	var visit func(e ast.Expr) bool
+	visit = func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.Parameter:
+			names = append(names, e.Name)
+		case *ast.Subquery:
+			ast.WalkQuery(e.Query, visit)
 		}
 		return true
-	})
+	}
+	ast.WalkQuery(tree, visit)
 	slices.Sort(names)
 	return slices.Compact(names)
 }

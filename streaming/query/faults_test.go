@@ -181,6 +181,9 @@ func TestFingerprint(t *testing.T) {
 		_, err := query.Open(other, s)
 		require.ErrorIs(t, err, query.ErrFingerprint)
 	}
+	const inside = "MATCH (n:N) WHERE EXISTS { (n)-->(m) WHERE COUNT { (m)-->({x: $min}) } > 1 } RETURN n.x"
+	one, two := map[string]graph.Value{"min": graph.Int(1)}, map[string]graph.Value{"min": graph.Int(2)}
+	require.NotEqual(t, compile(inside, one).Fingerprint(), compile(inside, two).Fingerprint())
 	_, err = query.Open(compile("match (n:N)\nwhere n.x > $min // same\nreturn n.x as x", map[string]graph.Value{"min": graph.Int(1), "unused": graph.Null}), s)
 	require.NoError(t, err)
 	require.NoError(t, q.Close())

@@ -200,6 +200,9 @@ func (q *Query) sealMatch(b index.Batch) error {
 
 // sealEvents turns the next rows of the view into events; behind the last row the query is live.
 func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) error {
+	if err := q.network.Output.Save(); err != nil { // the view is read below
+		return err
+	}
 	from, to := store.ViewBounds()
 	if len(q.meta.SealCursor) > 0 {
 		from = append(q.meta.SealCursor, 0)

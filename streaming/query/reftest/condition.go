@@ -25,7 +25,11 @@ func (g *generator) column(s *scope, depth int) column {
 	case 13:
 		if lists := s.of(func(v variable) bool { return v.isList() && v.item == node }); len(lists) > 0 && depth > 0 {
 			l := pick(g.T, lists...)
-			c.kind, c.text = l.kind, fmt.Sprintf("[i IN %s WHERE i IS NOT NULL AND %s (i)-[:T]->() | COUNT { (i)--(:A) }]", l.name, g.pick("", "NOT"))
+			if g.once(3) {
+				c.kind, c.text = number, fmt.Sprintf("reduce(t = 0, i IN %s | t + COUNT { (i)--(:A) } * CASE WHEN %s (i)-[:T]->() THEN 1 ELSE 2 END)", l.name, g.pick("", "NOT"))
+				break
+			}
+			c.kind, c.text = l.kind, fmt.Sprintf("[i IN %s WHERE i IS NOT NULL AND %s (i)-[:T]->()%s | COUNT { (i)--(:A) }%s]", l.name, g.pick("", "NOT"), g.pick("", " AND 6 / i.x > 1"), g.pick("", " + i.x", " / i.y"))
 			break
 		}
 		fallthrough

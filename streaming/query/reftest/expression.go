@@ -180,8 +180,13 @@ func (r *Reference) comprehension(e *ast.ListComprehension, in row) (graph.Value
 	kept := []graph.Value{}
 	for _, item := range list.AsList() {
 		each := in.with(e.Variable.Text, item)
-		if e.Where != nil && !r.holds(e.Where, each) {
-			continue
+		if e.Where != nil {
+			switch kept, err := r.value(e.Where, each); {
+			case err != nil:
+				return graph.Null, err
+			case kept.Kind() != graph.KindBool || !kept.AsBool():
+				continue
+			}
 		}
 		if e.Map != nil {
 			if item, err = r.value(e.Map, each); err != nil {

@@ -54,6 +54,9 @@ type Compiler struct {
 	Replace func(ast.Expr) (slot int, ok bool)
 	// Alloc returns a new slot, for a variable that exists inside of one expression.
 	Alloc func() int
+	// Parts gives the slots of what has been computed for each item before, for a list comprehension, a quantifier or a
+	// reduce: an item of its list is then a list, of the item itself and these parts of the body.
+	Parts map[ast.Expr][]int
 	// Parameters are the values of $name.
 	Parameters map[string]graph.Value
 	// Errs takes everything that is wrong.

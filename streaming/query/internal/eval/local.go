@@ -48,6 +48,15 @@ func items(f Func, what string, env *Env) (list []graph.Value, ok bool, err erro
 	return v.AsList(), true, nil
 }
 
+// takeApart puts the parts that have been computed for an item into their slots and returns the item, see Compiler.Parts.
+func (env *Env) takeApart(v graph.Value, parts []int) graph.Value {
+	list := v.AsList()
+	for i, slot := range parts {
+		env.Slots[slot] = list[i+1]
+	}
+	return list[0]
+}
+
 func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 	list := c.compile(e.List)
 	var where Condition
@@ -60,6 +69,7 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 			mapped = c.compile(e.Map)
 		}
 	})
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, "a list comprehension", env)
 		if !ok {
@@ -67,6 +77,9 @@ func (c *Compiler) listComprehension(e *ast.ListComprehension) Func {
 		}
 		kept := make([]graph.Value, 0, len(all))
 		for _, v := range all {
+			if apart {
+				v = env.takeApart(v, parts)
+			}
 			env.Slots[slot] = v
 			if where != nil {
 				t, err := where(env)
@@ -100,6 +113,7 @@ func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 		where = Slot(slot).truth
 	}
 	verdict := quantifiers[e.Kind]
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, e.Kind, env)
 		if !ok {
@@ -107,6 +121,9 @@ func (c *Compiler) quantifier(e *ast.Quantifier) Func {
 		}
 		var n counts
 		for _, v := range all {
+			if apart {
+				v = env.takeApart(v, parts)
+			}
 			env.Slots[slot] = v
 			t, err := where(env)
 			if err != nil {
@@ -183,6 +200,7 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 	total := c.with(e.Accumulator.Text, func() {
 		item = c.with(e.Variable.Text, func() { body = c.compile(e.Body) })
 	})
+	parts, apart := c.Parts[e]
 	return func(env *Env) (graph.Value, error) {
 		all, ok, err := items(list, "reduce", env)
 		if !ok {
@@ -192,6 +210,9 @@ func (c *Compiler) reduce(e *ast.Reduce) Func {
 		for _, next := range all {
 			if err != nil {
 				return graph.Null, err
+			}
+			if apart {
+				next = env.takeApart(next, parts)
 			}
 			env.Slots[total], env.Slots[item] = v, next
 			if v, err = body(env); err == nil && nestedDeeper(v, maxNesting) {

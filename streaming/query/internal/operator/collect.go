@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index"
@@ -12,10 +14,25 @@ import (
 )
 
 // collect keeps the value of each row in the order of the rows.
+//
+// All of them are keys of the index. Once it was asked for the list it keeps that too, and merges what has changed into
+// it: the list is made anew each time all the same, as the one that was passed on is still what others retract.
 type collect struct {
 	prefix   []byte
 	distinct bool // of equivalent values the first is shown
 	key, buf []byte
+
+	kept    bool
+	rows    []string      // what follows the prefix in the keys, ascending
+	values  []graph.Value // of the rows; it is passed on and so never changed
+	changes []collected   // since then, the last of a row counts
+}
+
+// collected is a row that came or went.
+type collected struct {
+	row   string
+	value graph.Value
+	gone  bool
 }
 
 func newCollect(node int, group result.RowKey, number int, distinct bool) *collect {
@@ -27,35 +44,79 @@ func (c *collect) check(*input) error { return nil }
 func (c *collect) add(b index.Batch, in *input, weight int) error {
 	row := in.row.Key()
 	c.key = append(append(append(c.key[:0], c.prefix...), in.order...), row[:]...)
-	if weight < 0 {
+	change := collected{gone: weight < 0}
+	if !change.gone {
+		c.buf = graph.AppendValue(c.buf[:0], in.value)
+	}
+	if c.kept {
+		change.row = string(c.key[len(c.prefix):])
+		if !change.gone {
+			change.value = graph.Clone(in.value)
+		}
+		c.changes = append(c.changes, change)
+	}
+	if change.gone {
 		return b.Delete(c.key)
 	}
-	c.buf = graph.AppendValue(c.buf[:0], in.value)
 	return b.Set(c.key, c.buf)
 }
 
 func (c *collect) value(b index.Batch) (graph.Value, error) {
-	list := []graph.Value{}
-	var seen map[string]bool
-	if c.distinct {
-		seen = make(map[string]bool)
+	if err := c.update(b); err != nil {
+		return graph.Null, err
 	}
-	err := b.Scan(c.prefix, store.After(c.prefix), func(_, record []byte) (bool, error) {
-		v, _, err := graph.DecodeValue(record)
-		if err != nil {
-			return false, err
-		}
-		if c.distinct {
-			c.buf = graph.AppendKey(c.buf[:0], v)
-			if seen[string(c.buf)] {
-				return true, nil
-			}
+	if !c.distinct {
+		return graph.List(c.values), nil
+	}
+	list := []graph.Value{}
+	seen := make(map[string]bool)
+	for _, v := range c.values {
+		if c.buf = graph.AppendKey(c.buf[:0], v); !seen[string(c.buf)] {
 			seen[string(c.buf)] = true
+			list = append(list, v)
 		}
-		list = append(list, v)
-		return true, nil
-	})
-	return graph.List(list), err
+	}
+	return graph.List(list), nil
+}
+
+// update makes rows and values those of now.
+func (c *collect) update(b index.Batch) error {
+	switch {
+	case !c.kept:
+		c.rows, c.values, c.kept = nil, []graph.Value{}, true
+		return b.Scan(c.prefix, store.After(c.prefix), func(key, record []byte) (bool, error) {
+			v, _, err := graph.DecodeValue(record)
+			c.rows, c.values = append(c.rows, string(key[len(c.prefix):])), append(c.values, v)
+			return true, err
+		})
+	case len(c.changes) > 0:
+		c.merge()
+	}
+	return nil
+}
+
+func (c *collect) merge() {
+	slices.SortStableFunc(c.changes, func(x, y collected) int { return strings.Compare(x.row, y.row) })
+	size := len(c.rows) + len(c.changes)
+	rows, values := make([]string, 0, size), make([]graph.Value, 0, size)
+	from := 0
+	for i, change := range c.changes {
+		if i+1 < len(c.changes) && c.changes[i+1].row == change.row {
+			continue
+		}
+		n, found := slices.BinarySearch(c.rows[from:], change.row)
+		rows, values = append(rows, c.rows[from:from+n]...), append(values, c.values[from:from+n]...)
+		from += n
+		if found {
+			from++
+		}
+		if !change.gone {
+			rows, values = append(rows, change.row), append(values, change.value)
+		}
+	}
+	c.rows, c.values = append(rows, c.rows[from:]...), append(values, c.values[from:]...)
+	clear(c.changes)
+	c.changes = c.changes[:0]
 }
 
 func (c *collect) append(dst []byte) []byte { return dst }

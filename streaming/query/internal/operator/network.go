@@ -48,6 +48,9 @@ func NewNetwork(p *plan.Plan, elements *store.Elements, o Options) *Network {
 			panic(fmt.Sprintf("operator: node %d has the number %d", i, common.ID))
 		}
 		b := base{ctx: n.Context, id: i}
+		if common.Input >= 0 {
+			b.takes = p.Nodes[common.Input].Common().Live
+		}
 		var op Operator
 		var rows Rows // takes the rows of Input
 		switch node := node.(type) {

@@ -58,7 +58,7 @@ func (c *Context) made() error {
 // Identified is a row's identity, worked out only when somebody asks. It is valid until the row has been passed on.
 type Identified interface {
 	Key() result.RowKey
-	// Origin describes what the row was made of, for people.
+	// Origin describes what the row was made of, for people; "" if that is not known any longer.
 	Origin() string
 }
 
@@ -81,9 +81,10 @@ type Operator interface {
 
 // base is what all operators share, and what those without memory do.
 type base struct {
-	ctx  *Context
-	id   int
-	next Rows
+	ctx   *Context
+	id    int
+	takes []int // slots of the rows that come in
+	next  Rows
 }
 
 // Flush has nothing to pass on.
@@ -107,16 +108,44 @@ const (
 func (b *base) fail(stage byte, row Identified, cause error, weight int) error {
 	c := b.ctx
 	if c.Policy == Stop && weight > 0 {
-		return failure.RowFailed.Errorf("evaluating a row of %s: %w", row.Origin(), cause)
+		return failure.RowFailed.Errorf("evaluating a row of %s: %w", b.origin(row), cause)
 	}
 	c.Failed += int64(weight)
 	c.key = store.FailedKey(c.key[:0], b.id, stage, row.Key())
 	if weight < 0 {
 		return c.Batch.Delete(c.key)
 	}
-	c.buf = store.AppendBytes(c.buf[:0], shortened(row.Origin()))
+	c.buf = store.AppendBytes(c.buf[:0], shortened(b.origin(row)))
 	c.buf = store.AppendBytes(c.buf, shortened(cause.Error()))
 	return c.Batch.Set(c.key, c.buf)
+}
+
+// origin describes what the row at hand was made of: if it does not know, by the elements in it.
+func (b *base) origin(row Identified) string {
+	if text := row.Origin(); text != "" {
+		return text
+	}
+	var ids []string
+	add := func(elements ...*graph.Element) {
+		for _, e := range elements {
+			if id := string(e.ID); !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	for _, slot := range b.takes {
+		switch v := b.ctx.Env.Slots[slot]; v.Kind() {
+		case graph.KindNode, graph.KindRelationship:
+			add(v.AsElement())
+		case graph.KindPath:
+			add(v.AsPath().Nodes...)
+			add(v.AsPath().Relationships...)
+		}
+	}
+	if len(ids) == 0 {
+		return row.Key().String()
+	}
+	return strings.Join(ids, ", ")
 }
 
 // shortened cuts what is kept of each failed row: it names values, which may be megabytes long, between words that say
@@ -182,12 +211,7 @@ type plainRow struct {
 func (r *plainRow) Key() result.RowKey { return r.key }
 
 // Origin returns what is known of the row's origin.
-func (r *plainRow) Origin() string {
-	if r.origin == "" {
-		return r.key.String()
-	}
-	return r.origin
-}
+func (r *plainRow) Origin() string { return r.origin }
 
 // hashKey makes a row key of what identifies the row. It must not be possible to find two identities with the same key,
 // as one row would take the other's place.

@@ -13,7 +13,7 @@ import (
 func New(q *ast.Query, parameters map[string]graph.Value) (*Plan, error) {
 	errs := &token.Errors{Text: q.Text}
 	b := &builder{plan: &Plan{Query: q}, errs: errs, replaced: make(map[ast.Expr]variable)}
-	b.compiler = &eval.Compiler{Parameters: parameters, Errs: errs, Alloc: b.slot}
+	b.compiler = &eval.Compiler{Parameters: parameters, Errs: errs, Alloc: b.slot, Parts: make(map[ast.Expr][]int)}
 	b.plan.compiler = b.compiler
 	b.build(q)
 	if err := errs.Err(); err != nil {

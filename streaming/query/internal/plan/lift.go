@@ -56,29 +56,8 @@ func (b *builder) lift(e ast.Expr, c *chain, s site) {
 		b.lift(e.Else, c, plain)
 	case *ast.Call:
 		b.liftCall(e, c, s)
-	case *ast.ListComprehension:
-		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Where, e.Map) {
-			b.replaced[e] = b.comprehension(e, c, plain)
-			return
-		}
-		b.lift(e.Where, c, condition)
-		b.lift(e.Map, c, plain)
-	case *ast.Quantifier:
-		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Where) {
-			b.replaced[e] = b.quantifier(e, c, plain)
-			return
-		}
-		b.lift(e.Where, c, condition)
-	case *ast.Reduce:
-		b.lift(e.Init, c, plain)
-		b.lift(e.List, c, plain)
-		if dependent(e.Variable.Text, e.Body) || dependent(e.Accumulator.Text, e.Body) {
-			b.errs.Report(token.Unsupported, e.Body.Position(), "a subquery inside of reduce cannot use its variables; compute a list with [%s IN ... | ...] first", ast.FormatName(e.Variable.Text))
-			return
-		}
-		b.lift(e.Body, c, plain)
+	case *ast.ListComprehension, *ast.Quantifier, *ast.Reduce:
+		b.liftLoop(e, c, plain)
 	default:
 		for _, child := range ast.Children(e) {
 			b.lift(child, c, plain)
@@ -104,47 +83,161 @@ func (b *builder) liftCall(e *ast.Call, c *chain, s site) {
 	}
 }
 
-// comprehension adds a list comprehension whose body has subqueries that use its variable: its items become rows.
-func (b *builder) comprehension(e *ast.ListComprehension, c *chain, s site) variable {
-	items := b.expr(e.List, c, s)
-	inner := b.argument(c, s.vars)
-	x := variable{b.slot(), typ{kind: items.typ.item}}
-	inner.order = b.slot()
-	n := &Unwind{Base: Base{Input: inner.at}, List: Item{Expr: e.List, Eval: items.eval, Slot: x.slot}, Order: inner.order, From: NoSlot}
-	inner.at = b.add(n, items.reads...)
-	s.vars = s.vars.with(scope{e.Variable.Text: x})
-	b.filter(e.Where, inner, s)
-	mapped := e.Map
-	if mapped == nil {
-		mapped = &ast.Variable{Base: ast.Base{Range: e.Variable.Range}, Name: e.Variable.Text}
-	}
-	found := b.collect(c, inner, mapped, b.expr(mapped, inner, s))
-	result := variable{b.slot(), found.typ}
-	known := func(env *eval.Env) (graph.Value, error) { // no list, no result
-		switch v, err := items.eval(env); {
-		case err != nil || v.IsNull():
-			return graph.Null, err
-		case v.Kind() != graph.KindList:
-			return graph.Null, &eval.Error{Kind: token.InvalidArgumentType, Message: "a list comprehension wants a list"}
+// liftLoop lifts from a list comprehension, a quantifier or a reduce.
+func (b *builder) liftLoop(e ast.Expr, c *chain, s site) {
+	l := loopOf(e)
+	if r, ok := e.(*ast.Reduce); ok {
+		b.lift(r.Init, c, s)
+		if b.refuseTotal(r) {
+			return
 		}
-		return env.Slots[found.slot], nil
 	}
-	reads := append(slices.Clone(items.reads), found.slot)
-	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e, Eval: known, Slot: result.slot}}}, reads...)
+	b.lift(*l.list, c, s)
+	if overRows(e) {
+		b.replaced[e] = b.loop(e, c, s)
+		return
+	}
+	b.liftBody(e, c, s)
+}
+
+func (b *builder) liftBody(e ast.Expr, c *chain, s site) {
+	condition := s
+	condition.predicate = true
+	switch e := e.(type) {
+	case *ast.ListComprehension:
+		b.lift(e.Where, c, condition)
+		b.lift(e.Map, c, s)
+	case *ast.Quantifier:
+		b.lift(e.Where, c, condition)
+	case *ast.Reduce:
+		b.lift(e.Body, c, s)
+	}
+}
+
+// loop adds a list comprehension, a quantifier or a reduce whose body has subqueries that use its item. The items become
+// rows, for which the subqueries are answered; each row gives a list of the item and the answers, which are the parts of
+// the body. The list of these is what the expression is then evaluated over, as any other.
+func (b *builder) loop(e ast.Expr, c *chain, s site) variable {
+	l := loopOf(e)
+	items := b.expr(*l.list, c, s)
+	inner, in := b.perItem(*l.list, l.item, items, c, s)
+	before := len(b.errs.List)
+	b.liftBody(e, inner, in)
+	if len(b.errs.List) > before {
+		return variable{}
+	}
+	row := &ast.ListLiteral{Items: []ast.Expr{&ast.Variable{Name: l.item}}} // of the item and the parts
+	from := []int{in.vars[l.item].slot}
+	var to []int // where the parts are while the body is evaluated
+	for _, body := range bodyOf(e) {
+		ast.Walk(body, func(part ast.Expr) bool {
+			v, ok := b.replaced[part]
+			if ok {
+				row.Items, from, to = append(row.Items, part), append(from, v.slot), append(to, b.slot())
+				b.replaced[part] = variable{to[len(to)-1], v.typ}
+			}
+			return !ok
+		})
+	}
+	list := &ast.ListComprehension{Base: ast.Base{Range: (*l.list).Position()}, Variable: ast.Name{Text: l.item}, List: *l.list, Map: row}
+	found := b.collect(c, inner, row, b.listOf(from))
+	b.replaced[list] = b.ifList(list, items, found.slot, c)
+	*l.list = list
+	b.compiler.Parts[l.expr] = to
+	x := b.compile(l.expr, s)
+	reads := slices.DeleteFunc(x.reads, func(slot int) bool { return slices.Contains(to, slot) })
+	result := variable{b.slot(), x.typ}
+	item := Item{Expr: e, Eval: x.eval, Slot: result.slot, Volatile: b.volatile(l.expr)}
+	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{item}}, reads...)
 	return result
 }
 
-// quantifier adds a quantifier whose condition has subqueries that use its variable: the conditions become a list.
-func (b *builder) quantifier(e *ast.Quantifier, c *chain, s site) variable {
-	s.predicate = true
-	conditions := &ast.ListComprehension{Base: e.Base, Variable: e.Variable, List: e.List, Map: e.Where}
-	b.replaced[conditions] = b.comprehension(conditions, c, s)
-	over := *e
-	over.List, over.Where = conditions, &ast.Variable{Base: e.Base, Name: e.Variable.Text}
-	x := b.compile(&over, s)
-	v := variable{b.slot(), x.typ}
-	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e, Eval: x.eval, Slot: v.slot}}}, x.reads...)
+// loopExpr is a copy of a list comprehension, a quantifier or a reduce, of which the list may be exchanged.
+type loopExpr struct {
+	expr ast.Expr
+	list *ast.Expr
+	item string // name of the variable
+}
+
+func loopOf(e ast.Expr) loopExpr {
+	switch e := e.(type) {
+	case *ast.ListComprehension:
+		same := *e
+		return loopExpr{&same, &same.List, e.Variable.Text}
+	case *ast.Quantifier:
+		same := *e
+		return loopExpr{&same, &same.List, e.Variable.Text}
+	case *ast.Reduce:
+		same := *e
+		return loopExpr{&same, &same.List, e.Variable.Text}
+	}
+	panic("plan: no loop")
+}
+
+// perItem starts a chain with a row for each item of a list, for which a variable stands.
+func (b *builder) perItem(e ast.Expr, name string, items compiled, c *chain, s site) (*chain, site) {
+	inner := b.argument(c, s.vars)
+	x := variable{b.slot(), typ{kind: items.typ.item}}
+	inner.order = b.slot()
+	n := &Unwind{Base: Base{Input: inner.at}, List: Item{Expr: e, Eval: items.eval, Slot: x.slot}, Order: inner.order, From: NoSlot}
+	inner.at = b.add(n, items.reads...)
+	s.vars = s.vars.with(scope{name: x})
+	if known := s.replace; known != nil {
+		s.replace = func(e ast.Expr) (variable, bool) {
+			if mentions(e, name) { // another variable of this name
+				return variable{}, false
+			}
+			return known(e)
+		}
+	}
+	return inner, s
+}
+
+// listOf returns a list of the values in slots.
+func (b *builder) listOf(slots []int) compiled {
+	for _, slot := range slots {
+		b.uses[slot].all = true
+	}
+	row := func(env *eval.Env) (graph.Value, error) {
+		values := make([]graph.Value, len(slots))
+		for i, slot := range slots {
+			values[i] = env.Slots[slot]
+		}
+		return graph.List(values), nil
+	}
+	return compiled{row, slots, typ{kind: list}}
+}
+
+// ifList adds what has been made of the items of a list, or what is there when it is no list.
+func (b *builder) ifList(e ast.Expr, items compiled, made int, c *chain) variable {
+	v := variable{b.slot(), items.typ}
+	choose := func(env *eval.Env) (graph.Value, error) {
+		v, err := items.eval(env)
+		if err != nil || v.Kind() != graph.KindList {
+			return v, err
+		}
+		return env.Slots[made], nil
+	}
+	reads := append(slices.Clone(items.reads), made)
+	c.at = b.add(&Project{Base: Base{Input: c.at}, Items: []Item{{Expr: e, Eval: choose, Slot: v.slot}}}, reads...)
 	return v
+}
+
+// refuseTotal reports the subqueries in the body of a reduce that use what has been reduced so far, if there are any.
+func (b *builder) refuseTotal(e *ast.Reduce) (refused bool) {
+	total := e.Accumulator.Text
+	ast.Walk(e.Body, func(part ast.Expr) bool {
+		if !isSubquery(part) && !overRows(part) {
+			return true
+		}
+		if mentions(part, total) {
+			b.errs.Report(token.Unsupported, part.Position(), "a subquery inside of reduce cannot use %s: it is answered for all items before they are reduced; it may use %s, and what it finds may be combined with %s outside of it",
+				ast.FormatName(total), ast.FormatName(e.Variable.Text), ast.FormatName(total))
+			refused = true
+		}
+		return false
+	})
+	return refused
 }
 
 // endOf adds startNode or endNode: the node is looked up by a pattern.
@@ -191,26 +284,32 @@ func containsSubquery(e ast.Expr) bool {
 	return found
 }
 
-// dependent reports whether the body of a comprehension, quantifier or reduce has subqueries that use its variable, or
-// that of another one in it: these cannot be computed before.
-func dependent(name string, body ...ast.Expr) bool {
-	found := false
-	for _, e := range body {
-		ast.Walk(e, func(e ast.Expr) bool {
-			switch e := e.(type) {
-			case *ast.ListComprehension:
-				found = found || dependent(e.Variable.Text, e.Where, e.Map)
-			case *ast.Quantifier:
-				found = found || dependent(e.Variable.Text, e.Where)
-			}
-			if isSubquery(e) {
-				found = found || mentions(e, name)
-				return false
-			}
-			return !found
-		})
+// overRows reports whether a comprehension, quantifier or reduce has subqueries that use its variables, or those of
+// another one in it: these cannot be computed before.
+func overRows(e ast.Expr) bool { return dependent(locals(e), bodyOf(e)) }
+
+// dependent reports whether there are subqueries in expressions that use variables of these names, or any that exist
+// inside of the expressions only.
+func dependent(names []string, exprs []ast.Expr) bool {
+	return slices.ContainsFunc(exprs, func(e ast.Expr) bool {
+		if e == nil || isSubquery(e) {
+			return e != nil && slices.ContainsFunc(names, func(name string) bool { return mentions(e, name) })
+		}
+		return dependent(slices.Concat(names, locals(e)), ast.Children(e))
+	})
+}
+
+// locals returns the names of the variables that exist inside of an expression only.
+func locals(e ast.Expr) []string {
+	switch e := e.(type) {
+	case *ast.ListComprehension:
+		return []string{e.Variable.Text}
+	case *ast.Quantifier:
+		return []string{e.Variable.Text}
+	case *ast.Reduce:
+		return []string{e.Accumulator.Text, e.Variable.Text}
 	}
-	return found
+	return nil
 }
 
 // mentions reports whether a name occurs in an expression, as whatever.

@@ -45,6 +45,15 @@ func (p *parts) fail(err error) {
 	}
 }
 
+// whole reports a part without the larger ones that it is a part of.
+func (p *parts) whole(names ...string) {
+	for i, name := range names[1:] {
+		if p.has(name) && !p.has(names[i]) {
+			p.fail(fmt.Errorf("%s is given without %s", name, names[i]))
+		}
+	}
+}
+
 // moment returns the date or time under a name.
 func (p *parts) moment(name string) moment {
 	m, ok := momentOf(p.m.Get(name))
@@ -108,6 +117,11 @@ func (p *parts) make(kind graph.Kind, now time.Time) (graph.Value, error) {
 		if !base.hasDate && !p.has("year") {
 			return graph.Null, errors.New("year is missing")
 		}
+		if !base.hasDate {
+			p.whole("month", "day")
+			p.whole("week", "dayOfWeek")
+			p.whole("quarter", "dayOfQuarter")
+		}
 		if err := base.setParts(p); err != nil {
 			return graph.Null, err
 		}
@@ -122,6 +136,11 @@ func (p *parts) make(kind graph.Kind, now time.Time) (graph.Value, error) {
 	if wantsTime {
 		if !base.hasTime && !wantsDate && !p.has("hour") {
 			return graph.Null, errors.New("hour is missing")
+		}
+		if !base.hasTime {
+			for _, fraction := range []string{"millisecond", "microsecond", "nanosecond"} {
+				p.whole("hour", "minute", "second", fraction)
+			}
 		}
 		if err := base.setClockParts(p); err != nil {
 			return graph.Null, err
