@@ -1,7 +1,6 @@
 package query_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 
@@ -14,32 +13,11 @@ import (
 	"github.com/perdure/perdure/streaming/index/memory"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/query/querytest"
 	"github.com/perdure/perdure/streaming/result"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// flaky is a store whose commits fail when told to.
-type flaky struct {
-	index.Store
-	fail func() bool
-}
-
-var errCommit = errors.New("no room")
-
-func (f *flaky) NewBatch() index.Batch { return &flakyBatch{f.Store.NewBatch(), f} }
-
-type flakyBatch struct {
-	index.Batch
-	store *flaky
-}
-
-func (b *flakyBatch) Commit() error {
-	if b.store.fail() {
-		return errCommit
-	}
-	return b.Batch.Commit()
-}
 
 const faultsText = "MATCH (a:A)-[:T]->(b:A) RETURN a.x % 7 AS k, count(*), max(b.x), sum(b.x)"
 
@@ -54,16 +32,16 @@ func live(t *testing.T, backend index.Backend, every int, reopen bool) (events [
 		return every > 0 && commits%every != 0
 	}
 	open := func() *query.Query {
-		s, err := backend.Open("q")
+		s, err := querytest.Flaky(backend, fail).Open("q")
 		require.NoError(t, err)
-		q, err := query.Open(plan, &flaky{s, fail})
+		q, err := query.Open(plan, s)
 		require.NoError(t, err)
 		return q
 	}
 	q := open()
 	try := func(step func() error) {
 		for err := step(); err != nil; err = step() {
-			require.ErrorIs(t, err, errCommit)
+			require.ErrorIs(t, err, querytest.ErrCommit)
 			if reopen {
 				require.NoError(t, q.Close())
 				q = open()

@@ -126,8 +126,20 @@ func checkRandom(t *rapid.T, n *counts) {
 	r.requireNothingLeft()
 }
 
-// backend returns one in memory, at times with room for few records only, or one on disk.
+// backend returns one in memory or, at times, on disk, which may have room for few records only and fail now and then.
 func (r *trial) backend() index.Backend {
+	every := rapid.SampledFrom([]int{0, 0, 0, 2, 3}).Draw(r.T, "failing")
+	if every == 0 {
+		return r.sound()
+	}
+	commits := 0
+	return querytest.Flaky(r.sound(), func() bool {
+		commits++
+		return commits%every == 0
+	})
+}
+
+func (r *trial) sound() index.Backend {
 	records := rapid.SampledFrom([]int{1 << 20, 1 << 20, 2000, 300}).Draw(r.T, "records")
 	if rapid.IntRange(0, 99).Draw(r.T, "backend") < 99 {
 		return memory.Sized(records)

@@ -125,9 +125,9 @@ func TestBatchIsOneCommit(t *testing.T) {
 	commits, failing := 0, false
 	fail := func() bool { commits++; return failing }
 	open := func() *query.Query {
-		s, err := backend.Open("q")
+		s, err := querytest.Flaky(backend, fail).Open("q")
 		require.NoError(t, err)
-		q, err := query.Open(p, &flaky{s, fail})
+		q, err := query.Open(p, s)
 		require.NoError(t, err)
 		return q
 	}
@@ -148,7 +148,7 @@ func TestBatchIsOneCommit(t *testing.T) {
 		before := moment(q)
 		failing = true
 		_, err = q.Apply(b)
-		require.ErrorIs(t, err, errCommit)
+		require.ErrorIs(t, err, querytest.ErrCommit)
 		require.Equal(t, before, moment(q))
 		require.NoError(t, q.Close())
 		q = open()

@@ -74,16 +74,16 @@ func (s *Session) Reopen() {
 func (s *Session) Load(elements []graph.Change) {
 	half := len(elements) / 2
 	for i, part := range [][]graph.Change{elements[:half], elements[half:]} {
-		require.NoError(s.t, s.Query.Load(source, []byte{byte(i)}, part))
+		s.again(func() error { return s.Query.Load(source, []byte{byte(i)}, part) })
 		require.Equal(s.t, []byte{byte(i)}, s.Query.Token(source))
 	}
-	require.NoError(s.t, s.Query.Seal(result.State{}, 2))
+	s.again(func() error { return s.Query.Seal(result.State{}, 2) })
 	s.snapshot()
 }
 
 // Begin starts with an empty graph.
 func (s *Session) Begin() {
-	require.NoError(s.t, s.Query.Begin(result.State{}))
+	s.again(func() error { return s.Query.Begin(result.State{}) })
 	s.snapshot()
 }
 
@@ -109,8 +109,11 @@ func (s *Session) Apply(transactions ...[]graph.Change) []result.Event {
 		b.Transactions = append(b.Transactions, graph.Transaction{Position: position, Changes: changes})
 	}
 	before := s.next
-	events, err := s.Query.Apply(b)
-	require.NoError(s.t, err)
+	var events []result.Event
+	s.again(func() (err error) {
+		events, err = s.Query.Apply(b)
+		return err
+	})
 	for i := range events {
 		s.replay(&events[i])
 	}
@@ -126,8 +129,11 @@ func (s *Session) Apply(transactions ...[]graph.Change) []result.Event {
 func (s *Session) Advance(by time.Duration) []result.Event {
 	s.clock = s.clock.Add(by)
 	before := s.next
-	events, err := s.Query.Advance(s.clock)
-	require.NoError(s.t, err)
+	var events []result.Event
+	s.again(func() (err error) {
+		events, err = s.Query.Advance(s.clock)
+		return err
+	})
 	for i := range events {
 		s.replay(&events[i])
 	}

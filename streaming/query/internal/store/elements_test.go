@@ -58,14 +58,21 @@ func TestElements(t *testing.T) {
 				now, err = elements.Prune(b, e, nil, false)
 				require.NoError(t, err)
 			}
-			delete(world, e.ID)
-			if now != nil {
-				world[e.ID] = e
-			}
 			if old != nil || now != nil {
 				require.NoError(t, elements.Put(b, old, now))
 			}
-			require.NoError(t, b.Commit())
+			if rapid.IntRange(0, 5).Draw(t, "discard") == 0 {
+				elements.Get(b, e.ID) //nolint:errcheck // what it finds must not outlive the batch
+				b.Discard()
+				require.NoError(t, elements.Load(s, int64(len(world))))
+			} else {
+				require.NoError(t, b.Commit())
+				b.Discard()
+				delete(world, e.ID)
+				if now != nil {
+					world[e.ID] = e
+				}
+			}
 			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
 				require.NoError(t, s.Close())
 				s, err = backend.Open("test")
