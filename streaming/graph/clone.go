@@ -15,6 +15,13 @@ func Clone(v Value) Value {
 
 // SizeOf returns about how many bytes v takes beside the Value itself.
 func SizeOf(v Value) int {
+	if v.kind <= KindFloat {
+		return 0
+	}
+	return sizeBehind(v)
+}
+
+func sizeBehind(v Value) int {
 	const header = 48 // of what lies behind a pointer
 	size := 0
 	switch v.kind {

@@ -42,8 +42,9 @@ type Batch interface {
 	// may keep the bytes and must not change them. Without a value it returns nil. Keys that are read in this way are
 	// cached within the store's budget.
 	Record(key []byte, decode func(value []byte) (Record, error)) (Record, error)
-	// Expect says which records will be asked for next, so that a store can look for all of them at once.
-	Expect(keys [][]byte)
+	// Expect says which records will be put next or, when they are read, asked for, so that a store can look for all of
+	// them at once.
+	Expect(keys [][]byte, read bool)
 	// Put is Set of a record.
 	Put(key []byte, r Record) error
 	Set(key, value []byte) error

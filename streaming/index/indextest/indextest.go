@@ -290,7 +290,7 @@ func random(t *testing.T, backend index.Backend) {
 
 func randomWrite(t *rapid.T, b index.Batch, after map[string]string, keys *rapid.Generator[string]) {
 	k := keys.Draw(t, "key")
-	b.Expect([][]byte{[]byte(k), []byte("never")})
+	b.Expect([][]byte{[]byte(k), []byte("never")}, rapid.Bool().Draw(t, "read"))
 	text, found := record(t, b, k)
 	was, expected := after[k]
 	require.Equal(t, expected, found)

@@ -134,9 +134,9 @@ func (b *batch) Put(key []byte, r index.Record) error {
 	return nil
 }
 
-// Expect reads what Record will, in steps in which no key waits for another one's memory: one by one, each would wait for
+// Expect reads what Record and Put will, in steps in which no key waits for another one's memory: one by one, each would wait for
 // several places that no cache of the processor has.
-func (b *batch) Expect(keys [][]byte) {
+func (b *batch) Expect(keys [][]byte, read bool) {
 	s := b.store
 	numbers := s.expected[:0]
 	mask := len(s.slots) - 1
@@ -153,8 +153,10 @@ func (b *batch) Expect(keys [][]byte) {
 		}
 	}
 	for _, number := range numbers {
-		if h := &s.records.list[s.at(number).record]; h.record != nil {
+		if h := &s.records.list[s.at(number).record]; read && h.record != nil {
 			places += uint32(h.record.Size())
+		} else {
+			places += h.size
 		}
 	}
 	s.expected, s.sink = numbers, places

@@ -65,7 +65,7 @@ func (b *batch) Record(key []byte, decode func(value []byte) (index.Record, erro
 }
 
 // Expect does nothing: what is cached is in maps, and Pebble reads one key after the other.
-func (b *batch) Expect([][]byte) {}
+func (b *batch) Expect([][]byte, bool) {}
 
 func (b *batch) Put(key []byte, record index.Record) error {
 	r := &b.store.records

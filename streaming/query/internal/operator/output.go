@@ -207,7 +207,7 @@ func (x *Output) Save() error {
 		end := x.writes[i].end
 		x.expected, start = append(x.expected, x.keys[start:end:end]), end
 	}
-	x.ctx.Batch.Expect(x.expected)
+	x.ctx.Batch.Expect(x.expected, false)
 	for i := range x.writes {
 		var err error
 		if row := x.writes[i].row; row != nil {

@@ -193,7 +193,7 @@ func (s *Elements) Expect(b index.Batch, ids []graph.ElementID) {
 		n := 1 + len(id)
 		s.expected, rest = append(s.expected, rest[:n:n]), rest[n:]
 	}
-	b.Expect(s.expected)
+	b.Expect(s.expected, true)
 }
 
 // Prune returns what is stored of an element, or nil when that is nothing. Unchanged values come from old, which may be
