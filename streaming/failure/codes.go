@@ -57,6 +57,7 @@ var (
 	SchemaMismatch         = define("SchemaMismatch", Configuration, "A table's columns do not fit what the query or the snapshot read.", "Adapt the query or the table, then signal resume.")
 	Unsupported            = define("Unsupported", Configuration, "The server or the spec asks for something Perdure does not do.", "See the message for what is supported.")
 	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken and the chunks that are done are kept.")
+	SpillFailed            = define("SpillFailed", Transient, "A large transaction cannot be kept in a file until it ends.", "Make the worker's data directory writable; streaming goes on by itself.")
 	BadRecord              = define("BadRecord", Data, "A record cannot be decoded.", "Look at the record in the dead letters.")
 )
 

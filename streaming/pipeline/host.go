@@ -25,6 +25,8 @@ type Options struct {
 	Sources   []source.Factory
 	Reactions []reaction.Factory
 	Index     index.Backend
+	// SpillDir is where sources put what they cannot hold in memory; "": where the system puts temporary files.
+	SpillDir string
 	// HostID names the process that runs the stages, for fences and leases.
 	HostID string
 	Log    *zap.Logger
@@ -38,6 +40,7 @@ type Host struct {
 	sources   map[string]source.Factory
 	reactions map[string]reaction.Factory
 	index     index.Backend
+	spillDir  string
 	hostID    string
 	log       *zap.Logger
 	secret    func(ref string) (string, error)
@@ -55,6 +58,7 @@ func NewHost(o Options) (*Host, error) {
 		sources:   make(map[string]source.Factory, len(o.Sources)),
 		reactions: make(map[string]reaction.Factory, len(o.Reactions)),
 		index:     o.Index,
+		spillDir:  o.SpillDir,
 		hostID:    o.HostID,
 		log:       o.Log,
 		secret:    o.Secret,
@@ -124,7 +128,7 @@ func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.S
 	}
 	id := spec.ID()
 	return f.New(spec.Config, source.Settings{
-		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret,
+		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret, SpillDir: h.spillDir,
 	})
 }
 

@@ -32,6 +32,8 @@ type sink struct {
 	moved    chan struct{}
 	pausing  chan struct{} // closed: take nothing more
 
+	fragments int // of the transaction whose parts come in; used by the goroutine that appends
+
 	// What label uses; the outlet calls it with its lock held.
 	messages uint64         // named so far
 	labelled graph.Position // the highest in a message so far
@@ -63,49 +65,93 @@ func newSink(w *stream.Writer, epoch stream.Epoch, resume graph.Position, offset
 
 // Append implements source.Sink.
 func (s *sink) Append(ctx context.Context, tx *graph.Transaction) error {
-	select {
-	case <-s.pausing:
-		<-ctx.Done()
-		return ctx.Err()
-	default:
+	if err := s.admit(ctx); err != nil {
+		return err
 	}
-	s.mu.Lock()
-	before := s.appended
-	s.mu.Unlock()
+	before := s.standing()
 	if tx.Position.Compare(before) <= 0 {
 		return nil // the source repeats itself after a reconnect
 	}
-	if err := s.append(ctx, tx, before); err != nil {
+	parts := split(tx.Changes)
+	if len(parts) > 1 {
+		s.fragments = 0
+		return s.appendFragments(ctx, tx, parts, true)
+	}
+	if err := s.out.add(ctx, false, func(c *changes) {
+		c.encoder.Add(tx)
+		s.label(c, tx.Position, tx.CommitTime)
+	}); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.appended = tx.Position
-	s.mu.Unlock()
+	s.stand(tx.Position)
 	return nil
 }
 
-func (s *sink) append(ctx context.Context, tx *graph.Transaction, before graph.Position) error {
-	parts := split(tx.Changes)
-	if len(parts) == 1 {
-		return s.out.add(ctx, false, func(c *changes) {
-			c.encoder.Add(tx)
-			s.label(c, tx.Position, tx.CommitTime)
-		})
+// AppendPart implements source.Sink.
+func (s *sink) AppendPart(ctx context.Context, part *graph.Transaction, number int, last bool) error {
+	if err := s.admit(ctx); err != nil {
+		return err
 	}
+	if number == 0 {
+		s.fragments = 0
+	}
+	if err := s.appendFragments(ctx, part, split(part.Changes), last); err != nil {
+		return err
+	}
+	detail := ""
+	if !last {
+		detail = fmt.Sprintf("%d parts so far of a transaction that was committed at %s", number+1, part.CommitTime.Format(time.RFC3339))
+	}
+	s.progress.SetDetail("largeTransaction", detail)
+	return nil
+}
+
+// appendFragments appends parts of a transaction, each as a message of its own. Until the last one the source stands where
+// it stood before the transaction.
+func (s *sink) appendFragments(ctx context.Context, tx *graph.Transaction, parts [][]graph.Change, last bool) error {
+	before := s.standing()
 	for i, part := range parts {
-		last := i == len(parts)-1
+		last := last && i == len(parts)-1
 		position := before
 		if last {
 			position = tx.Position
 		}
 		if err := s.out.add(ctx, true, func(c *changes) {
-			c.encoder.AddFragment(tx, part, i, last)
+			c.encoder.AddFragment(tx, part, s.fragments, last)
 			s.label(c, position, tx.CommitTime)
 		}); err != nil {
 			return err
 		}
+		s.fragments++
+	}
+	if last {
+		s.stand(tx.Position)
 	}
 	return nil
+}
+
+// admit waits for the end of ctx when nothing more is taken.
+func (s *sink) admit(ctx context.Context) error {
+	select {
+	case <-s.pausing:
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+		return nil
+	}
+}
+
+// standing returns where the last whole transaction that was taken ended.
+func (s *sink) standing() graph.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appended
+}
+
+func (s *sink) stand(position graph.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.appended = position
 }
 
 // label names a message and says where the source is after it. The name holds the attempt, since what a message holds
@@ -174,6 +220,9 @@ func (s *sink) Durable() graph.Position {
 
 // DurableChanged implements source.Sink.
 func (s *sink) DurableChanged() <-chan struct{} { return s.moved }
+
+// Note implements source.Sink.
+func (s *sink) Note(key, value string) { s.progress.SetDetail(key, value) }
 
 // Tick implements source.Sink. A source that is alive but whose changes go nowhere is not progress.
 func (s *sink) Tick() {

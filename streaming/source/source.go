@@ -21,6 +21,9 @@ type Settings struct {
 	Name       string
 	Generation uint64      // grows each time the component is started anew
 	Log        *zap.Logger // carries the component's name; silent when healthy
+	// SpillDir is where a source may put what it cannot hold in memory, for as long as it runs; "": where the system puts
+	// temporary files.
+	SpillDir string
 	// Secret resolves a reference such as "env:ORDERS_PW".
 	Secret func(ref string) (string, error)
 }
@@ -54,6 +57,11 @@ type Sink interface {
 	// Append takes one transaction, complete. It may block (back-pressure); the context bounds that. The transaction
 	// and all it refers to belong to the sink from then on.
 	Append(ctx context.Context, tx *graph.Transaction) error
+	// AppendPart takes the next part of a transaction that is too large to be held in memory: some of its changes, in
+	// order. Parts are numbered from 0, and with the last, which alone has the Position, the transaction takes effect as a
+	// whole. A source that cannot go on with one, because it lost its connection, begins again with part 0, or with
+	// another transaction.
+	AppendPart(ctx context.Context, part *graph.Transaction, number int, last bool) error
 	// Idle says that the source stands at position with nothing to send, so that it may be confirmed once everything
 	// appended before is durable. It never blocks.
 	Idle(position graph.Position)
@@ -62,6 +70,9 @@ type Sink interface {
 	Durable() graph.Position
 	// DurableChanged returns a channel that receives (capacity one, coalesced) when Durable moved.
 	DurableChanged() <-chan struct{}
+	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
+	// never blocks.
+	Note(key, value string)
 	// Tick tells the watchdog that the reading loop is alive; called at least every five seconds, also while idle.
 	Tick()
 }

@@ -115,6 +115,7 @@ func (n *Node) work(ctx context.Context) error {
 		Sources:   catalog.Sources(),
 		Reactions: catalog.Reactions(),
 		Index:     pebble.New(pebble.Options{Dir: n.Data.Join("index"), Log: n.Log}),
+		SpillDir:  n.Data.Join("spill"),
 		HostID:    n.Data.HostID,
 		Log:       n.Log,
 		Secret:    n.Secret,

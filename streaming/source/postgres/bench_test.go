@@ -2,7 +2,10 @@ package postgres_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +72,11 @@ func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
 	}
 	return nil
 }
+func (s *countingSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
+	return s.Append(ctx, part)
+}
 func (s *countingSink) Idle(graph.Position)             {}
+func (s *countingSink) Note(string, string)             {}
 func (s *countingSink) Durable() graph.Position         { return "" }
 func (s *countingSink) DurableChanged() <-chan struct{} { return nil }
 func (s *countingSink) Tick()                           {}
@@ -100,4 +107,41 @@ func BenchmarkStream(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkLargeTransaction takes one of a gigabyte, and reports how much memory the process needs at most.
+func BenchmarkLargeTransaction(b *testing.B) {
+	const rows, bytes = 1_000_000, 1 << 30
+	d := newDB(b)
+	d.exec("CREATE TABLE document (id int PRIMARY KEY, body text)")
+	s := d.source(`"tables": [{"name": "document"}]`)
+	for b.Loop() {
+		sink := &countingSink{want: rows, done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(b.Context())
+		finished := make(chan error, 1)
+		require.NoError(b, os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)) // the peak is counted from here on
+		go func() { finished <- s.Run(ctx, "", sink) }()
+		d.exec("INSERT INTO document SELECT i, repeat(md5(i::text), 32) FROM generate_series(1, %d) i", rows)
+		begin := time.Now()
+		<-sink.done
+		b.ReportMetric(time.Since(begin).Seconds(), "s-after-commit")
+		cancel()
+		require.NoError(b, <-finished)
+		b.ReportMetric(float64(peakMemory(b))/(1<<20), "peak-MiB")
+		d.exec("TRUNCATE document")
+	}
+	b.SetBytes(bytes)
+}
+
+// peakMemory returns the most memory that the process had, in bytes.
+func peakMemory(b *testing.B) (bytes int64) {
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(b, err)
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &bytes); err == nil {
+			return bytes << 10
+		}
+	}
+	b.Fatal("the peak is not known")
+	return 0
 }

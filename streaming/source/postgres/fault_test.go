@@ -182,3 +182,7 @@ func (s blockedSink) Append(ctx context.Context, _ *graph.Transaction) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
+
+func (s blockedSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
+	return s.Append(ctx, part)
+}

@@ -57,9 +57,27 @@ type assembler struct {
 	// fetch reads columns of a row as they are now.
 	fetch func(ctx context.Context, r *relation, values []graph.Value) error
 
-	open       bool // between begin and commit
+	open       bool   // between begin and commit
+	floor      uint64 // what was committed before was taken already
+	taken      bool   // the transaction at hand was
 	commitTime time.Time
 	changes    []graph.Change
+	bytes      int // of messages since the last part was taken out
+	parts      int // of the transaction at hand that were taken out
+}
+
+// partBytes is how much of a transaction is held before it is handed over in parts.
+const partBytes = 1 << 20
+
+// part takes out what the transaction at hand has so far, if it is much.
+func (a *assembler) part() (part *graph.Transaction, number int, ok bool) {
+	if a.bytes < partBytes {
+		return nil, 0, false
+	}
+	part = &graph.Transaction{CommitTime: a.commitTime, Changes: a.changes}
+	number, a.changes, a.bytes = a.parts, nil, 0
+	a.parts++
+	return part, number, true
 }
 
 // shrinkAt is how many changes a transaction may have so that its slice is copied and the scratch space is kept.
@@ -95,7 +113,8 @@ func (a *assembler) begin(src []byte) error {
 	if len(src) != 20 {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
-	a.open = true
+	a.open, a.parts, a.bytes = true, 0, 0
+	a.taken = binary.BigEndian.Uint64(src) < a.floor
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
 	return nil
 }
@@ -125,9 +144,10 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	if !known {
 		return failure.BadRecord.Errorf("the server sent a row of a table that it did not announce")
 	}
-	if r == nil {
+	if r == nil || a.taken {
 		return nil
 	}
+	a.bytes += len(src)
 	part, src := src[4], src[5:]
 	var before []graph.Value
 	var err error
@@ -190,7 +210,7 @@ func (a *assembler) truncate(src []byte) error {
 	if len(src) < 5 || len(src) != 5+4*int(binary.BigEndian.Uint32(src)) {
 		return failure.BadRecord.Errorf("the server sent a truncate of %d bytes", len(src))
 	}
-	for src = src[5:]; len(src) > 0; src = src[4:] {
+	for src = src[5:]; len(src) > 0 && !a.taken; src = src[4:] {
 		if r := a.relations[binary.BigEndian.Uint32(src)]; r != nil {
 			a.changes = r.truncated(a.changes)
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -123,6 +125,7 @@ type stream struct {
 	conn      *pgconn.PgConn
 	wire      net.Conn
 	assembler assembler
+	progress  inProgress
 	side      side
 	confirmer confirmer
 }
@@ -130,7 +133,11 @@ type stream struct {
 // run connects and streams until ctx ends or something breaks.
 func (st *stream) run(ctx context.Context, started func()) error {
 	st.side.source = st.source
-	defer func() { st.side.close(ctx) }()
+	st.progress.dir = st.source.settings.SpillDir
+	defer func() {
+		st.side.close(ctx)
+		st.progress.close()
+	}()
 	if err := ticking(st.sink, func() error { return st.start(ctx) }); err != nil {
 		if st.conn != nil {
 			hangUp(ctx, st.conn)
@@ -167,6 +174,7 @@ func (st *stream) start(ctx context.Context) error {
 		decoder:   decoder{types: tables.types},
 		catalog:   tables,
 		relations: make(map[uint32]*relation),
+		floor:     st.last,
 		resolve:   st.resolve,
 		fetch:     st.fetch,
 	}
@@ -185,13 +193,23 @@ func (st *stream) start(ctx context.Context) error {
 	}
 	err = pglogrepl.StartReplication(bounded, st.conn, quote(s.slot), pglogrepl.LSN(st.last), pglogrepl.StartReplicationOptions{
 		Mode:       pglogrepl.LogicalReplication,
-		PluginArgs: []string{"proto_version '1'", "publication_names " + literal(quote(s.publication)), "binary 'true'"},
+		PluginArgs: append(protocol(st.conn), "publication_names "+literal(quote(s.publication)), "binary 'true'"),
 	})
 	if err != nil {
 		return wrap(err, "starting replication")
 	}
 	st.confirmer = confirmer{wire: st.conn.Conn(), sink: st.sink, floor: slot.confirmed, interval: s.config.StatusInterval, wanted: make(chan struct{}, 1)}
 	return nil
+}
+
+// protocol returns which protocol a server is to use. From version 14 on it sends large transactions while they are in
+// progress, instead of keeping them on its disk until they commit and then making us wait for all of it.
+func protocol(conn *pgconn.PgConn) []string {
+	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
+	if n, err := strconv.Atoi(major); err != nil || n < 14 {
+		return []string{"proto_version '1'"}
+	}
+	return []string{"proto_version '2'", "streaming 'on'"}
 }
 
 // prepare checks over an ordinary connection that streaming from a position can work, and learns the tables.
@@ -258,11 +276,7 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 		switch {
 		case len(m.Data) > headerLength && m.Data[0] == 'w':
 			st.confirmer.heardData.Store(true)
-			tx, err := st.assembler.message(ctx, m.Data[headerLength:])
-			if err != nil || tx == nil {
-				return err
-			}
-			return st.append(ctx, tx)
+			return st.data(ctx, m.Data[headerLength:])
 		case len(m.Data) == keepaliveSize && m.Data[0] == 'k':
 			st.keepalive(binary.BigEndian.Uint64(m.Data[1:]), m.Data[17] != 0)
 			return nil
@@ -278,16 +292,56 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 	return failure.BadRecord.Errorf("the server sent an unexpected %T", message)
 }
 
+// data takes one message of the plugin. Transactions in progress are kept until they commit.
+func (st *stream) data(ctx context.Context, src []byte) error {
+	replayed := 0
+	taken, err := st.progress.take(ctx, src, func(message []byte) error {
+		if replayed++; replayed%lookEvery == 0 {
+			st.sink.Tick()
+		}
+		return st.change(ctx, message)
+	})
+	if !taken && err == nil {
+		return st.change(ctx, src)
+	}
+	if taken && st.progress.block == nil {
+		st.sink.Note("transactionsInProgress", st.progress.String())
+	}
+	return err
+}
+
+// change takes one message about transactions, and hands over what is complete, or large enough, with it.
+func (st *stream) change(ctx context.Context, src []byte) error {
+	tx, err := st.assembler.message(ctx, src)
+	if err != nil {
+		return err
+	}
+	if tx != nil {
+		return st.append(ctx, tx)
+	}
+	if part, number, ok := st.assembler.part(); ok {
+		if err := st.sink.AppendPart(ctx, part, number, false); err != nil {
+			return fmt.Errorf("appending changes: %w", err)
+		}
+	}
+	return nil
+}
+
 func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
 	end, err := parsePosition(tx.Position)
 	if err != nil {
 		return err
 	}
-	if len(tx.Changes) == 0 {
+	switch parts := st.assembler.parts; {
+	case parts > 0:
+		err = st.sink.AppendPart(ctx, tx, parts, true)
+	case len(tx.Changes) == 0:
 		st.idle(end)
 		return nil
+	default:
+		err = st.sink.Append(ctx, tx)
 	}
-	if err := st.sink.Append(ctx, tx); err != nil {
+	if err != nil {
 		return fmt.Errorf("appending changes: %w", err)
 	}
 	st.last = max(st.last, end)

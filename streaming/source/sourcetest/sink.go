@@ -2,6 +2,7 @@ package sourcetest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -24,7 +25,11 @@ type Sink struct {
 	last         graph.Position // of what was appended, or said to be idle at
 	durable      graph.Position
 	transactions []*graph.Transaction
+	parts        []graph.Change // of a transaction that is not complete
+	part         int            // number of the next part
+	mostParts    int
 	repeated     int
+	notes        []string
 	held         bool
 	ticks        int
 	graph        Graph
@@ -61,6 +66,36 @@ func (s *Sink) Append(ctx context.Context, tx *graph.Transaction) error {
 	return nil
 }
 
+// AppendPart implements source.Sink.
+func (s *Sink) AppendPart(ctx context.Context, part *graph.Transaction, number int, last bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if number == 0 {
+		s.parts, s.part = nil, 0
+	}
+	if number != s.part {
+		s.mu.Unlock()
+		return fmt.Errorf("part %d follows after %d parts", number, s.part)
+	}
+	s.parts, s.part = append(s.parts, part.Changes...), s.part+1
+	s.mostParts = max(s.mostParts, s.part)
+	whole := &graph.Transaction{Position: part.Position, CommitTime: part.CommitTime, Changes: s.parts}
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return s.Append(ctx, whole)
+}
+
+// MostParts returns how many parts the transaction had that had most.
+func (s *Sink) MostParts() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mostParts
+}
+
 // Idle implements source.Sink.
 func (s *Sink) Idle(position graph.Position) {
 	s.mu.Lock()
@@ -94,6 +129,20 @@ func (s *Sink) Durable() graph.Position {
 
 // DurableChanged implements source.Sink.
 func (s *Sink) DurableChanged() <-chan struct{} { return s.changed }
+
+// Note implements source.Sink.
+func (s *Sink) Note(key, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, key+": "+value)
+}
+
+// Notes returns all that was noted, as "key: value".
+func (s *Sink) Notes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.notes)
+}
 
 // Tick implements source.Sink.
 func (s *Sink) Tick() {

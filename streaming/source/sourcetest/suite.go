@@ -347,6 +347,11 @@ func (s *fullSink) Append(ctx context.Context, _ *graph.Transaction) error {
 	return ctx.Err()
 }
 
+// AppendPart takes no part either.
+func (s *fullSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
+	return s.Append(ctx, part)
+}
+
 func (s *suite) teardown(t *testing.T) {
 	made := s.provisioned(t)
 	for range 2 {
