@@ -23,6 +23,7 @@ type book struct {
 	log       []graph.Transaction
 	elements  map[graph.ElementID]graph.Element
 	confirmed graph.Position
+	parts     bool // large transactions come in parts
 	repeats   bool // sources send the last transactions again now and then, as after a reconnect
 
 	snapshots map[string]map[graph.ElementID]graph.Element
@@ -121,7 +122,7 @@ func (s *bookSource) Run(ctx context.Context, from graph.Position, sink source.S
 		s.mu.Unlock()
 		for i := range pending {
 			tx := pending[i]
-			if err := sink.Append(ctx, &tx); err != nil {
+			if err := s.append(ctx, sink, &tx); err != nil {
 				confirm()
 				return err
 			}
@@ -142,6 +143,29 @@ func (s *bookSource) Run(ctx context.Context, from graph.Position, sink source.S
 			return ctx.Err()
 		}
 	}
+}
+
+// append hands over a transaction, a large one in parts if the book says so. Then it begins a second time, as after an
+// interruption.
+func (s *bookSource) append(ctx context.Context, sink source.Sink, tx *graph.Transaction) error {
+	third := len(tx.Changes) / 3
+	if !s.parts || third == 0 {
+		return sink.Append(ctx, tx)
+	}
+	part := func(number, from, to int) error {
+		p := &graph.Transaction{CommitTime: tx.CommitTime, Changes: tx.Changes[from:to]}
+		last := to == len(tx.Changes)
+		if last {
+			p.Position = tx.Position
+		}
+		return sink.AppendPart(ctx, p, number, last)
+	}
+	for _, step := range [][3]int{{0, 0, third}, {1, third, 2 * third}, {0, 0, third}, {1, third, third}, {2, third, len(tx.Changes)}} {
+		if err := part(step[0], step[1], step[2]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // HoldSnapshot implements source.Snapshotter.

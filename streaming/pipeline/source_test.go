@@ -62,8 +62,13 @@ func TestSourceConfirmsOnlyWhatIsDurable(t *testing.T) {
 	}
 }
 
-func TestSourceSplitsLargeTransactions(t *testing.T) {
+func TestSourceSplitsLargeTransactions(t *testing.T) { largeTransactions(t, false) }
+
+func TestSourceTakesPartsOfTransactions(t *testing.T) { largeTransactions(t, true) }
+
+func largeTransactions(t *testing.T, parts bool) {
 	r := newRig(t)
+	r.book.parts = parts
 	text := strings.Repeat("x", 10_000)
 	large := func() {
 		var changes []graph.Change
