@@ -102,16 +102,14 @@ type distinct struct {
 func (d *distinct) check(in *input) error { return d.inner.check(in) }
 
 func (d *distinct) add(b index.Batch, in *input, weight int) error {
-	before, had, err := d.values.firstOf(b, in.value)
+	was, is, err := d.values.add(b, in.value, weight, false)
 	if err != nil {
 		return err
 	}
-	if changed, err := d.values.add(b, in.value, weight); err != nil || !changed {
-		return err
-	}
-	now, has, err := d.values.firstOf(b, in.value)
-	if err != nil || had && has && graph.Identical(before, now) {
-		return err
+	before, had := was.first()
+	now, has := is.first()
+	if had && has && graph.Identical(before, now) {
+		return nil
 	}
 	if had {
 		if err := d.inner.add(b, &input{value: before, extra: in.extra, row: in.row}, -1); err != nil {
@@ -133,42 +131,54 @@ func (d *distinct) read(r *store.Reader) { d.inner.read(r) }
 // extreme is min or max.
 type extreme struct {
 	values  *multiset
-	current graph.Value // null when there are no values
-	stale   bool        // current may be gone
+	current graph.Value // the first value; null when there are none
+	gone    bool        // current is no longer there: the first one is behind it
+	// last is a value that none comes behind, if isKnown. It saves looking for what cannot be there; nothing else
+	// depends on it.
+	last    graph.Value
+	isKnown bool
 }
 
 func (x *extreme) check(*input) error { return nil }
 
+// compare compares values in the order of the multiset.
+func (x *extreme) compare(a, b graph.Value) int {
+	if x.values.descending {
+		return graph.Compare(b, a)
+	}
+	return graph.Compare(a, b)
+}
+
 func (x *extreme) add(b index.Batch, in *input, weight int) error {
 	v := in.value
-	changed, err := x.values.add(b, v, weight)
-	if err != nil || x.stale {
+	place := -1 // of v with regard to current
+	if !x.current.IsNull() {
+		place = x.compare(v, x.current)
+	}
+	isLast := x.current.IsNull() || x.isKnown && x.compare(v, x.last) > 0
+	_, now, err := x.values.add(b, v, weight, weight > 0 && (place < 0 || isLast))
+	if err != nil {
 		return err
 	}
-	if weight < 0 {
-		x.stale = changed && graph.Compare(v, x.current) == 0
-		return nil
+	if isLast {
+		x.last, x.isKnown = graph.Clone(v), true
 	}
-	sign := graph.Compare(v, x.current)
-	if x.values.descending {
-		sign = -sign
-	}
-	switch {
-	case x.current.IsNull() || sign < 0:
-		x.current = graph.Clone(v)
-	case sign == 0: // another form or a newer version of an element
-		x.stale = true
+	if place <= 0 {
+		first, ok := now.first()
+		if x.gone = !ok; ok {
+			x.current = first
+		}
 	}
 	return nil
 }
 
 func (x *extreme) value(b index.Batch) (graph.Value, error) {
-	if x.stale {
-		v, _, err := x.values.first(b)
+	if x.gone {
+		first, err := x.values.firstFrom(b, x.current)
 		if err != nil {
 			return graph.Null, err
 		}
-		x.current, x.stale = v, false
+		x.current, x.gone = first, false
 	}
 	return x.current, nil
 }
