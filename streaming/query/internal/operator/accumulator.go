@@ -3,6 +3,7 @@ package operator
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -55,7 +56,7 @@ func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number i
 	case a.Arg == nil: // count(*)
 		return &counter{}
 	case name == "min", name == "max": // DISTINCT makes no difference
-		return &extreme{values: values(name == "max")}
+		return &extreme{values: values(name == "max"), all: true}
 	case name == "collect":
 		return newCollect(node, group, 2*number, a.Distinct)
 	case name == "count":
@@ -130,14 +131,21 @@ func (d *distinct) read(r *store.Reader) { d.inner.read(r) }
 
 // extreme is min or max.
 type extreme struct {
-	values  *multiset
-	current graph.Value // the first value; null when there are none
-	gone    bool        // current is no longer there: the first one is behind it
-	// last is a value that none comes behind, if isKnown. It saves looking for what cannot be there; nothing else
-	// depends on it.
+	values *multiset
+	// head are the first values, without gaps, so that the next one is known when the first goes; all says that there are
+	// no others.
+	head []graph.Value
+	all  bool
+	// from is where the first value is looked for when head is empty and not all.
+	from graph.Value
+	// last is a value that none comes behind, if bounded and not all. As head, it saves looking for what cannot be there;
+	// nothing else depends on it.
 	last    graph.Value
-	isKnown bool
+	bounded bool
 }
+
+// headValues is how many values a head has at most.
+const headValues = 8
 
 func (x *extreme) check(*input) error { return nil }
 
@@ -149,43 +157,87 @@ func (x *extreme) compare(a, b graph.Value) int {
 	return graph.Compare(a, b)
 }
 
+// unknown reports whether the first value must be looked for.
+func (x *extreme) unknown() bool { return len(x.head) == 0 && !x.all }
+
 func (x *extreme) add(b index.Batch, in *input, weight int) error {
 	v := in.value
-	place := -1 // of v with regard to current
-	if !x.current.IsNull() {
-		place = x.compare(v, x.current)
-	}
-	isLast := x.current.IsNull() || x.isKnown && x.compare(v, x.last) > 0
-	_, now, err := x.values.add(b, v, weight, weight > 0 && (place < 0 || isLast))
+	at, found := slices.BinarySearchFunc(x.head, v, x.compare)
+	inHead := at < len(x.head) || x.all || x.unknown() && x.compare(v, x.from) <= 0
+	isLast := !inHead && x.bounded && x.compare(v, x.last) > 0
+	_, now, err := x.values.add(b, v, weight, weight > 0 && !found && (inHead || isLast))
 	if err != nil {
 		return err
 	}
-	if isLast {
-		x.last, x.isKnown = graph.Clone(v), true
-	}
-	if place <= 0 {
-		first, ok := now.first()
-		if x.gone = !ok; ok {
-			x.current = first
-		}
+	first, there := now.first()
+	switch {
+	case found && there:
+		x.head[at] = first
+	case found:
+		x.head = slices.Delete(x.head, at, at+1)
+		x.from = v
+	case inHead:
+		x.head = slices.Insert(x.head, at, first)
+		x.cut()
+	case isLast:
+		x.last = first
 	}
 	return nil
 }
 
+// cut bounds the head.
+func (x *extreme) cut() {
+	if len(x.head) <= headValues {
+		return
+	}
+	if x.all {
+		x.last, x.bounded = x.head[headValues], true
+	}
+	x.head, x.all = x.head[:headValues], false
+}
+
 func (x *extreme) value(b index.Batch) (graph.Value, error) {
-	if x.gone {
-		first, err := x.values.firstFrom(b, x.current)
+	if x.unknown() {
+		err := x.values.scan(b, x.values.keyOf(x.from), func(c *class) bool {
+			x.head = append(x.head, c.forms[0].value)
+			return len(x.head) < headValues
+		})
 		if err != nil {
 			return graph.Null, err
 		}
-		x.current, x.gone = first, false
+		x.all = len(x.head) < headValues
 	}
-	return x.current, nil
+	if len(x.head) == 0 {
+		return graph.Null, nil
+	}
+	return x.head[0], nil
 }
 
-func (x *extreme) append(dst []byte) []byte { return graph.AppendValue(dst, x.current) }
+func (x *extreme) append(dst []byte) []byte {
+	switch {
+	case x.unknown():
+		return graph.AppendValue(append(dst, extremeUnknown), x.from)
+	case len(x.head) == 0:
+		return append(dst, extremeNone)
+	}
+	return graph.AppendValue(append(dst, extremeKnown), x.head[0])
+}
 
-func (x *extreme) read(r *store.Reader) { x.current = r.Value() }
+func (x *extreme) read(r *store.Reader) {
+	switch kind := r.Uvarint(); kind {
+	case extremeUnknown:
+		x.from, x.all = r.Value(), false
+	case extremeKnown:
+		x.head, x.all = []graph.Value{r.Value()}, false
+	}
+}
+
+// What the record of an extreme starts with.
+const (
+	extremeNone = iota
+	extremeKnown
+	extremeUnknown
+)
 
 func wantNumber(name string, v graph.Value) error {
 	if v.IsNumber() {

@@ -71,44 +71,53 @@ func (m *multiset) add(b index.Batch, v graph.Value, weight int, isNew bool) (be
 // with returns the class after the count of a form has changed, nil if nothing is left. Of several versions of an element
 // the last that came is kept.
 func (c *class) with(v graph.Value, weight int) (*class, error) {
+	at, found := c.search(v)
+	if !found {
+		if weight < 0 {
+			return nil, errState
+		}
+		now := c.clone()
+		now.forms = slices.Insert(now.forms, at, countedForm{graph.Clone(v), 1})
+		return now, nil
+	}
+	switch count := c.forms[at].count + int64(weight); {
+	case count < 0:
+		return nil, errState
+	case count == 0 && len(c.forms) == 1:
+		return nil, nil //nolint:nilnil // no values
+	}
+	now := c.clone()
+	f := &now.forms[at]
+	f.count += int64(weight)
+	switch {
+	case f.count == 0:
+		now.forms = slices.Delete(now.forms, at, at+1)
+	case weight > 0 && !graph.Identical(f.value, v):
+		f.value = graph.Clone(v)
+	}
+	return now, nil
+}
+
+func (c *class) clone() *class {
 	now := new(class)
 	now.forms = now.one[:0]
 	if c != nil {
 		now.forms = append(now.forms, c.forms...)
 	}
-	at, found := now.search(v)
-	switch {
-	case !found && weight < 0:
-		return nil, errState
-	case !found:
-		now.forms = slices.Insert(now.forms, at, countedForm{graph.Clone(v), int64(weight)})
-	default:
-		f := &now.forms[at]
-		if f.count += int64(weight); f.count < 0 {
-			return nil, errState
-		}
-		if weight > 0 && !graph.Identical(f.value, v) {
-			f.value = graph.Clone(v)
-		}
-		if f.count == 0 {
-			now.forms = slices.Delete(now.forms, at, at+1)
-		}
-	}
-	if len(now.forms) == 0 {
-		return nil, nil //nolint:nilnil // no values
-	}
-	return now, nil
+	return now
 }
 
 // search returns where the form of v is or would be.
 func (c *class) search(v graph.Value) (at int, found bool) {
-	if len(c.forms) == 1 && graph.Identical(c.forms[0].value, v) {
+	switch {
+	case c == nil:
+		return 0, false
+	case len(c.forms) == 1 && graph.Identical(c.forms[0].value, v):
 		return 0, true
 	}
-	var room [2][32]byte
-	form := appendForm(room[0][:0], v)
+	form := appendForm(nil, v)
 	return slices.BinarySearchFunc(c.forms, form, func(f countedForm, form []byte) int {
-		return bytes.Compare(appendForm(room[1][:0], f.value), form)
+		return bytes.Compare(appendForm(nil, f.value), form)
 	})
 }
 
@@ -155,15 +164,6 @@ func (c *class) Size() int {
 // Forgotten does nothing.
 func (*class) Forgotten() {}
 
-// firstFrom returns the first of the values that do not come before those equivalent to v.
-func (m *multiset) firstFrom(b index.Batch, v graph.Value) (first graph.Value, err error) {
-	err = m.scan(b, m.keyOf(v), func(c *class) bool {
-		first = c.forms[0].value
-		return false
-	})
-	return first, err
-}
-
 // nth returns a value by its place, counted from 0.
 func (m *multiset) nth(b index.Batch, n int64) (v graph.Value, err error) {
 	found := false
@@ -182,6 +182,7 @@ func (m *multiset) nth(b index.Batch, n int64) (v graph.Value, err error) {
 	return v, err
 }
 
+// scan visits the classes from a key on.
 func (m *multiset) scan(b index.Batch, from []byte, visit func(c *class) (more bool)) error {
 	return b.Scan(from, store.After(m.prefix), func(_, record []byte) (bool, error) {
 		r, err := readClass(bytes.Clone(record)) // the values may share the bytes, which are only lent
