@@ -50,8 +50,8 @@ func sizeOfRowList(l *rowList) int {
 }
 
 // search returns where a row is or would be.
-func (l *rowList) search(key *result.RowKey) (at int, found bool) {
-	return slices.BinarySearchFunc(l.rows, key, func(r rememberedRow, key *result.RowKey) int {
+func (l *rowList) search(key result.RowKey) (at int, found bool) {
+	return slices.BinarySearchFunc(l.rows, key, func(r rememberedRow, key result.RowKey) int {
 		return bytes.Compare(r.key[:], key[:])
 	})
 }
@@ -108,9 +108,9 @@ func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err 
 		r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, i), set)
 		r.key = append(append(r.key[:0], r.prefix...), key[:]...)
 		if weight > 0 {
-			err = r.add(m, &key)
+			err = r.add(m, key)
 		} else {
-			err = r.remove(m, &key)
+			err = r.remove(m, key)
 		}
 		if err != nil {
 			return false, err
@@ -120,7 +120,7 @@ func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err 
 }
 
 // add remembers the row at hand under r.key.
-func (r *remembered) add(m *Match, key *result.RowKey) error {
+func (r *remembered) add(m *Match, key result.RowKey) error {
 	row := r.gone.back(r.key)
 	if row == nil || !m.ctx.isAt(row, r.rest) || !r.hasElements(m.ctx, row) {
 		row = r.recordOf(m.ctx)
@@ -135,14 +135,14 @@ func (r *remembered) add(m *Match, key *result.RowKey) error {
 		}
 		at, _ := l.search(key)
 		before := sizeOfRowList(l)
-		l.rows = slices.Insert(l.rows, at, rememberedRow{*key, row})
+		l.rows = slices.Insert(l.rows, at, rememberedRow{key, row})
 		r.lists.Grow(sizeOfRowList(l) - before)
 	}
 	return nil
 }
 
 // remove forgets the row at hand, which is under r.key.
-func (r *remembered) remove(m *Match, key *result.RowKey) error {
+func (r *remembered) remove(m *Match, key result.RowKey) error {
 	var row *viewRow
 	if l := r.known(); l != nil {
 		at, found := l.search(key)

@@ -170,9 +170,6 @@ func (s *scopes) Row(_ Identified, weight int) error {
 
 // save stores what the transaction made of a scope.
 func (s *scopes) save(sc *scope) error {
-	if sc.now.inner == sc.before.inner && sc.now.sameRow(sc.before) {
-		return nil
-	}
 	s.key = store.ScopeKey(s.key[:0], s.id, sc.key)
 	if sc.now.outer == nil && sc.now.inner == 0 && !sc.now.has {
 		return s.ctx.Batch.Delete(s.key)
@@ -273,6 +270,9 @@ func (o *optional) Flush() error {
 			if err := o.pass(sc.key, &sc.now, 1); err != nil {
 				return err
 			}
+		}
+		if sc.now.inner == sc.before.inner && sc.now.sameRow(sc.before) {
+			continue
 		}
 		if err := o.save(sc); err != nil {
 			return err
