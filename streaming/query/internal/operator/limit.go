@@ -25,6 +25,7 @@ type limit struct {
 	gone    withheld
 	row     plainRow
 	key     []byte
+	buf     []byte
 }
 
 // window is the first rows of a scope as they are now.
@@ -117,12 +118,16 @@ func (l *limit) Row(row Identified, weight int) error {
 	}
 	kept := l.gone.back(l.key)
 	if kept == nil || !c.isAt(kept, l.plan.Live) {
-		kept = c.recordOf(l.plan.Live)
-		if err := c.Batch.Put(l.key, kept); err != nil {
+		kept = nil
+		l.buf = c.appendSlots(l.buf[:0], l.plan.Live)
+		if err := c.Batch.Set(l.key, l.buf); err != nil {
 			return err
 		}
 	}
 	if inside {
+		if kept == nil {
+			kept = c.recordOf(l.plan.Live)
+		}
 		w.rows = slices.Insert(w.rows, at, windowRow{bytes.Clone(place), kept})
 		l.rows++
 		l.trim(w)
