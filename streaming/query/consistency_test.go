@@ -57,7 +57,7 @@ func TestConsistency(t *testing.T) {
 }
 
 // requireFresh compares a query with one that loads the graph.
-func requireFresh(t *rapid.T, s *querytest.Session, text string, world map[graph.ElementID]*graph.Element) {
+func requireFresh(t querytest.T, s *querytest.Session, text string, world map[graph.ElementID]*graph.Element) {
 	fresh := querytest.NewSession(t, memory.New(), text, nil)
 	defer fresh.Close()
 	var changes []graph.Change

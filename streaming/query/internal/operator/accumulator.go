@@ -3,6 +3,7 @@ package operator
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -55,7 +56,7 @@ func newAccumulator(a *plan.Aggregation, node int, group result.RowKey, number i
 	case a.Arg == nil: // count(*)
 		return &counter{}
 	case name == "min", name == "max": // DISTINCT makes no difference
-		return &extreme{values: values(name == "max")}
+		return &extreme{values: values(name == "max"), all: true}
 	case name == "collect":
 		return newCollect(node, group, 2*number, a.Distinct)
 	case name == "count":
@@ -102,16 +103,14 @@ type distinct struct {
 func (d *distinct) check(in *input) error { return d.inner.check(in) }
 
 func (d *distinct) add(b index.Batch, in *input, weight int) error {
-	before, had, err := d.values.firstOf(b, in.value)
+	was, is, err := d.values.add(b, in.value, weight, false)
 	if err != nil {
 		return err
 	}
-	if changed, err := d.values.add(b, in.value, weight); err != nil || !changed {
-		return err
-	}
-	now, has, err := d.values.firstOf(b, in.value)
-	if err != nil || had && has && graph.Identical(before, now) {
-		return err
+	before, had := was.first()
+	now, has := is.first()
+	if had && has && graph.Identical(before, now) {
+		return nil
 	}
 	if had {
 		if err := d.inner.add(b, &input{value: before, extra: in.extra, row: in.row}, -1); err != nil {
@@ -132,50 +131,113 @@ func (d *distinct) read(r *store.Reader) { d.inner.read(r) }
 
 // extreme is min or max.
 type extreme struct {
-	values  *multiset
-	current graph.Value // null when there are no values
-	stale   bool        // current may be gone
+	values *multiset
+	// head are the first values, without gaps, so that the next one is known when the first goes; all says that there are
+	// no others.
+	head []graph.Value
+	all  bool
+	// from is where the first value is looked for when head is empty and not all.
+	from graph.Value
+	// last is a value that none comes behind, if bounded and not all. As head, it saves looking for what cannot be there;
+	// nothing else depends on it.
+	last    graph.Value
+	bounded bool
 }
+
+// headValues is how many values a head has at most.
+const headValues = 8
 
 func (x *extreme) check(*input) error { return nil }
 
+// compare compares values in the order of the multiset.
+func (x *extreme) compare(a, b graph.Value) int {
+	if x.values.descending {
+		return graph.Compare(b, a)
+	}
+	return graph.Compare(a, b)
+}
+
+// unknown reports whether the first value must be looked for.
+func (x *extreme) unknown() bool { return len(x.head) == 0 && !x.all }
+
 func (x *extreme) add(b index.Batch, in *input, weight int) error {
 	v := in.value
-	changed, err := x.values.add(b, v, weight)
-	if err != nil || x.stale {
+	at, found := slices.BinarySearchFunc(x.head, v, x.compare)
+	inHead := at < len(x.head) || x.all || x.unknown() && x.compare(v, x.from) <= 0
+	isLast := !inHead && x.bounded && x.compare(v, x.last) > 0
+	_, now, err := x.values.add(b, v, weight, weight > 0 && !found && (inHead || isLast))
+	if err != nil {
 		return err
 	}
-	if weight < 0 {
-		x.stale = changed && graph.Compare(v, x.current) == 0
-		return nil
-	}
-	sign := graph.Compare(v, x.current)
-	if x.values.descending {
-		sign = -sign
-	}
+	first, there := now.first()
 	switch {
-	case x.current.IsNull() || sign < 0:
-		x.current = graph.Clone(v)
-	case sign == 0: // another form or a newer version of an element
-		x.stale = true
+	case found && there:
+		x.head[at] = first
+	case found:
+		x.head = slices.Delete(x.head, at, at+1)
+		x.from = v
+	case inHead:
+		x.head = slices.Insert(x.head, at, first)
+		x.cut()
+	case isLast:
+		x.last = first
 	}
 	return nil
 }
 
+// cut bounds the head.
+func (x *extreme) cut() {
+	if len(x.head) <= headValues {
+		return
+	}
+	if x.all {
+		x.last, x.bounded = x.head[headValues], true
+	}
+	x.head, x.all = x.head[:headValues], false
+}
+
 func (x *extreme) value(b index.Batch) (graph.Value, error) {
-	if x.stale {
-		v, _, err := x.values.first(b)
+	if x.unknown() {
+		err := x.values.scan(b, x.values.keyOf(x.from), func(c *class) bool {
+			x.head = append(x.head, c.forms[0].value)
+			return len(x.head) < headValues
+		})
 		if err != nil {
 			return graph.Null, err
 		}
-		x.current, x.stale = v, false
+		x.all = len(x.head) < headValues
 	}
-	return x.current, nil
+	if len(x.head) == 0 {
+		return graph.Null, nil
+	}
+	return x.head[0], nil
 }
 
-func (x *extreme) append(dst []byte) []byte { return graph.AppendValue(dst, x.current) }
+func (x *extreme) append(dst []byte) []byte {
+	switch {
+	case x.unknown():
+		return graph.AppendValue(append(dst, extremeUnknown), x.from)
+	case len(x.head) == 0:
+		return append(dst, extremeNone)
+	}
+	return graph.AppendValue(append(dst, extremeKnown), x.head[0])
+}
 
-func (x *extreme) read(r *store.Reader) { x.current = r.Value() }
+func (x *extreme) read(r *store.Reader) {
+	switch kind := r.Uvarint(); kind {
+	case extremeUnknown:
+		x.from, x.all = r.Value(), false
+	case extremeKnown:
+		x.head, x.all = []graph.Value{r.Value()}, false
+	}
+}
+
+// What the record of an extreme starts with.
+const (
+	extremeNone = iota
+	extremeKnown
+	extremeUnknown
+)
 
 func wantNumber(name string, v graph.Value) error {
 	if v.IsNumber() {

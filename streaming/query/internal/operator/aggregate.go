@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 
@@ -21,14 +22,18 @@ type aggregate struct {
 	keys    []graph.Value
 	inputs  []input
 	probes  []accumulator // of no group: they check arguments
+	out     []graph.Value // scratch: the row of a group
+	saved   []byte        // what the index has of dirty groups
 	buf     []byte
 	form    []byte
+	hashed  []byte // what lastKey is the hash of
+	lastKey result.RowKey
 }
 
 func newAggregate(b base, p *plan.Aggregate, cacheBytes int) *aggregate {
 	a := &aggregate{
 		base: b, plan: p, groups: cache.New[result.RowKey](cacheBytes, sizeOfGroup, nil),
-		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)),
+		keys: make([]graph.Value, len(p.Keys)), inputs: make([]input, len(p.Aggregates)), out: none,
 	}
 	for i := range p.Aggregates {
 		a.probes = append(a.probes, newAccumulator(&p.Aggregates[i], b.id, result.RowKey{}, i))
@@ -84,7 +89,11 @@ func (a *aggregate) change(weight int) (*group, error) {
 		a.buf = graph.AppendKey(a.buf, v)
 		a.form = appendForm(a.form, v)
 	}
-	g, err := a.group(hashKey(a.buf))
+	if !bytes.Equal(a.buf, a.hashed) || len(a.buf) == 0 { // an update takes a row out and in again
+		a.lastKey = hashKey(a.buf)
+		a.hashed = append(a.hashed[:0], a.buf...)
+	}
+	g, err := a.group(a.lastKey)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +162,11 @@ func (a *aggregate) touch(g *group) {
 	if !g.dirty {
 		g.dirty = true
 		a.dirty = append(a.dirty, g)
+		if g.stored {
+			g.savedFrom = len(a.saved)
+			a.saved = g.append(a.saved)
+			g.savedTo = len(a.saved)
+		}
 	}
 }
 
@@ -191,7 +205,7 @@ func (a *aggregate) emit(g *group) error {
 	if before != nil && now != nil && slices.EqualFunc(before, now, graph.Identical) {
 		return nil
 	}
-	g.out = now
+	g.out = slices.Clone(now)
 	if before != nil {
 		if err := a.pass(g, before, -1); err != nil {
 			return err
@@ -220,10 +234,9 @@ func (a *aggregate) pass(g *group, values []graph.Value, weight int) error {
 	return a.next.Row(g, weight)
 }
 
-// row makes the row of a group. cause says why it has none although it should.
+// row makes the row of a group, which is valid until the next call. cause says why it has none although it should.
 func (a *aggregate) row(g *group) (values []graph.Value, cause, err error) {
-	values = make([]graph.Value, 0, len(a.plan.Keys)+len(a.plan.Carried)+len(a.plan.Aggregates))
-	values = append(values, g.shown()...)
+	values = append(a.out[:0], g.shown()...)
 	values = append(values, g.carried...)
 	for _, acc := range g.accumulators {
 		v, err := acc.value(a.ctx.Batch)
@@ -235,6 +248,7 @@ func (a *aggregate) row(g *group) (values []graph.Value, cause, err error) {
 		}
 		values = append(values, v)
 	}
+	a.out = values
 	return values, nil, nil
 }
 
@@ -253,28 +267,36 @@ func (a *aggregate) withoutValue(err error) (cause, fatal error) {
 // Save writes the groups that changed in the batch.
 func (a *aggregate) Save() error {
 	for _, g := range a.dirty {
-		g.dirty = false
-		a.ctx.key = store.GroupKey(a.ctx.key[:0], a.id, g.key)
-		if g.rows+g.seeds == 0 {
-			a.groups.Delete(g.key)
-			if err := a.ctx.Batch.Delete(a.ctx.key); err != nil {
-				return err
-			}
-			continue
-		}
-		a.buf = g.append(a.buf[:0])
-		if err := a.ctx.Batch.Set(a.ctx.key, a.buf); err != nil {
+		if err := a.save(g); err != nil {
 			return err
 		}
 	}
 	clear(a.dirty)
-	a.dirty = a.dirty[:0]
+	a.dirty, a.saved = a.dirty[:0], a.saved[:0]
 	a.groups.Age()
 	return nil
+}
+
+func (a *aggregate) save(g *group) error {
+	g.dirty = false
+	a.ctx.key = store.GroupKey(a.ctx.key[:0], a.id, g.key)
+	if g.rows+g.seeds == 0 {
+		a.groups.Delete(g.key)
+		if !g.stored {
+			return nil
+		}
+		return a.ctx.Batch.Delete(a.ctx.key)
+	}
+	a.buf = g.append(a.buf[:0])
+	if g.stored && bytes.Equal(a.buf, a.saved[g.savedFrom:g.savedTo]) {
+		return nil // rows went out and came in again
+	}
+	g.stored = true
+	return a.ctx.Batch.Set(a.ctx.key, a.buf)
 }
 
 // Reset forgets everything that is not stored.
 func (a *aggregate) Reset() {
 	a.groups.Clear()
-	a.touched, a.dirty = nil, nil
+	a.touched, a.dirty, a.saved = nil, nil, nil
 }

@@ -152,7 +152,7 @@ func (p *percentile) check(in *input) error {
 }
 
 func (p *percentile) add(b index.Batch, in *input, weight int) error {
-	if _, err := p.values.add(b, in.value, weight); err != nil {
+	if _, _, err := p.values.add(b, in.value, weight, false); err != nil {
 		return err
 	}
 	p.count += int64(weight)

@@ -59,6 +59,10 @@ func (x *exactFloat) addTerm(exponent, weight int) {
 
 // plus returns the float nearest to x + i.
 func (x *exactFloat) plus(i *big.Int) float64 {
+	const noRounding = 900 // powers of two by which any integer can be multiplied
+	if i.Sign() == 0 && x.mantissa.IsInt64() && -noRounding < x.exponent && x.exponent < noRounding {
+		return math.Ldexp(float64(x.mantissa.Int64()), x.exponent)
+	}
 	total := exactFloat{exponent: x.exponent}
 	total.mantissa.Set(&x.mantissa)
 	if i.Sign() != 0 {

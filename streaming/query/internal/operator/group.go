@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/store"
@@ -18,7 +19,10 @@ type group struct {
 	out            []graph.Value // the row that was passed on; nil: none
 	failed         bool          // the row could not be made
 	touched, dirty bool
+	stored         bool // the index has it
 	size           int
+
+	savedFrom, savedTo int // in aggregate.saved, when it is dirty
 }
 
 // form is one way in which the keys of a group are written: 1, 1.0 and 1.00 are one key.
@@ -77,12 +81,13 @@ func (a *aggregate) read(g *group, record []byte) error {
 	if len(g.forms) == 0 {
 		return errState
 	}
+	g.stored = true
 	g.size += len(record)
-	var err, cause error
-	if g.out, cause, err = a.row(g); err != nil {
+	out, cause, err := a.row(g)
+	if err != nil {
 		return err
 	}
-	g.failed = cause != nil
+	g.out, g.failed = slices.Clone(out), cause != nil
 	return nil
 }
 

@@ -2,7 +2,10 @@ package operator
 
 import (
 	"bytes"
+	"math"
+	"slices"
 
+	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
@@ -13,160 +16,248 @@ import (
 type limit struct {
 	base
 	plan    *plan.Limit
-	touched []window // in this transaction, as they were before it
-	at      map[result.RowKey]int
-	// known are windows as they are between transactions.
-	known     map[result.RowKey]known
-	knownRows int
-	others    map[result.RowKey][]byte // scratch
-	row       plainRow
-	key       []byte
-	buf       []byte
+	end     int // of a window: skipped rows and those that are passed on
+	known   map[result.RowKey]*window
+	rows    int                   // of known windows
+	touched []touchedWindow       // in this transaction
+	out, in []windowRow           // scratch: rows that are no longer in a window, and that were not
+	at      map[result.RowKey]int // scratch: into in
+	gone    withheld
+	row     plainRow
+	key     []byte
+	buf     []byte
 }
 
-// known is a window that need not be read.
-type known struct {
-	rows []windowRow
-	// end is the key of the last row when the window is full: what happens behind it does not touch the window.
-	end []byte
-}
-
-// maxKnown bounds how many rows of known windows there are, the windows counting as well.
-const maxKnown = 16384
-
+// window is the first rows of a scope as they are now.
 type window struct {
-	scope result.RowKey
-	rows  []windowRow
+	rows []windowRow
+	// last is the place up to which rows are known; nil: there are no others. What happens behind it does not touch the
+	// window.
+	last    []byte
+	touched bool
 }
 
+// windowRow is a row with its place: its order and then its key.
 type windowRow struct {
-	key    result.RowKey
-	record []byte
+	place []byte
+	row   *viewRow
 }
+
+func (r *windowRow) key() result.RowKey {
+	return result.RowKey(r.place[len(r.place)-len(result.RowKey{}):])
+}
+
+type touchedWindow struct {
+	*window
+	scope  result.RowKey
+	before []windowRow // those that were passed on
+}
+
+const (
+	// spare is how many rows behind a window are known, too, so that rows that leave it need not be looked for one by one.
+	spare = 16
+	// maxKnown bounds how many rows of windows are known between transactions, the windows counting as well.
+	maxKnown = 16384
+)
 
 func newLimit(b base, p *plan.Limit) *limit {
-	return &limit{base: b, plan: p, at: make(map[result.RowKey]int), known: make(map[result.RowKey]known), others: make(map[result.RowKey][]byte)}
+	l := &limit{base: b, plan: p, end: math.MaxInt, known: make(map[result.RowKey]*window), at: make(map[result.RowKey]int)}
+	if p.Limit >= 0 && p.Skip <= math.MaxInt-spare-p.Limit {
+		l.end = int(p.Skip + p.Limit)
+	}
+	return l
+}
+
+// shown returns the rows of a window that are passed on.
+func (l *limit) shown(w *window) []windowRow {
+	return w.rows[min(l.plan.Skip, int64(len(w.rows))):min(l.end, len(w.rows))]
 }
 
 // Row takes a row in or out.
 func (l *limit) Row(row Identified, weight int) error {
+	if l.plan.Limit == 0 {
+		return nil
+	}
 	c := l.ctx
-	scope := c.scopeOf(l.plan.Scope)
-	key := row.Key()
+	scope, key := c.scopeOf(l.plan.Scope), row.Key()
 	l.key = store.WindowPrefix(l.key[:0], l.id, scope)
+	prefix := len(l.key)
 	if l.plan.Order >= 0 {
 		l.key = append(l.key, c.Env.Slots[l.plan.Order].AsString()...)
 	}
 	l.key = append(l.key, key[:]...)
-	if end := l.known[scope].end; end == nil || bytes.Compare(l.key, end) <= 0 {
-		if err := l.touch(scope); err != nil {
+	place := l.key[prefix:]
+	w := l.known[scope]
+	if w == nil {
+		w = &window{last: []byte{}}
+		if err := l.extend(w, scope); err != nil {
 			return err
 		}
+		l.known[scope] = w
+		l.rows++
+	}
+	inside := w.last == nil || bytes.Compare(place, w.last) <= 0
+	at, found := 0, false
+	if inside {
+		l.touch(w, scope)
+		at, found = slices.BinarySearchFunc(w.rows, place, func(r windowRow, place []byte) int {
+			return bytes.Compare(r.place, place)
+		})
 	}
 	if weight < 0 {
-		return c.Batch.Delete(l.key)
+		var kept *viewRow
+		if inside {
+			if !found {
+				return errState
+			}
+			kept = w.rows[at].row
+			w.rows = slices.Delete(w.rows, at, at+1)
+			l.rows--
+		}
+		return l.gone.take(c.Batch, l.key, kept)
 	}
-	l.buf = c.appendSlots(l.buf[:0], l.plan.Live)
-	return c.Batch.Set(l.key, l.buf)
-}
-
-// touch notes the window of a scope as it is before the transaction.
-func (l *limit) touch(scope result.RowKey) error {
-	if _, ok := l.at[scope]; ok {
-		return nil
-	}
-	k, ok := l.known[scope]
-	if !ok {
-		rows, err := l.window(scope)
-		if err != nil {
+	kept := l.gone.back(l.key)
+	if kept == nil || !c.isAt(kept, l.plan.Live) {
+		kept = nil
+		l.buf = c.appendSlots(l.buf[:0], l.plan.Live)
+		if err := c.Batch.Set(l.key, l.buf); err != nil {
 			return err
 		}
-		k.rows = rows
 	}
-	l.at[scope] = len(l.touched)
-	l.touched = append(l.touched, window{scope, k.rows})
+	if inside {
+		if kept == nil {
+			kept = c.recordOf(l.plan.Live)
+		}
+		w.rows = slices.Insert(w.rows, at, windowRow{bytes.Clone(place), kept})
+		l.rows++
+		l.trim(w)
+	}
 	return nil
 }
 
-// window reads the rows of a scope that are passed on.
-func (l *limit) window(scope result.RowKey) (rows []windowRow, err error) {
-	if l.plan.Limit == 0 {
-		return nil, nil
-	}
-	prefix := store.WindowPrefix(nil, l.id, scope)
-	skip := l.plan.Skip
-	var end []byte
-	err = l.ctx.Batch.Scan(prefix, store.After(prefix), func(key, record []byte) (bool, error) {
-		if skip > 0 {
-			skip--
-			return true, nil
-		}
-		row, ok := store.RowKeyOf(key)
-		if !ok {
-			return false, errState
-		}
-		rows = append(rows, windowRow{row, bytes.Clone(record)})
-		if l.plan.Limit < 0 || int64(len(rows)) < l.plan.Limit {
-			return true, nil
-		}
-		end = bytes.Clone(key)
-		return false, nil
-	})
-	if err == nil {
-		l.remember(scope, known{rows, end})
-	}
-	return rows, err
-}
-
-func (l *limit) remember(scope result.RowKey, k known) {
-	if old, ok := l.known[scope]; ok {
-		l.knownRows -= 1 + len(old.rows)
-		delete(l.known, scope)
-	}
-	n := 1 + len(k.rows)
-	if n > maxKnown {
+// touch notes a window as it is before the transaction.
+func (l *limit) touch(w *window, scope result.RowKey) {
+	if w.touched {
 		return
 	}
-	if l.knownRows += n; l.knownRows > maxKnown {
-		clear(l.known)
-		l.knownRows = n
+	w.touched = true
+	n := len(l.touched)
+	if n == cap(l.touched) {
+		l.touched = append(l.touched, touchedWindow{})
 	}
-	l.known[scope] = k
+	l.touched = l.touched[:n+1]
+	t := &l.touched[n]
+	t.window, t.scope, t.before = w, scope, append(t.before[:0], l.shown(w)...)
+}
+
+// trim gives up rows that are too far behind the window.
+func (l *limit) trim(w *window) {
+	if l.end > math.MaxInt-2*spare || len(w.rows) <= l.end+2*spare {
+		return
+	}
+	rest := w.rows[l.end+spare:]
+	l.rows -= len(rest)
+	clear(rest)
+	w.rows = w.rows[:l.end+spare]
+	w.last = w.rows[len(w.rows)-1].place
+}
+
+// extend reads the rows behind those that are known.
+func (l *limit) extend(w *window, scope result.RowKey) error {
+	if err := l.gone.settle(l.ctx.Batch); err != nil {
+		return err
+	}
+	prefix := store.WindowPrefix(nil, l.id, scope)
+	end := store.After(prefix)
+	from := append(prefix[:len(prefix):len(prefix)], w.last...)
+	if len(w.last) > 0 {
+		from = append(from, 0)
+	}
+	full := false
+	err := l.ctx.Batch.Scan(from, end, func(key, record []byte) (bool, error) {
+		row, _, err := l.ctx.decode(len(l.plan.Live), bytes.Clone(record))
+		if err != nil {
+			return false, err
+		}
+		if len(key) < len(prefix)+len(result.RowKey{}) {
+			return false, errState
+		}
+		w.rows = append(w.rows, windowRow{bytes.Clone(key[len(prefix):]), row})
+		l.rows++
+		full = l.end <= math.MaxInt-spare && len(w.rows) >= l.end+spare
+		return !full, nil
+	})
+	if w.last = nil; full {
+		w.last = w.rows[len(w.rows)-1].place
+	}
+	return err
 }
 
 // Flush passes on how the windows have changed: first the rows that are no longer there.
 func (l *limit) Flush() error {
 	for i := range l.touched {
-		w := &l.touched[i]
-		now, err := l.window(w.scope)
-		if err != nil {
+		t := &l.touched[i]
+		if t.last != nil && len(t.rows) < l.end {
+			if err := l.extend(t.window, t.scope); err != nil {
+				return err
+			}
+		}
+		l.compare(t.before, l.shown(t.window))
+		if err := l.pass(l.out, -1); err != nil {
 			return err
 		}
-		if err := l.pass(w.rows, now, -1); err != nil {
+		if err := l.pass(l.in, 1); err != nil {
 			return err
 		}
-		if err := l.pass(now, w.rows, 1); err != nil {
-			return err
-		}
+	}
+	if l.rows > maxKnown {
+		clear(l.known)
+		l.rows = 0
 	}
 	l.forget()
-	return nil
+	return l.gone.settle(l.ctx.Batch)
 }
 
-// pass passes on the rows of a window that another one does not have.
-func (l *limit) pass(rows, others []windowRow, weight int) error {
-	clear(l.others)
-	for _, row := range others {
-		l.others[row.key] = row.record
+// compare finds the rows in which two windows differ. A row that has another place only is in both.
+func (l *limit) compare(before, now []windowRow) {
+	l.out, l.in = l.out[:0], l.in[:0]
+	for len(before) > 0 && len(now) > 0 {
+		switch order := bytes.Compare(before[0].place, now[0].place); {
+		case order < 0:
+			l.out, before = append(l.out, before[0]), before[1:]
+		case order > 0:
+			l.in, now = append(l.in, now[0]), now[1:]
+		default:
+			if before[0].row != now[0].row {
+				l.out, l.in = append(l.out, before[0]), append(l.in, now[0])
+			}
+			before, now = before[1:], now[1:]
+		}
 	}
-	for _, row := range rows {
-		if other, ok := l.others[row.key]; ok && bytes.Equal(other, row.record) {
-			continue
+	l.out, l.in = append(l.out, before...), append(l.in, now...)
+	if len(l.out) == 0 || len(l.in) == 0 {
+		return
+	}
+	clear(l.at)
+	for i := range l.in {
+		l.at[l.in[i].key()] = i
+	}
+	stays := func(r windowRow) bool {
+		i, ok := l.at[r.key()]
+		ok = ok && slices.EqualFunc(l.in[i].row.values, r.row.values, graph.Identical)
+		if ok {
+			l.in[i].row = nil
 		}
-		if _, err := l.ctx.loadSlots(l.plan.Live, row.record); err != nil {
-			return err
-		}
-		l.row.key = row.key
+		return ok
+	}
+	l.out = slices.DeleteFunc(l.out, stays)
+	l.in = slices.DeleteFunc(l.in, func(r windowRow) bool { return r.row == nil })
+}
+
+func (l *limit) pass(rows []windowRow, weight int) error {
+	for i := range rows {
+		l.ctx.putBack(l.plan.Live, rows[i].row.values)
+		l.row.key = rows[i].key()
 		if err := l.next.Row(&l.row, weight); err != nil {
 			return err
 		}
@@ -177,13 +268,16 @@ func (l *limit) pass(rows, others []windowRow, weight int) error {
 // Reset forgets everything that is not stored.
 func (l *limit) Reset() {
 	l.forget()
+	l.gone.forget()
 	clear(l.known)
-	l.knownRows = 0
+	l.rows = 0
 }
 
 // forget forgets the transaction.
 func (l *limit) forget() {
-	clear(l.touched)
+	for i := range l.touched {
+		l.touched[i].touched = false
+		l.touched[i].window = nil
+	}
 	l.touched = l.touched[:0]
-	clear(l.at)
 }

@@ -1,9 +1,11 @@
 package operator
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index/cache"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
@@ -12,24 +14,59 @@ import (
 // remembered is the rows that came into a Match, each stored once for every set of shared positions that an anchor's way
 // has bound when it comes to the rows.
 type remembered struct {
-	keep    []int   // slots
 	shared  []int   // positions
+	ids     []int   // slots of those that are one element, of which a row keeps the id
+	rest    []int   // the other slots that it keeps
 	sets    [][]int // of shared positions
 	setOf   []int   // by anchor
 	saved   []graph.Value
 	joining []graph.Value // what the way had bound
-	row     plainRow      // the one at hand
+	lists   *cache.Cache[string, *rowList]
+	last    []byte // key of the list that was used last
+	lastOf  *rowList
+	gone    withheld
+	row     plainRow // the one at hand
+	prefix  []byte
 	key     []byte
-	record  []byte
+}
+
+// rowList is all rows that have the same elements at the positions of a set, in the order of their keys. It is known
+// once somebody has joined with them.
+type rowList struct{ rows []rememberedRow }
+
+type rememberedRow struct {
+	key    result.RowKey
+	record *viewRow // of rest, then the ids
+}
+
+const (
+	rowListBytes = 16 << 20 // of lists, all together
+	joinRows     = 256      // how many rows are read at once; longer lists are not kept
+)
+
+func sizeOfRowList(l *rowList) int {
+	const fixed, perRow = 160, 48
+	return fixed + perRow*len(l.rows)
+}
+
+// search returns where a row is or would be.
+func (l *rowList) search(key result.RowKey) (at int, found bool) {
+	return slices.BinarySearchFunc(l.rows, key, func(r rememberedRow, key result.RowKey) int {
+		return bytes.Compare(r.key[:], key[:])
+	})
 }
 
 func newRemembered(m *plan.Match) remembered {
-	r := remembered{keep: m.Keep, setOf: make([]int, len(m.Anchors))}
+	r := remembered{setOf: make([]int, len(m.Anchors)), lists: cache.New[string](rowListBytes, sizeOfRowList, nil)}
 	for i := range m.Positions {
-		if m.Positions[i].Shared >= 0 {
+		if p := &m.Positions[i]; p.Shared >= 0 {
 			r.shared = append(r.shared, i)
+			if !p.Variable {
+				r.ids = append(r.ids, p.Shared)
+			}
 		}
 	}
+	r.rest = without(m.Keep, r.ids)
 	for a := range m.Anchors {
 		for i := range m.Anchors[a].Steps {
 			if s := &m.Anchors[a].Steps[i]; s.Kind == plan.Join {
@@ -67,21 +104,114 @@ func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err 
 		}
 	}
 	key := row.Key()
-	if weight > 0 {
-		r.record = m.ctx.appendSlots(r.record[:0], r.keep)
-	}
 	for i, set := range r.sets {
-		r.key = append(r.appendIDs(m, store.RowPrefix(r.key[:0], m.id, i), set), key[:]...)
+		r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, i), set)
+		r.key = append(append(r.key[:0], r.prefix...), key[:]...)
 		if weight > 0 {
-			err = m.ctx.Batch.Set(r.key, r.record)
+			err = r.add(m, key)
 		} else {
-			err = m.ctx.Batch.Delete(r.key)
+			err = r.remove(m, key)
 		}
 		if err != nil {
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// add remembers the row at hand under r.key.
+func (r *remembered) add(m *Match, key result.RowKey) error {
+	row := r.gone.back(r.key)
+	if row == nil || !m.ctx.isAt(row, r.rest) || !r.hasElements(m.ctx, row) {
+		row = r.recordOf(m.ctx)
+		if err := m.ctx.Batch.Put(r.key, row); err != nil {
+			return err
+		}
+	}
+	if l := r.known(); l != nil {
+		if len(l.rows) == joinRows {
+			r.forget()
+			return nil
+		}
+		at, _ := l.search(key)
+		before := sizeOfRowList(l)
+		l.rows = slices.Insert(l.rows, at, rememberedRow{key, row})
+		r.lists.Grow(sizeOfRowList(l) - before)
+	}
+	return nil
+}
+
+// remove forgets the row at hand, which is under r.key.
+func (r *remembered) remove(m *Match, key result.RowKey) error {
+	var row *viewRow
+	if l := r.known(); l != nil {
+		at, found := l.search(key)
+		if !found {
+			return errState
+		}
+		row = l.rows[at].record
+		before := sizeOfRowList(l)
+		l.rows = slices.Delete(l.rows, at, at+1)
+		r.lists.Grow(sizeOfRowList(l) - before)
+	} else {
+		row = r.recordOf(m.ctx)
+	}
+	return r.gone.take(m.ctx.Batch, r.key, row)
+}
+
+// recordOf returns what is kept of the row at hand. Of its elements at shared positions that is the id, as the graph has
+// the rest.
+func (r *remembered) recordOf(c *Context) *viewRow {
+	row := newViewRow(len(r.rest) + len(r.ids))
+	for i, slot := range r.rest {
+		row.values[i] = c.Env.Slots[slot]
+	}
+	for i, slot := range r.ids {
+		row.values[len(r.rest)+i] = graph.String(string(c.Env.Slots[slot].AsElement().ID))
+	}
+	return row
+}
+
+// hasElements reports whether a record has the ids of the row at hand.
+func (r *remembered) hasElements(c *Context, row *viewRow) bool {
+	for i, slot := range r.ids {
+		if row.values[len(r.rest)+i].AsString() != string(c.Env.Slots[slot].AsElement().ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// known returns the list of r.prefix, or nil.
+func (r *remembered) known() *rowList {
+	if r.lastOf != nil && bytes.Equal(r.last, r.prefix) {
+		return r.lastOf
+	}
+	l, ok := r.lists.Get(string(r.prefix))
+	if ok {
+		r.last, r.lastOf = append(r.last[:0], r.prefix...), l
+	}
+	return l
+}
+
+// forget forgets the list of r.prefix.
+func (r *remembered) forget() {
+	r.lists.Delete(string(r.prefix))
+	r.lastOf = nil
+}
+
+// Flush deletes the rows that the transaction took out.
+func (m *Match) Flush() error {
+	m.rows.lastOf = nil
+	m.rows.lists.Age()
+	return m.rows.gone.settle(m.ctx.Batch)
+}
+
+// Reset forgets everything that is not stored.
+func (m *Match) Reset() {
+	m.rows.lastOf = nil
+	m.rows.lists.Clear()
+	m.rows.gone.forget()
 }
 
 // mayHold reports whether a value is of the kind that stands at a position.
@@ -108,70 +238,99 @@ func (r *remembered) putBackShared(m *Match) {
 	}
 }
 
-// joinRows is how many remembered rows are read at once.
-const joinRows = 256
-
 // join goes on with each remembered row that has what is bound at the shared positions.
 func (m *Match) join(n int, s *plan.Step) error {
 	r := &m.rows
-	prefix := r.appendIDs(m, store.RowPrefix(nil, m.id, r.setOf[m.anchor.Position]), s.Shared)
+	r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, r.setOf[m.anchor.Position]), s.Shared)
 	r.joining = r.joining[:0]
 	for _, at := range s.Shared {
 		r.joining = append(r.joining, m.env.Slots[m.plan.Positions[at].Shared])
 	}
-	from, end := prefix, store.After(prefix)
-	for {
-		var rows []result.RowKey
-		var records []byte
-		var ends []int
-		var last []byte
-		err := m.ctx.Batch.Scan(from, end, func(key, record []byte) (bool, error) {
-			row, ok := store.RowKeyOf(key)
-			if !ok {
-				return false, errState
-			}
-			rows, records = append(rows, row), append(records, record...)
-			ends = append(ends, len(records))
-			last = append(last[:0], key...)
-			return len(rows) < joinRows, nil
-		})
+	if l := r.known(); l != nil {
+		return m.joinAll(n, s, l.rows)
+	}
+	if err := r.gone.settle(m.ctx.Batch); err != nil {
+		return err
+	}
+	end := store.After(r.prefix)
+	for from, first := r.prefix, true; ; first = false {
+		rows, last, err := m.read(from, end)
 		if err != nil {
 			return err
 		}
-		start := 0
-		for i, row := range rows {
-			if err := m.joinRow(n, s, row, records[start:ends[i]:ends[i]]); err != nil {
-				return err
-			}
-			start = ends[i]
+		if first && len(rows) < joinRows {
+			r.lists.Put(string(r.prefix), &rowList{rows})
 		}
-		if len(rows) < joinRows {
-			return nil
+		if err := m.joinAll(n, s, rows); err != nil || len(rows) < joinRows {
+			return err
 		}
 		from = append(last, 0)
 	}
 }
 
-func (m *Match) joinRow(n int, s *plan.Step, key result.RowKey, record []byte) error {
+// read returns the next remembered rows and the key of the last.
+func (m *Match) read(from, end []byte) (rows []rememberedRow, last []byte, err error) {
 	r := &m.rows
+	err = m.ctx.Batch.Scan(from, end, func(key, record []byte) (bool, error) {
+		row, ok := store.RowKeyOf(key)
+		if !ok {
+			return false, errState
+		}
+		values, _, err := m.ctx.decode(len(r.rest)+len(r.ids), bytes.Clone(record))
+		if err != nil {
+			return false, err
+		}
+		rows = append(rows, rememberedRow{row, values})
+		last = append(last[:0], key...)
+		return len(rows) < joinRows, nil
+	})
+	return rows, last, err
+}
+
+func (m *Match) joinAll(n int, s *plan.Step, rows []rememberedRow) error {
 	before := m.bound
-	defer func() { m.bound = before }()
-	if _, err := m.ctx.loadSlots(r.keep, record); err != nil {
-		return err
+	for i := range rows {
+		ok, err := m.joinRow(s, &rows[i])
+		if ok {
+			err = m.proceed(n, s)
+		}
+		m.bound = before
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// joinRow binds the shared positions that are not bound yet to what a remembered row has there.
+func (m *Match) joinRow(s *plan.Step, row *rememberedRow) (ok bool, err error) {
+	r := &m.rows
+	m.ctx.putBack(r.rest, row.record.values)
 	for i, at := range s.Shared { // as the graph has it
 		m.env.Slots[m.plan.Positions[at].Shared] = r.joining[i]
 	}
+	ids := row.record.values[len(r.rest):]
 	for _, at := range r.shared {
-		if !slices.Contains(s.Shared, at) {
-			if ok, err := m.take(at); !ok {
-				return err
-			}
+		p := &m.plan.Positions[at]
+		bound := slices.Contains(s.Shared, at)
+		switch {
+		case p.Variable && !bound:
+			ok, err = m.takeList(at, m.env.Slots[p.Shared])
+		case !p.Variable && !bound:
+			ok, err = m.takeElement(at, graph.ElementID(ids[0].AsString()))
+		default:
+			ok = true
+		}
+		if !ok {
+			return false, err
+		}
+		if !p.Variable {
+			ids = ids[1:]
 		}
 	}
-	r.row.key = key
+	r.row.key = row.key
 	m.incoming = &r.row
-	return m.proceed(n, s)
+	return true, nil
 }
 
 // take binds a shared position to what the row that came in has there.
@@ -183,10 +342,15 @@ func (m *Match) take(at int) (ok bool, err error) {
 		return false, nil
 	case p.Variable:
 		return m.takeList(at, v)
-	case !p.Relationship:
-		return m.reach(at, v.AsElement().ID)
 	}
-	id := v.AsElement().ID
+	return m.takeElement(at, v.AsElement().ID)
+}
+
+// takeElement binds a position to the element with an id.
+func (m *Match) takeElement(at int, id graph.ElementID) (ok bool, err error) {
+	if !m.plan.Positions[at].Relationship {
+		return m.reach(at, id)
+	}
 	if m.found(at, id) || !m.free(at, id) {
 		return false, nil
 	}

@@ -1,10 +1,11 @@
 package operator
 
 import (
-	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
@@ -15,52 +16,139 @@ type scopes struct {
 	base
 	slot    int   // the scope
 	live    []int // slots of the outer row
-	touched []*scope
-	at      map[result.RowKey]*scope
+	touched []scope
+	at      map[result.RowKey]int // into touched, once there are more than few
+	read    func(record []byte) (index.Record, error)
 	row     plainRow
 	key     []byte
-	buf     []byte
 }
 
+// scope is what a transaction does to a scope.
 type scope struct {
 	key    result.RowKey
-	before scopeState // the transaction
+	before *scopeState // as it is stored
 	now    scopeState
+	// withdrawn says that the row that was passed on before the transaction has been taken back.
+	withdrawn bool
 }
 
+// scopeState is the record of a scope.
 type scopeState struct {
-	outer []byte // slots of the outer row; nil: there is none
-	inner int64  // how many inner rows
-	value []byte // of the inner row; nil: there is none
+	outer []graph.Value // of the outer row; nil: there is none
+	inner int64         // how many inner rows
+	value graph.Value   // of the inner row
+	has   bool          // there is a value
 }
+
+var emptyScope scopeState
 
 func newScopes(b base, slot int, live []int) scopes {
-	return scopes{base: b, slot: slot, live: live, at: make(map[result.RowKey]*scope)}
+	s := scopes{base: b, slot: slot, live: live, at: make(map[result.RowKey]int)}
+	s.read = func(record []byte) (index.Record, error) {
+		r := store.Reader{Src: record}
+		state := &scopeState{inner: r.Varint()}
+		there := r.Uvarint()
+		if state.has = there&hasValue != 0; state.has {
+			state.value = r.Value()
+		}
+		if there&hasOuter != 0 {
+			values, _, err := b.ctx.decode(len(live), r.Src)
+			if err != nil {
+				return nil, err
+			}
+			state.outer = values.values
+		}
+		return state, r.Err
+	}
+	return s
 }
 
-// touch returns the scope of the row at hand.
+const (
+	hasOuter = 1 << iota
+	hasValue
+)
+
+// AppendTo appends the state.
+func (s *scopeState) AppendTo(dst []byte) []byte {
+	there := byte(0)
+	if s.outer != nil {
+		there |= hasOuter
+	}
+	if s.has {
+		there |= hasValue
+	}
+	dst = append(binary.AppendVarint(dst, s.inner), there)
+	if s.has {
+		dst = graph.AppendValue(dst, s.value)
+	}
+	for _, v := range s.outer {
+		dst = graph.AppendValue(dst, v)
+	}
+	return dst
+}
+
+// Size returns about what the state takes in memory.
+func (s *scopeState) Size() int {
+	const fixed, perValue = 144, 24 // structs and the key
+	size := fixed + perValue*len(s.outer) + graph.SizeOf(s.value)
+	for _, v := range s.outer {
+		size += graph.SizeOf(v)
+	}
+	return size
+}
+
+// Forgotten does nothing.
+func (*scopeState) Forgotten() {}
+
+// alone reports whether there is an outer row without inner rows.
+func (s *scopeState) alone() bool { return s.outer != nil && s.inner == 0 }
+
+// sameRow reports whether the outer row and the value are the same.
+func (s *scopeState) sameRow(other *scopeState) bool {
+	return (s.outer == nil) == (other.outer == nil) && s.has == other.has &&
+		graph.Identical(s.value, other.value) && slices.EqualFunc(s.outer, other.outer, graph.Identical)
+}
+
+// touch returns the scope of the row at hand, valid until the next call.
 func (s *scopes) touch() (*scope, error) {
 	key := s.ctx.scopeOf(s.slot)
-	if sc, ok := s.at[key]; ok {
+	if sc := s.find(key); sc != nil {
 		return sc, nil
 	}
 	s.key = store.ScopeKey(s.key[:0], s.id, key)
-	record, found, err := s.ctx.Batch.Get(s.key)
+	record, err := s.ctx.Batch.Record(s.key, s.read)
 	if err != nil {
 		return nil, err
 	}
-	sc := &scope{key: key}
-	if found {
-		r := store.Reader{Src: bytes.Clone(record)}
-		sc.before = scopeState{inner: r.Varint(), outer: readOptional(&r), value: readOptional(&r)}
-		if r.Err != nil {
-			return nil, r.Err
-		}
-		sc.now = sc.before
+	state := &emptyScope
+	if record != nil {
+		state = record.(*scopeState)
 	}
-	s.at[key] = sc
-	s.touched = append(s.touched, sc)
-	return sc, nil
+	s.touched = append(s.touched, scope{key: key, before: state, now: *state})
+	switch n := len(s.touched); {
+	case n == few+1:
+		for i := range s.touched {
+			s.at[s.touched[i].key] = i
+		}
+	case n > few:
+		s.at[key] = n - 1
+	}
+	return &s.touched[len(s.touched)-1], nil
+}
+
+func (s *scopes) find(key result.RowKey) *scope {
+	if len(s.touched) > few {
+		if i, ok := s.at[key]; ok {
+			return &s.touched[i]
+		}
+		return nil
+	}
+	for i := range s.touched {
+		if s.touched[i].key == key {
+			return &s.touched[i]
+		}
+	}
+	return nil
 }
 
 // Row takes an outer row.
@@ -73,60 +161,21 @@ func (s *scopes) Row(_ Identified, weight int) error {
 		sc.now.outer = nil
 		return nil
 	}
-	sc.now.outer = s.ctx.appendSlots([]byte{}, s.live)
+	sc.now.outer = none
+	if len(s.live) > 0 {
+		sc.now.outer = s.ctx.recordOf(s.live).values
+	}
 	return nil
 }
 
+// save stores what the transaction made of a scope.
 func (s *scopes) save(sc *scope) error {
 	s.key = store.ScopeKey(s.key[:0], s.id, sc.key)
-	if sc.now.outer == nil && sc.now.inner == 0 && sc.now.value == nil {
+	if sc.now.outer == nil && sc.now.inner == 0 && !sc.now.has {
 		return s.ctx.Batch.Delete(s.key)
 	}
-	s.buf = binary.AppendVarint(s.buf[:0], sc.now.inner)
-	s.buf = appendOptional(appendOptional(s.buf, sc.now.outer), sc.now.value)
-	return s.ctx.Batch.Set(s.key, s.buf)
-}
-
-func appendOptional(dst, b []byte) []byte {
-	if b == nil {
-		return append(dst, 0)
-	}
-	return store.AppendBytes(append(dst, 1), b)
-}
-
-func readOptional(r *store.Reader) []byte {
-	if r.Uvarint() == 0 {
-		return nil
-	}
-	b := r.Bytes()
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-// flush compares the row of each touched scope before and after the transaction, which makeRow puts in the slots.
-func (s *scopes) flush(has func(*scopeState) bool, same func(a, b *scopeState) bool, pass func(sc *scope, state *scopeState, weight int) error) error {
-	for _, sc := range s.touched {
-		had, has := has(&sc.before), has(&sc.now)
-		if !had || !has || !same(&sc.before, &sc.now) {
-			if had {
-				if err := pass(sc, &sc.before, -1); err != nil {
-					return err
-				}
-			}
-			if has {
-				if err := pass(sc, &sc.now, 1); err != nil {
-					return err
-				}
-			}
-		}
-		if err := s.save(sc); err != nil {
-			return err
-		}
-	}
-	s.Reset()
-	return nil
+	state := sc.now
+	return s.ctx.Batch.Put(s.key, &state)
 }
 
 // Reset forgets the transaction.
@@ -142,15 +191,16 @@ func (s *scopes) Reset() {
 // with what else changes, and of the versions of an element the group of an aggregation shows the one that came last.
 type optional struct {
 	scopes
-	plan  *plan.Optional
-	saved []graph.Value // slots of the row at hand
+	plan    *plan.Optional
+	saved   []graph.Value // slots of the row at hand
+	derived result.RowKey // the scope whose outer row has the identity row.key
 }
 
 func newOptional(b base, p *plan.Optional) *optional {
-	return &optional{scopes: newScopes(b, p.Scope, without(p.Live, p.Nulls)), plan: p}
+	o := &optional{scopes: newScopes(b, p.Scope, without(p.Live, p.Nulls)), plan: p}
+	o.row.key = derive(o.derived, tagNull, 0)
+	return o
 }
-
-func alone(s *scopeState) bool { return s.outer != nil && s.inner == 0 }
 
 // Row takes an outer row.
 func (o *optional) Row(row Identified, weight int) error {
@@ -168,31 +218,28 @@ func (o *optional) Row(row Identified, weight int) error {
 
 // withdraw takes the outer row back if it was passed on. The slots stay as they are.
 func (o *optional) withdraw(sc *scope) error {
-	if !alone(&sc.before) {
+	if sc.withdrawn || !sc.before.alone() {
 		return nil
 	}
+	sc.withdrawn = true
 	o.saved = o.saved[:0]
 	for _, slot := range o.plan.Live {
 		o.saved = append(o.saved, o.ctx.Env.Slots[slot])
 	}
-	before := sc.before
-	sc.before = scopeState{}
-	err := o.pass(sc, &before, -1)
-	for i, slot := range o.plan.Live {
-		o.ctx.Env.Slots[slot] = o.saved[i]
-	}
+	err := o.pass(sc.key, sc.before, -1)
+	o.ctx.putBack(o.plan.Live, o.saved)
 	return err
 }
 
 // pass passes on an outer row without inner rows.
-func (o *optional) pass(sc *scope, state *scopeState, weight int) error {
-	if _, err := o.ctx.loadSlots(o.live, state.outer); err != nil {
-		return err
-	}
+func (o *optional) pass(scope result.RowKey, state *scopeState, weight int) error {
+	o.ctx.putBack(o.live, state.outer)
 	for _, slot := range o.plan.Nulls {
 		o.ctx.Env.Slots[slot] = graph.Null
 	}
-	o.row.key = derive(sc.key, tagNull, 0)
+	if o.derived != scope { // an update takes a row out and in again
+		o.derived, o.row.key = scope, derive(scope, tagNull, 0)
+	}
 	return o.next.Row(&o.row, weight)
 }
 
@@ -215,10 +262,24 @@ func (i *innerOfOptional) Row(row Identified, weight int) error {
 	return o.next.Row(row, weight)
 }
 
-// Flush passes on the rows without a match.
+// Flush passes on the rows without a match. Those that are no longer without one were taken back.
 func (o *optional) Flush() error {
-	same := func(*scopeState, *scopeState) bool { return true } // else it was taken back
-	return o.flush(alone, same, o.pass)
+	for i := range o.touched {
+		sc := &o.touched[i]
+		if sc.now.alone() && (sc.withdrawn || !sc.before.alone()) {
+			if err := o.pass(sc.key, &sc.now, 1); err != nil {
+				return err
+			}
+		}
+		if sc.now.inner == sc.before.inner && sc.now.sameRow(sc.before) {
+			continue
+		}
+		if err := o.save(sc); err != nil {
+			return err
+		}
+	}
+	o.Reset()
+	return nil
 }
 
 // apply passes outer rows on with a value of their inner rows.
@@ -241,30 +302,44 @@ func (i *innerOfApply) Row(_ Identified, weight int) error {
 	if err != nil {
 		return err
 	}
-	sc.now.value = nil
-	if weight > 0 {
-		sc.now.value = graph.AppendValue(nil, a.ctx.Env.Slots[a.plan.From])
+	sc.now.value, sc.now.has = graph.Null, weight > 0
+	if sc.now.has {
+		sc.now.value = a.ctx.Env.Slots[a.plan.From]
 	}
 	return nil
 }
 
 // Flush passes on the rows that changed.
 func (a *apply) Flush() error {
-	there := func(s *scopeState) bool { return s.outer != nil }
-	same := func(x, y *scopeState) bool {
-		return bytes.Equal(x.outer, y.outer) && (x.value == nil) == (y.value == nil) && bytes.Equal(x.value, y.value)
-	}
-	return a.flush(there, same, func(sc *scope, state *scopeState, weight int) error {
-		if _, err := a.ctx.loadSlots(a.live, state.outer); err != nil {
+	for i := range a.touched {
+		sc := &a.touched[i]
+		if sc.now.sameRow(sc.before) {
+			continue
+		}
+		if err := a.pass(sc.key, sc.before, -1); err != nil {
 			return err
 		}
-		a.ctx.Env.Slots[a.plan.Slot] = a.plan.Default
-		if state.value != nil {
-			if _, err := a.ctx.loadSlots([]int{a.plan.Slot}, state.value); err != nil {
-				return err
-			}
+		if err := a.pass(sc.key, &sc.now, 1); err != nil {
+			return err
 		}
-		a.row.key = sc.key
-		return a.next.Row(&a.row, weight)
-	})
+		if err := a.save(sc); err != nil {
+			return err
+		}
+	}
+	a.Reset()
+	return nil
+}
+
+// pass passes on the outer row of a scope, if there is one.
+func (a *apply) pass(scope result.RowKey, state *scopeState, weight int) error {
+	if state.outer == nil {
+		return nil
+	}
+	a.ctx.putBack(a.live, state.outer)
+	a.ctx.Env.Slots[a.plan.Slot] = a.plan.Default
+	if state.has {
+		a.ctx.Env.Slots[a.plan.Slot] = state.value
+	}
+	a.row.key = scope
+	return a.next.Row(&a.row, weight)
 }

@@ -122,22 +122,27 @@ func (s *sum) value(index.Batch) (graph.Value, error) {
 	case s.nans+s.positive+s.negative > 0:
 		return s.special(), nil
 	case s.floats > 0:
-		f := s.float.plus(s.int.big()) + eval.ToFloat(graph.Decimal(&s.decimal))
+		f := s.float.plus(s.int.big())
+		if s.decimals > 0 {
+			f += eval.ToFloat(graph.Decimal(&s.decimal))
+		}
 		if s.average {
 			f /= float64(n)
 		}
 		return graph.Float(f), nil
 	case s.decimals > 0:
 		return s.decimalValue(n)
+	}
+	switch i, ok := s.int.int64(); {
+	case ok && s.average:
+		return graph.Float(float64(i) / float64(n)), nil
+	case ok:
+		return graph.Int(i), nil
 	case s.average:
 		f, _ := new(big.Float).SetInt(s.int.big()).Float64()
 		return graph.Float(f / float64(n)), nil
 	}
-	i, ok := s.int.int64()
-	if !ok {
-		return graph.Null, errSumOverflow
-	}
-	return graph.Int(i), nil
+	return graph.Null, errSumOverflow
 }
 
 func (s *sum) special() graph.Value {

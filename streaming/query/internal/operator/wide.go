@@ -32,6 +32,9 @@ func (w *wide) add(i int64, weight int) {
 func (w *wide) int64() (i int64, ok bool) { return int64(w.low), w.high == int64(w.low)>>63 }
 
 func (w *wide) big() *big.Int {
+	if i, ok := w.int64(); ok {
+		return big.NewInt(i)
+	}
 	i := big.NewInt(w.high)
 	return i.Lsh(i, 64).Add(i, new(big.Int).SetUint64(w.low))
 }

@@ -17,12 +17,12 @@ const (
 	spaceScan      = 0x04 // scan, id -> nothing
 	spaceAdjacency = 0x05 // node, direction, type, relationship -> node at the other end
 	spaceGroup     = 0x06 // node, group -> group record
-	spaceMultiset  = 0x07 // node, group, aggregate, ordered value -> count, value
+	spaceMultiset  = 0x07 // node, group, aggregate, ordered value -> values equivalent to it with their counts
 	spaceView      = 0x08 // order, row key -> values
 	spaceFailed    = 0x09 // node, stage, row key -> cause
 	spaceOutbox    = 0x0a // sequence of the last event of a batch -> its events
 	spaceIndex     = 0x0b // index, ordered value, id -> nothing
-	spaceRow       = 0x0c // node, set of shared elements, their ids, row key -> slots
+	spaceRow       = 0x0c // node, set of shared elements, their ids, row key -> slots, ids of all shared elements
 	spaceScope     = 0x0d // node, scope -> what waits in it
 	spaceWindow    = 0x0e // node, scope, order, row key -> slots
 	spaceVolatile  = 0x0f // node, row key -> values
