@@ -104,7 +104,7 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err != nil {
 		return nil, errors.Join(classify(fmt.Sprintf("opening the index %q", name), err), lock.Close())
 	}
-	return &store{db: db, lock: lock, path: path, reserve: b.options.ReserveBytes, records: newRecords(b.options.RecordBytes)}, nil
+	return &store{db: db, lock: lock, path: path, reserve: b.options.ReserveBytes, writes: newWrites(b.options.RecordBytes)}, nil
 }
 
 // Remove deletes the store, which must be closed.

@@ -23,7 +23,7 @@ type store struct {
 	unchecked uint64
 	checked   bool
 	broken    error // set when Pebble gave up
-	records   records
+	writes    writes
 }
 
 func (s *store) Get(key []byte) ([]byte, bool, error) { return get(s.db, key) }
@@ -103,16 +103,8 @@ type batch struct {
 	busy  bool
 }
 
-func (b *batch) Get(key []byte) ([]byte, bool, error) {
-	r := &b.store.records
-	if i, ok := r.at[string(key)]; ok && r.puts[i].record != nil {
-		return r.puts[i].record.AppendTo(nil), true, nil
-	}
-	return get(b.batch, key)
-}
-
 func (b *batch) Scan(from, to []byte, visit func(key, value []byte) (bool, error)) error {
-	if err := b.store.records.show(b.batch, from, to); err != nil {
+	if err := b.store.writes.show(b.batch, from, to); err != nil {
 		return classify("writing to the index", err)
 	}
 	if b.busy {
@@ -144,27 +136,12 @@ func (b *batch) endScans() error {
 	return classify("reading the index", err)
 }
 
-func (b *batch) Set(key, value []byte) error {
-	b.store.records.overrule(key)
-	return b.batch.Set(key, value, nil)
-}
-
-func (b *batch) Delete(key []byte) error {
-	b.store.records.overrule(key)
-	return b.batch.Delete(key, nil)
-}
-
-func (b *batch) DeleteRange(from, to []byte) error {
-	b.store.records.overruleRange(from, to)
-	return b.batch.DeleteRange(from, to, nil)
-}
-
 func (b *batch) Commit() error {
 	if b.batch == nil {
 		return errors.New("committing a batch that is over")
 	}
 	out := b.store.db.NewBatch() // Pebble indexes no more than what is read
-	err := errors.Join(b.endScans(), out.Apply(b.batch, nil), b.store.records.write(out), b.store.checkRoom(out.Len()))
+	err := errors.Join(b.endScans(), out.Apply(b.batch, nil), b.store.writes.finish(out), b.store.checkRoom(out.Len()))
 	if err != nil {
 		return errors.Join(err, out.Close())
 	}
@@ -172,7 +149,7 @@ func (b *batch) Commit() error {
 	if b.store.broken == nil {
 		err = errors.Join(err, out.Close(), b.batch.Close())
 	}
-	b.store.records.end(err == nil)
+	b.store.writes.end(err == nil)
 	b.batch = nil
 	return err
 }
@@ -182,8 +159,7 @@ func (b *batch) Discard() {
 		_ = errors.Join(b.endScans(), b.batch.Close()) // releases memory; there is nothing to lose
 	}
 	if b.batch != nil {
-		b.store.records.end(false)
-		b.store.records.cached.Clear() // some may be of what this batch wrote
+		b.store.writes.end(false)
 	}
 	b.batch = nil
 }
