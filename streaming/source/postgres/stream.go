@@ -149,12 +149,23 @@ func (st *stream) run(ctx context.Context, started func()) error {
 	confirming, stop := context.WithCancel(ctx)
 	confirmed := make(chan error, 1)
 	go func() { confirmed <- st.confirmer.run(confirming) }()
+	watched := make(chan error, 1)
+	go func() {
+		err := (&watcher{source: st.source, sink: st.sink}).run(confirming)
+		if err != nil {
+			_ = st.wire.Close() // wakes the reader
+		}
+		watched <- err
+	}()
 	wake := context.AfterFunc(ctx, func() { _ = st.wire.SetReadDeadline(time.Unix(1, 0)) })
 	err := st.read(ctx)
 	wake()
 	stop()
 	if broken := <-confirmed; err == nil {
 		err = broken
+	}
+	if lost := <-watched; lost != nil {
+		err = lost // the reason of all others
 	}
 	if ctx.Err() != nil {
 		err = st.goodbye()

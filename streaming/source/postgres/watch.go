@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+// watcher looks at the slot beside the stream: how much WAL the server keeps for it, how fast that grows, and when the
+// server will give the slot up.
+type watcher struct {
+	source *Source
+	sink   source.Sink
+
+	last   retention
+	growth float64 // bytes a second, lately
+	warned bool
+}
+
+// retention is what the server keeps for a slot.
+type retention struct {
+	at       time.Time
+	status   string // reserved, extended, unreserved or lost
+	retained int64  // bytes from the oldest that the slot needs
+	left     int64  // bytes that may be written before the server gives the slot up; negative: as many as there is room for
+}
+
+// noteWAL is the fact that says how much WAL is retained.
+const noteWAL = "retainedWAL"
+
+// run looks once in an interval until ctx ends (nil) or the slot is lost. Not being able to look says nothing about the
+// stream.
+func (w *watcher) run(ctx context.Context) error {
+	ticker := time.NewTicker(w.source.config.StatusInterval)
+	defer ticker.Stop()
+	for {
+		now, err := w.source.retention(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			w.sink.Note(noteWAL, "unknown: "+err.Error())
+		case now.status == "lost":
+			return failure.SlotInvalidated.Errorf("watching the slot: the server has given up %s", w.source.slot).WithDetail("slot", w.source.slot)
+		default:
+			w.look(now)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Source) retention(ctx context.Context) (r retention, err error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer hangUp(ctx, conn)
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	r.at = time.Now()
+	err = conn.QueryRow(ctx, `SELECT wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(safe_wal_size, -1)
+		FROM pg_replication_slots WHERE slot_name = $1`, s.slot).Scan(&r.status, &r.retained, &r.left)
+	if err == pgx.ErrNoRows { //nolint:errorlint // it is returned as it is
+		return r, failure.SlotMissing.Errorf("watching the slot: %s does not exist", s.slot)
+	}
+	return r, wrap(err, "watching the slot")
+}
+
+// look compares what is retained with the time before, and tells about it.
+func (w *watcher) look(now retention) {
+	if elapsed := now.at.Sub(w.last.at).Seconds(); !w.last.at.IsZero() && elapsed > 0 {
+		const weight = 0.3 // of the latest look
+		w.growth += weight * (float64(now.retained-w.last.retained)/elapsed - w.growth)
+	}
+	w.last = now
+	w.sink.Note(noteWAL, w.String())
+	if endangered := now.status == "unreserved"; endangered != w.warned {
+		w.warned = endangered
+		if endangered {
+			w.source.log.Warn("the server is about to give up the slot: it must be read faster, or max_slot_wal_keep_size raised",
+				zap.String("slot", w.source.slot), zap.Int64("retainedBytes", now.retained))
+		}
+	}
+}
+
+// String says for people what is retained, how it grows and what that leads to.
+func (w *watcher) String() string {
+	text := fmt.Sprintf("%d MiB", w.last.retained>>20)
+	perMinute := int64(w.growth * 60)
+	if perMinute >= 1<<20 {
+		text += fmt.Sprintf(", growing by %d MiB a minute", perMinute>>20)
+	}
+	switch {
+	case w.last.status == "unreserved":
+		text += "; the server is about to give the slot up"
+	case w.last.left >= 0 && perMinute >= 1<<20:
+		left := time.Duration(float64(w.last.left) / w.growth * float64(time.Second))
+		text += fmt.Sprintf("; max_slot_wal_keep_size is reached in %s", left.Round(time.Minute))
+	case w.last.left >= 0:
+		text += fmt.Sprintf("; the server gives the slot up after %d MiB more", w.last.left>>20)
+	}
+	return text
+}
