@@ -33,7 +33,12 @@ type accumulator interface {
 	value(b index.Batch) (graph.Value, error)
 	append(dst []byte) []byte
 	read(r *store.Reader)
+	// size returns about how many bytes of memory the accumulator takes.
+	size() int
 }
+
+// accumulatorSize is about what an accumulator takes that keeps no values.
+const accumulatorSize = 128
 
 // groupError says why a group has no row although it should.
 type groupError struct{ cause error }
@@ -94,6 +99,8 @@ func (c *counter) append(dst []byte) []byte { return binary.AppendUvarint(dst, u
 
 func (c *counter) read(r *store.Reader) { c.n = int64(r.Uvarint()) }
 
+func (c *counter) size() int { return accumulatorSize }
+
 // distinct passes the first of each class of equivalent values on to another accumulator.
 type distinct struct {
 	inner  accumulator
@@ -128,6 +135,8 @@ func (d *distinct) value(b index.Batch) (graph.Value, error) { return d.inner.va
 func (d *distinct) append(dst []byte) []byte { return d.inner.append(dst) }
 
 func (d *distinct) read(r *store.Reader) { d.inner.read(r) }
+
+func (d *distinct) size() int { return accumulatorSize + d.inner.size() }
 
 // extreme is min or max.
 type extreme struct {
@@ -230,6 +239,14 @@ func (x *extreme) read(r *store.Reader) {
 	case extremeKnown:
 		x.head, x.all = []graph.Value{r.Value()}, false
 	}
+}
+
+func (x *extreme) size() int {
+	size := 2 * accumulatorSize
+	for _, v := range x.head {
+		size += graph.SizeOf(v)
+	}
+	return size
 }
 
 // What the record of an extreme starts with.

@@ -287,6 +287,7 @@ func (a *aggregate) save(g *group) error {
 		}
 		return a.ctx.Batch.Delete(a.ctx.key)
 	}
+	a.groups.Grow(g.measure())
 	a.buf = g.append(a.buf[:0])
 	if g.stored && bytes.Equal(a.buf, a.saved[g.savedFrom:g.savedTo]) {
 		return nil // rows went out and came in again

@@ -26,6 +26,7 @@ type collect struct {
 	rows    []string      // what follows the prefix in the keys, ascending
 	values  []graph.Value // of the rows; it is passed on and so never changed
 	changes []collected   // since then, the last of a row counts
+	bytes   int           // of rows and values
 }
 
 // collected is a row that came or went.
@@ -84,11 +85,13 @@ func (c *collect) update(b index.Batch) error {
 	switch {
 	case !c.kept:
 		c.rows, c.values, c.kept = nil, []graph.Value{}, true
-		return b.Scan(c.prefix, store.After(c.prefix), func(key, record []byte) (bool, error) {
+		err := b.Scan(c.prefix, store.After(c.prefix), func(key, record []byte) (bool, error) {
 			v, _, err := graph.DecodeValue(record)
 			c.rows, c.values = append(c.rows, string(key[len(c.prefix):])), append(c.values, v)
 			return true, err
 		})
+		c.measure()
+		return err
 	case len(c.changes) > 0:
 		c.merge()
 	}
@@ -117,11 +120,22 @@ func (c *collect) merge() {
 	c.rows, c.values = append(rows, c.rows[from:]...), append(values, c.values[from:]...)
 	clear(c.changes)
 	c.changes = c.changes[:0]
+	c.measure()
+}
+
+func (c *collect) measure() {
+	const perRow = 16 + 24 // the string and the value
+	c.bytes = 0
+	for i, row := range c.rows {
+		c.bytes += perRow + len(row) + graph.SizeOf(c.values[i])
+	}
 }
 
 func (c *collect) append(dst []byte) []byte { return dst }
 
 func (c *collect) read(*store.Reader) {}
+
+func (c *collect) size() int { return accumulatorSize + c.bytes }
 
 // percentile is percentileDisc or, continuous, percentileCont.
 type percentile struct {
@@ -207,6 +221,8 @@ func (p *percentile) append(dst []byte) []byte {
 	}
 	return dst
 }
+
+func (p *percentile) size() int { return 2*accumulatorSize + 16*len(p.wanted) }
 
 func (p *percentile) read(r *store.Reader) {
 	p.count = int64(r.Uvarint())

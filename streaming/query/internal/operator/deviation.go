@@ -70,6 +70,8 @@ func (d *deviation) append(dst []byte) []byte {
 	return d.squares.append(d.sum.append(dst))
 }
 
+func (d *deviation) size() int { return 2 * accumulatorSize }
+
 func (d *deviation) read(r *store.Reader) {
 	d.count, d.special = int64(r.Uvarint()), int64(r.Uvarint())
 	d.sum.read(r)

@@ -36,6 +36,31 @@ const groupOverhead = 256
 
 func sizeOfGroup(g *group) int { return g.size }
 
+// measure works out what the group takes in memory, and returns by how much that has changed.
+func (g *group) measure() (grown int) {
+	size := groupOverhead
+	for i := range g.forms {
+		size += len(g.forms[i].name) + sizeOfValues(g.forms[i].keys)
+	}
+	size += sizeOfValues(g.carried) + len(g.out)*valueSize
+	for _, acc := range g.accumulators {
+		size += acc.size()
+	}
+	grown, g.size = size-g.size, size
+	return grown
+}
+
+// valueSize is what a value takes beside what lies behind it.
+const valueSize = 24
+
+func sizeOfValues(values []graph.Value) int {
+	size := valueSize * len(values)
+	for _, v := range values {
+		size += graph.SizeOf(v)
+	}
+	return size
+}
+
 // group returns a group as it is, or an empty one.
 func (a *aggregate) group(key result.RowKey) (*group, error) {
 	if g, ok := a.groups.Get(key); ok {
@@ -82,7 +107,7 @@ func (a *aggregate) read(g *group, record []byte) error {
 		return errState
 	}
 	g.stored = true
-	g.size += len(record)
+	g.measure()
 	out, cause, err := a.row(g)
 	if err != nil {
 		return err
@@ -141,7 +166,6 @@ func (g *group) changeForm(name []byte, keys []graph.Value, weight int) error {
 		f.keys[i] = graph.Clone(v)
 	}
 	g.forms = append(g.forms, f)
-	g.size += len(name) + 64*len(keys)
 	return nil
 }
 

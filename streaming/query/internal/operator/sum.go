@@ -219,6 +219,8 @@ func (s *sum) append(dst []byte) []byte {
 	return s.durations.append(dst)
 }
 
+func (s *sum) size() int { return 2 * accumulatorSize }
+
 func (s *sum) read(r *store.Reader) {
 	for _, n := range [...]*int64{&s.ints, &s.decimals, &s.floats, &s.nans, &s.positive, &s.negative} {
 		*n = int64(r.Uvarint())
