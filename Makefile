@@ -51,7 +51,7 @@ generate: ## write generated files anew
 
 bench: setup build ## measure the pipeline beside pg_recvlogical and COPY, then the query engine
 	@PERDURE_BIN_DIR=$(CURDIR)/bin go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/internal/e2e
-	@go test -run '^$$' -bench . -benchmem -timeout 60m ./streaming/query
+	@GOGC=400 go test -run '^$$' -bench . -benchmem -timeout 60m ./streaming/query # as the worker has it
 
 SOAK ?= 1h
 soak: ## hold random queries on random changes against the reference evaluator, for SOAK=1h

@@ -54,6 +54,7 @@ var (
 	SlotMissing            = define("SlotMissing", Invalidated, "The replication slot is gone; changes since the last position may be lost.", "Signal rebootstrap to read the tables anew.")
 	SlotInvalidated        = define("SlotInvalidated", Invalidated, "The server removed WAL that the replication slot needs.", "Raise max_slot_wal_keep_size, then signal rebootstrap to read the tables anew.")
 	WrongSystem            = define("WrongSystem", Invalidated, "The server is another one than before: its system identifier differs.", "Correct the host, or signal rebootstrap if the change is meant.")
+	TimelineDiverged       = define("TimelineDiverged", Invalidated, "The server was promoted before it had all that we have read from its predecessor.", "Signal rebootstrap to read the tables anew.")
 	SchemaMismatch         = define("SchemaMismatch", Configuration, "A table's columns do not fit what the query or the snapshot read.", "Adapt the query or the table, then signal resume.")
 	Unsupported            = define("Unsupported", Configuration, "The server or the spec asks for something Perdure does not do.", "See the message for what is supported.")
 	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken and the chunks that are done are kept.")

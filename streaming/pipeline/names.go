@@ -35,8 +35,9 @@ func shownSubject(instance, query string) string { return "perdure.shown." + ins
 
 // sourcePosition is the value of bucket positions.
 type sourcePosition struct {
-	Position graph.Position `json:"position"` // everything up to it is durable in the change log
-	Offset   uint64         `json:"offset"`   // last data message of the change log
+	Position graph.Position `json:"position"`         // everything up to it is durable in the change log
+	Offset   uint64         `json:"offset"`           // last data message of the change log
+	System   string         `json:"system,omitempty"` // from which that came
 	At       time.Time      `json:"at"`
 }
 

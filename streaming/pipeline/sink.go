@@ -46,12 +46,14 @@ type sink struct {
 	offset    uint64         // of the last acknowledged message
 	sent      time.Time      // when that was
 	commit    time.Time
+	system    string
 }
 
-func newSink(w *stream.Writer, epoch stream.Epoch, resume graph.Position, offset uint64, p *Progress) *sink {
+func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, p *Progress) *sink {
 	s := &sink{
 		epoch: epoch, progress: p, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
-		labelled: resume, appended: resume, durable: resume, published: resume, offset: offset,
+		labelled: resume.Position, appended: resume.Position, durable: resume.Position, published: resume.Position,
+		offset: resume.Offset, system: resume.System,
 	}
 	s.out = newOutlet(
 		func() *changes { return &changes{} },
@@ -221,6 +223,20 @@ func (s *sink) Durable() graph.Position {
 // DurableChanged implements source.Sink.
 func (s *sink) DurableChanged() <-chan struct{} { return s.moved }
 
+// System implements source.Sink.
+func (s *sink) System() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.system
+}
+
+// Identify implements source.Sink.
+func (s *sink) Identify(system string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.system = system
+}
+
 // Note implements source.Sink.
 func (s *sink) Note(key, value string) { s.progress.SetDetail(key, value) }
 
@@ -251,7 +267,7 @@ func (s *sink) beat(ctx context.Context) error {
 func (s *sink) where() (sourcePosition, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return sourcePosition{Position: s.durable, Offset: s.offset, At: time.Now().UTC()}, s.commit
+	return sourcePosition{Position: s.durable, Offset: s.offset, System: s.system, At: time.Now().UTC()}, s.commit
 }
 
 // split divides changes into parts of about the size of a message, usually one.

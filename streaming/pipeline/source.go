@@ -55,15 +55,16 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 		return err
 	}
 	key := id.Instance + "." + id.Name
-	from, offset, err := resumeAt(ctx, log, positions, key)
+	resume, err := resumeAt(ctx, log, positions, key)
 	if err != nil {
 		return err
 	}
+	from := resume.Position
 
-	s := newSink(w, a.Epoch, from, offset, a.Progress)
+	s := newSink(w, a.Epoch, resume, a.Progress)
 	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, positions: positions, key: key, progress: a.Progress}
 	a.Progress.Set(func(st *Status) {
-		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, offset, src.Describe()
+		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, resume.Offset, src.Describe()
 	})
 
 	g := newGroup(ctx)
@@ -113,27 +114,29 @@ func streamSource(ctx context.Context, a Attempt, src source.Source, from graph.
 
 // resumeAt finds the position from which to go on: that of the log's last message, unless the source was known to be
 // further when it was idle, or the log aged away.
-func resumeAt(ctx context.Context, log *stream.Log, positions *stream.Bucket, key string) (graph.Position, uint64, error) {
+func resumeAt(ctx context.Context, log *stream.Log, positions *stream.Bucket, key string) (sourcePosition, error) {
 	var known sourcePosition
 	if _, _, err := read(ctx, positions, key, &known); err != nil {
-		return "", 0, err
+		return sourcePosition{}, err
 	}
 	last, err := log.Last(ctx)
 	if err != nil {
-		return "", 0, fmt.Errorf("reading the end of the change log: %w", err)
+		return sourcePosition{}, fmt.Errorf("reading the end of the change log: %w", err)
 	}
-	if last == nil {
-		return known.Position, 0, nil
+	if known.Offset = 0; last == nil {
+		return known, nil
 	}
 	m, err := new(graph.Decoder).Decode(last.Data)
 	if err != nil {
-		return "", 0, fmt.Errorf("decoding message %d of the change log: %w", last.Sequence, err)
+		return sourcePosition{}, fmt.Errorf("decoding message %d of the change log: %w", last.Sequence, err)
 	}
+	known.Offset = last.Sequence
 	// Message by message the log knows best. The bucket may be ahead only by idle positions, behind which nothing is.
 	if open := len(m.Transactions) > 0 && !m.Transactions[len(m.Transactions)-1].Last; !open && known.Position.Compare(m.Position) > 0 {
-		return known.Position, last.Sequence, nil
+		return known, nil
 	}
-	return m.Position, last.Sequence, nil
+	known.Position = m.Position
+	return known, nil
 }
 
 // keeper does a source's housekeeping beside its stream: it publishes where the source is and trims what nobody needs.
@@ -193,7 +196,7 @@ func (k *keeper) report(ctx context.Context) error {
 			s.Backpressure = "the change log takes changes more slowly than the source sends them"
 		}
 	})
-	if now.Position == k.reported.Position && now.Offset == k.reported.Offset {
+	if now.Position == k.reported.Position && now.Offset == k.reported.Offset && now.System == k.reported.System {
 		return nil
 	}
 	if _, err := write(ctx, k.positions, k.key, now); err != nil {

@@ -70,6 +70,10 @@ type Sink interface {
 	Durable() graph.Position
 	// DurableChanged returns a channel that receives (capacity one, coalesced) when Durable moved.
 	DurableChanged() <-chan struct{}
+	// System returns the identity of the system from which what was appended before comes, also by earlier attempts; "" when
+	// nothing was. A source compares it with the system that it is connected to, and calls Identify before it goes on.
+	System() string
+	Identify(system string)
 	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
 	// never blocks.
 	Note(key, value string)

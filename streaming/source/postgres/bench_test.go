@@ -76,6 +76,8 @@ func (s *countingSink) AppendPart(ctx context.Context, part *graph.Transaction, 
 	return s.Append(ctx, part)
 }
 func (s *countingSink) Idle(graph.Position)             {}
+func (s *countingSink) System() string                  { return "" }
+func (s *countingSink) Identify(string)                 {}
 func (s *countingSink) Note(string, string)             {}
 func (s *countingSink) Durable() graph.Position         { return "" }
 func (s *countingSink) DurableChanged() <-chan struct{} { return nil }

@@ -133,7 +133,7 @@ func (s *Source) identify(ctx context.Context, conn *pgconn.PgConn) (string, err
 	if err != nil {
 		return "", wrap(err, "identifying the server")
 	}
-	return fmt.Sprintf("%s/%d", system.SystemID, system.Timeline), nil
+	return identity(system), nil
 }
 
 // importSnapshot begins a transaction that sees what the exporter saw.

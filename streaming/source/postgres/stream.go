@@ -199,6 +199,9 @@ func (st *stream) start(ctx context.Context) error {
 	if err != nil {
 		return wrap(err, "identifying the server")
 	}
+	if err := st.identify(bounded, system); err != nil {
+		return err
+	}
 	if uint64(system.XLogPos) < st.last {
 		return failure.WrongSystem.Errorf("the server stands at %s, before our position %s", system.XLogPos, position(st.last))
 	}

@@ -30,6 +30,7 @@ type Sink struct {
 	mostParts    int
 	repeated     int
 	notes        []string
+	system       string
 	held         bool
 	ticks        int
 	graph        Graph
@@ -129,6 +130,20 @@ func (s *Sink) Durable() graph.Position {
 
 // DurableChanged implements source.Sink.
 func (s *Sink) DurableChanged() <-chan struct{} { return s.changed }
+
+// System implements source.Sink.
+func (s *Sink) System() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.system
+}
+
+// Identify implements source.Sink.
+func (s *Sink) Identify(system string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.system = system
+}
 
 // Note implements source.Sink.
 func (s *Sink) Note(key, value string) {
