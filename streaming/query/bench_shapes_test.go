@@ -142,6 +142,23 @@ func BenchmarkJoin(b *testing.B) {
 	})
 }
 
+// BenchmarkLater joins the rows of an aggregation with a later pattern by value: the change of a customer finds its row.
+func BenchmarkLater(b *testing.B) {
+	const text = "MATCH (o:Order) WITH o.id AS id, sum(o.amount) AS total MATCH (c:Customer {rank: id}) RETURN c.name, total"
+	graphOf := func(n int, yield func(graph.Change)) {
+		orders(n, yield)
+		for i := range n {
+			yield(customer(graph.OpInsert, "Customer", i, "name", i))
+		}
+	}
+	run(b, []shape{
+		{"customer", text, []int{1_000, 10_000}, graphOf, func(n, i int, r *rand.Rand) graph.Change {
+			id := r.IntN(n)
+			return customer(graph.OpUpdate, "Customer", id, fmt.Sprint("new", i), id)
+		}, false},
+	})
+}
+
 // BenchmarkDocuments updates a number beside a text of 50 kB.
 func BenchmarkDocuments(b *testing.B) {
 	shapeOfDocument := graph.NewShape("body", "edition")

@@ -6,19 +6,20 @@ import (
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/cache"
+	"github.com/perdure/perdure/streaming/query/internal/eval"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// remembered is the rows that came into a Match, each stored once for every set of shared positions that an anchor's way
-// has bound when it comes to the rows.
+// remembered is the rows that came into a Match, each stored once for every set of shared positions, and of values, that
+// an anchor's way knows when it comes to the rows.
 type remembered struct {
-	shared  []int   // positions
-	ids     []int   // slots of those that are one element, of which a row keeps the id
-	rest    []int   // the other slots that it keeps
-	sets    [][]int // of shared positions
-	setOf   []int   // by anchor
+	shared  []int // positions
+	ids     []int // slots of those that are one element, of which a row keeps the id
+	rest    []int // the other slots that it keeps
+	sets    []rowSet
+	setOf   []int // by anchor
 	saved   []graph.Value
 	joining []graph.Value // what the way had bound
 	lists   *cache.Cache[string, *rowList]
@@ -28,6 +29,12 @@ type remembered struct {
 	row     plainRow // the one at hand
 	prefix  []byte
 	key     []byte
+}
+
+// rowSet is by what rows are found.
+type rowSet struct {
+	shared []int // positions
+	keys   []plan.JoinKey
 }
 
 // rowList is all rows that have the same elements at the positions of a set, in the order of their keys. It is known
@@ -70,20 +77,21 @@ func newRemembered(m *plan.Match) remembered {
 	for a := range m.Anchors {
 		for i := range m.Anchors[a].Steps {
 			if s := &m.Anchors[a].Steps[i]; s.Kind == plan.Join {
-				r.setOf[a] = r.set(s.Shared)
+				r.setOf[a] = r.set(rowSet{s.Shared, s.Keys})
 			}
 		}
 	}
 	return r
 }
 
-func (r *remembered) set(positions []int) int {
+func (r *remembered) set(wanted rowSet) int {
+	same := func(a, b plan.JoinKey) bool { return a.At == b.At && a.Property == b.Property && a.Text == b.Text }
 	for i, s := range r.sets {
-		if slices.Equal(s, positions) {
+		if slices.Equal(s.shared, wanted.shared) && slices.EqualFunc(s.keys, wanted.keys, same) {
 			return i
 		}
 	}
-	r.sets = append(r.sets, positions)
+	r.sets = append(r.sets, wanted)
 	return len(r.sets) - 1
 }
 
@@ -105,7 +113,10 @@ func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err 
 	}
 	key := row.Key()
 	for i, set := range r.sets {
-		r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, i), set)
+		r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, i), set.shared)
+		if r.prefix, ok = set.appendKeys(m.env, r.prefix); !ok {
+			continue // it equals nothing
+		}
 		r.key = append(append(r.key[:0], r.prefix...), key[:]...)
 		if weight > 0 {
 			err = r.add(m, key)
@@ -117,6 +128,54 @@ func (r *remembered) change(m *Match, row Identified, weight int) (ok bool, err 
 		}
 	}
 	return true, nil
+}
+
+// What follows the ids in the keys of rows that are found by values, too.
+const (
+	keyValues = 'v'
+	keyFailed = 'f' // a value cannot be computed: the row makes one that fails with whatever it would be joined with
+)
+
+// appendKeys appends what the row that came in is found by beside the ids of elements. It reports false when a value is
+// null, so that the condition on it is never true.
+func (s *rowSet) appendKeys(env *eval.Env, dst []byte) (_ []byte, ok bool) {
+	if len(s.keys) == 0 {
+		return dst, true
+	}
+	start, failed := len(dst), false
+	dst = append(dst, keyValues)
+	for i := range s.keys {
+		v, cause := s.keys[i].Value(env)
+		switch {
+		case cause != nil:
+			failed = true
+		case v.IsNull():
+			return dst, false
+		default:
+			dst = graph.AppendKey(dst, v)
+		}
+	}
+	if failed {
+		dst = append(dst[:start], keyFailed)
+	}
+	return dst, true
+}
+
+// appendProperties appends what rows are found by that go with the elements that are bound. It reports false when a
+// property is null.
+func (s *rowSet) appendProperties(m *Match, dst []byte) (_ []byte, ok bool) {
+	if len(s.keys) == 0 {
+		return dst, true
+	}
+	dst = append(dst, keyValues)
+	for i := range s.keys {
+		v := m.bounds[s.keys[i].At].Get(s.keys[i].Property)
+		if v.IsNull() {
+			return dst, false
+		}
+		dst = graph.AppendKey(dst, v)
+	}
+	return dst, true
 }
 
 // add remembers the row at hand under r.key.
@@ -238,14 +297,33 @@ func (r *remembered) putBackShared(m *Match) {
 	}
 }
 
-// join goes on with each remembered row that has what is bound at the shared positions.
+// join goes on with each remembered row that goes with what is bound.
 func (m *Match) join(n int, s *plan.Step) error {
 	r := &m.rows
-	r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, r.setOf[m.anchor.Position]), s.Shared)
+	number := r.setOf[m.anchor.Position]
+	set := &r.sets[number]
+	r.prefix = r.appendIDs(m, store.RowPrefix(r.prefix[:0], m.id, number), set.shared)
 	r.joining = r.joining[:0]
 	for _, at := range s.Shared {
 		r.joining = append(r.joining, m.env.Slots[m.plan.Positions[at].Shared])
 	}
+	start := len(r.prefix)
+	var ok bool
+	if r.prefix, ok = set.appendProperties(m, r.prefix); ok {
+		if err := m.joinList(n, s); err != nil {
+			return err
+		}
+	}
+	if len(set.keys) == 0 {
+		return nil
+	}
+	r.prefix = append(r.prefix[:start], keyFailed)
+	return m.joinList(n, s)
+}
+
+// joinList goes on with each row under r.prefix.
+func (m *Match) joinList(n int, s *plan.Step) error {
+	r := &m.rows
 	if l := r.known(); l != nil {
 		return m.joinAll(n, s, l.rows)
 	}

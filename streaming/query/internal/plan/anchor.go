@@ -80,7 +80,7 @@ func (w *way) ends() bool {
 }
 
 // join takes the rows that came in as soon as an element that they share with the pattern is bound or, when nothing leads
-// to one or there is no more than one row, all of them.
+// to one or there is no more than one row, those that know a property of what is bound, or all of them.
 func (w *way) join(all bool) bool {
 	if w.joined {
 		return false
@@ -99,9 +99,27 @@ func (w *way) join(all bool) bool {
 	if len(given) == 0 && !all {
 		return false
 	}
+	var keys []JoinKey
+	if len(given) == 0 && !w.plan.single(w.node.Input) {
+		keys = w.joinKeys()
+	}
 	w.joined = true
-	w.add(Step{Kind: Join, Shared: given}, binds)
+	w.add(Step{Kind: Join, Shared: given, Keys: keys}, binds)
 	return true
+}
+
+// joinKeys returns what is known of a property of a bound element by the rows that came in alone.
+func (w *way) joinKeys() (keys []JoinKey) {
+	for _, d := range w.conditions {
+		for _, e := range d.equals {
+			at := w.bySlot[e.slot].at
+			ofRow := !slices.ContainsFunc(e.value.reads, func(slot int) bool { return w.bySlot[slot] != nil })
+			if w.bound&(1<<at) != 0 && ofRow && len(e.value.reads) > 0 {
+				keys = append(keys, JoinKey{at, e.property, e.value.eval, ast.FormatExpr(e.with)})
+			}
+		}
+	}
+	return keys
 }
 
 // expand follows a relationship from a bound node. It prefers those whose both ends are bound, as they only remove

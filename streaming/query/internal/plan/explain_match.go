@@ -28,8 +28,8 @@ func (m *Match) joinText() string {
 	var by []string
 	for _, a := range m.Anchors {
 		for _, s := range a.Steps {
-			if s.Kind == Join && len(s.Shared) > 0 {
-				if text := m.names(s.Shared, " and "); !slices.Contains(by, text) {
+			if s.Kind == Join {
+				if text := m.joinedBy(&s); text != "" && !slices.Contains(by, text) {
 					by = append(by, text)
 				}
 			}
@@ -39,6 +39,18 @@ func (m *Match) joinText() string {
 		return ""
 	}
 	return ", found by " + strings.Join(by, ", by ")
+}
+
+// joinedBy tells by what a step finds rows.
+func (m *Match) joinedBy(s *Step) string {
+	text := m.names(s.Shared, " and ")
+	for _, k := range s.Keys {
+		if text != "" {
+			text += " and "
+		}
+		text += k.Text + " = " + m.Positions[k.At].Name + "." + k.Property
+	}
+	return text
 }
 
 func (m *Match) names(positions []int, between string) string {
@@ -118,8 +130,8 @@ func (p *Plan) wayText(m *Match, a *Anchor) string {
 			fmt.Fprintf(&b, "take %s", m.Positions[s.To].Name)
 		case Join:
 			b.WriteString("rows that came in")
-			if len(s.Shared) > 0 {
-				b.WriteString(" with " + m.names(s.Shared, " and "))
+			if text := m.joinedBy(s); text != "" {
+				b.WriteString(" with " + text)
 			}
 		}
 		p.writeConditions(&b, m, s.Conditions)
@@ -144,7 +156,7 @@ func (p *Plan) products(m *Match) (warnings []string) {
 	for _, a := range m.Anchors {
 		for _, s := range a.Steps {
 			looks = looks || s.Kind == Look
-			joins = joins || s.Kind == Join && len(s.Shared) == 0
+			joins = joins || s.Kind == Join && len(s.Shared)+len(s.Keys) == 0
 		}
 	}
 	if looks {

@@ -98,10 +98,18 @@ const (
 	Find
 	// Take binds a shared position from the row that came in: only in Incoming. A row with null there has no match.
 	Take
-	// Join takes each remembered row that has the elements bound so far at the shared positions, and binds the other
-	// shared positions as Take does. Each of the Anchors has it once, unless the Match is Root.
+	// Join takes each remembered row that has the elements bound so far at the shared positions, and the values of its
+	// Keys, and binds the other shared positions as Take does. Each of the Anchors has it once, unless the Match is Root.
 	Join
 )
+
+// JoinKey is a condition that the value of a property of an element equals one of a row that came in.
+type JoinKey struct {
+	At       int // position of the element
+	Property string
+	Value    eval.Func // reads slots of the row only
+	Text     string    // of Value, for people
+}
 
 // Step binds one more element or several.
 type Step struct {
@@ -109,6 +117,7 @@ type Step struct {
 	Relationship int       // of Expand, Ends
 	From, To     int       // nodes of Expand; To alone of Look, Find and Take
 	Shared       []int     // of Join: the shared positions that are bound before, ascending
+	Keys         []JoinKey // of Join: values by which rows are found
 	Index        int       // of Find, in Plan.Indexes
 	Value        eval.Func // of Find
 	Conditions   []int     // that can be decided when the step is done
