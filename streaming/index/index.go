@@ -6,6 +6,8 @@
 //  2. After a crash the store holds a prefix of the committed batches, in order; after Sync all of them.
 //  3. A snapshot shows the store as it was when it was taken, whatever is committed later.
 //  4. Reads through a batch see the batch's own writes over the store.
+//  5. A value that was stored as a record reads as the same bytes and, in this process and within the store's budget for
+//     records, as the same record.
 //
 // A store is used by one goroutine, which has at most one batch open at a time. Snapshots may be taken, read and closed
 // by other goroutines meanwhile, who may have to wait for the end of the batch; therefore the store's own goroutine does

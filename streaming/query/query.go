@@ -42,7 +42,7 @@ func (p Phase) String() string {
 	return "phase?"
 }
 
-// Caches of decoded elements and groups, each; beyond it reads go to the index.
+// Caches of the neighbours of nodes and of groups, each; beyond it reads go to the index, which caches records itself.
 const cacheBytes = 32 << 20
 
 // Query is a plan with its state. One goroutine uses it, except where a method says otherwise.
