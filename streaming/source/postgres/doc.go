@@ -33,8 +33,15 @@
 // An update does not bring large values that did not change (TOAST): they are Unchanged. When the key changes as well,
 // the element becomes another one, so they are read from the table, as it is by then. TRUNCATE is one change per label.
 // Generated columns are left out, as in the stream. A changed column shows in the changes from then on, not in rows
-// that did not change since. A transaction is held in memory until its commit arrives.
+// that did not change since.
 //
-// Goroutines: Run reads in the caller's and has one that confirms; ReadChunk has one that watches for silence. They have
-// ended when the call returns.
+// A large transaction reaches the sink in parts. One that outgrows the server's logical_decoding_work_mem is sent while
+// it is in progress; it waits in a file until it commits, without what was rolled back of it.
+//
+// On every connection the server must be the one that was read before, on the same timeline or on one that left it
+// behind our position; otherwise the source stops with WrongSystem or TimelineDiverged. While streaming it looks at its
+// slot: what the server keeps for it, how that grows and when the server gives it up stand in the status.
+//
+// Goroutines: Run reads in the caller's, and has one that confirms and one that watches the slot; ReadChunk has one that
+// watches for silence. They have ended when the call returns.
 package postgres

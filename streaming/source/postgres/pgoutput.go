@@ -47,7 +47,7 @@ func parsePosition(p graph.Position) (uint64, error) {
 	return h<<32 | l, nil
 }
 
-// assembler turns the messages of the plugin pgoutput, protocol version 1, into transactions.
+// assembler turns the messages of the plugin pgoutput into transactions; see inProgress for those of version 2.
 type assembler struct {
 	decoder
 	catalog   *catalog

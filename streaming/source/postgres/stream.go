@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -206,24 +204,16 @@ func (st *stream) start(ctx context.Context) error {
 		return failure.WrongSystem.Errorf("the server stands at %s, before our position %s", system.XLogPos, position(st.last))
 	}
 	err = pglogrepl.StartReplication(bounded, st.conn, quote(s.slot), pglogrepl.LSN(st.last), pglogrepl.StartReplicationOptions{
-		Mode:       pglogrepl.LogicalReplication,
-		PluginArgs: append(protocol(st.conn), "publication_names "+literal(quote(s.publication)), "binary 'true'"),
+		Mode: pglogrepl.LogicalReplication,
+		// A large transaction is to be sent while it is in progress: else the server keeps it on its disk, and we wait for all
+		// of it when it has committed.
+		PluginArgs: []string{"proto_version '2'", "streaming 'on'", "publication_names " + literal(quote(s.publication)), "binary 'true'"},
 	})
 	if err != nil {
 		return wrap(err, "starting replication")
 	}
 	st.confirmer = confirmer{wire: st.conn.Conn(), sink: st.sink, floor: slot.confirmed, interval: s.config.StatusInterval, wanted: make(chan struct{}, 1)}
 	return nil
-}
-
-// protocol returns which protocol a server is to use. From version 14 on it sends large transactions while they are in
-// progress, instead of keeping them on its disk until they commit and then making us wait for all of it.
-func protocol(conn *pgconn.PgConn) []string {
-	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
-	if n, err := strconv.Atoi(major); err != nil || n < 14 {
-		return []string{"proto_version '1'"}
-	}
-	return []string{"proto_version '2'", "streaming 'on'"}
 }
 
 // prepare checks over an ordinary connection that streaming from a position can work, and learns the tables.
