@@ -10,17 +10,21 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-// feed reads a source's change log and puts large transactions together again. A transaction is held in memory while
-// its fragments come in, so the largest transaction of a source, decoded, must fit into memory beside everything else.
+// feed reads a source's change log and puts transactions of several fragments together again. While they come in they
+// are held in memory; those of a transaction that is larger than that are read again when it is complete.
 type feed struct {
 	source  string
 	log     *stream.Log
 	decoder graph.Decoder
 
 	parts   []graph.Change // of the transaction whose fragments are coming in
+	bytes   int            // of them; beyond maxHeld they are not held
 	next    int            // the fragment to come; 0 when there is no such transaction
 	barrier uint64         // offset after which reading must begin again while there is one
 }
+
+// maxHeld is how many bytes, encoded, of a transaction of several fragments are held.
+const maxHeld = 8 << 20
 
 // message is a batch and how large it was in the log.
 type message struct {
@@ -41,7 +45,7 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 		if err != nil {
 			return fmt.Errorf("reading the change log of %s: %w", f.source, err)
 		}
-		b, err := f.decode(m.Sequence, m.Data)
+		b, err := f.decode(ctx, m.Sequence, m.Data)
 		if err != nil {
 			return err
 		}
@@ -53,7 +57,7 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 
 // decode turns a message into the batch of the transactions that are complete with it. While one is not, the batch's
 // offset stays before the message in which it began.
-func (f *feed) decode(sequence uint64, data []byte) (query.Batch, error) {
+func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.Batch, error) {
 	m, err := f.decoder.Decode(data)
 	if err != nil {
 		return query.Batch{}, fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
@@ -68,17 +72,24 @@ func (f *feed) decode(sequence uint64, data []byte) (query.Batch, error) {
 		}
 		if part.Fragment == 0 {
 			// A new attempt of the source begins a transaction anew that an earlier one left unfinished.
-			f.next, f.parts, f.barrier = 0, nil, sequence-1
+			f.next, f.parts, f.bytes, f.barrier = 0, nil, 0, sequence-1
 		}
 		if part.Fragment != f.next {
 			return query.Batch{}, failure.StateCorrupt.Errorf("message %d of the change log of %s holds fragment %d of a transaction, expected %d",
 				sequence, f.source, part.Fragment, f.next)
 		}
-		f.parts = append(f.parts, part.Changes...)
+		if f.bytes += len(data); f.bytes > maxHeld {
+			f.parts = nil
+		} else {
+			f.parts = append(f.parts, part.Changes...)
+		}
 		f.next++
 		if part.Last {
 			whole := part.Transaction
 			whole.Changes = f.parts
+			if f.bytes > maxHeld {
+				b.Parts = f.again(ctx, f.barrier+1, sequence)
+			}
 			b.Transactions = append(b.Transactions, whole)
 			f.next, f.parts = 0, nil
 		}
@@ -92,4 +103,33 @@ func (f *feed) decode(sequence uint64, data []byte) (query.Batch, error) {
 		b.Offset = f.barrier
 	}
 	return b, nil
+}
+
+// again returns what reads the fragments of a transaction again, which are all there is from one message to another.
+func (f *feed) again(ctx context.Context, from, to uint64) func(yield func([]graph.Change) error) error {
+	return func(yield func([]graph.Change) error) error {
+		r, err := f.log.Read(ctx, from)
+		if err != nil {
+			return fmt.Errorf("reading a large transaction of %s from message %d: %w", f.source, from, err)
+		}
+		defer r.Close()
+		var decoder graph.Decoder
+		for sequence := uint64(0); sequence < to; {
+			m, err := r.Next(ctx)
+			if err != nil {
+				return fmt.Errorf("reading a large transaction of %s: %w", f.source, err)
+			}
+			sequence = m.Sequence
+			fragments, err := decoder.Decode(m.Data)
+			if err != nil {
+				return fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
+			}
+			for i := range fragments.Transactions {
+				if err := yield(fragments.Transactions[i].Changes); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
 }

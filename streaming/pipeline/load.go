@@ -341,12 +341,27 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, e
 	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
 		var kept []graph.Change
-		for _, tx := range m.Transactions {
-			for i := range tx.Changes {
-				if tx.Position.Compare(b.record.position(tx.Changes[i].Element.Labels)) > 0 {
-					kept = append(kept, tx.Changes[i])
+		keep := func(position graph.Position, changes []graph.Change) {
+			for i := range changes {
+				if position.Compare(b.record.position(changes[i].Element.Labels)) > 0 {
+					kept = append(kept, changes[i])
 				}
 			}
+		}
+		for _, tx := range m.Transactions {
+			keep(tx.Position, tx.Changes)
+		}
+		if m.Parts != nil { // what is loaded of it comes again after an interruption, and is then what it is already
+			err := m.Parts(func(changes []graph.Change) error {
+				r.attempt.Progress.Tick()
+				kept = kept[:0]
+				keep(m.Transactions[0].Position, changes)
+				return r.query.Load(b.source, at.bytes(), kept)
+			})
+			if err != nil {
+				return fmt.Errorf("loading a large transaction up to message %d: %w", m.Offset, err)
+			}
+			kept = nil
 		}
 		at.Offset = m.Offset
 		if m.Position.Compare(at.Position) > 0 {

@@ -284,10 +284,10 @@ func (r *queryRun) sync(synced chan result.State) error {
 func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message, held chan<- message) error {
 	b, bytes := first.Batch, first.bytes
 gather:
-	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions {
+	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions && b.Parts == nil {
 		select {
 		case m := <-batches:
-			if m.Source != b.Source {
+			if m.Source != b.Source || m.Parts != nil {
 				held <- m
 				break gather
 			}

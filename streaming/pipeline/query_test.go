@@ -261,6 +261,13 @@ func TestOldAttemptOfQueryIsFencedOff(t *testing.T) {
 }
 
 func TestQueryPutsLargeTransactionsTogether(t *testing.T) {
+	t.Run("held", func(t *testing.T) { together(t, 300, "short", 1) })
+	t.Run("read again", func(t *testing.T) { together(t, 1200, "short", 1) })
+	t.Run("in several events", func(t *testing.T) { together(t, 1200, strings.Repeat("y", 10_000), 8) })
+}
+
+// together commits a transaction that creates items with long names and renames them.
+func together(t *testing.T, items int, name string, events uint64) {
 	r := newRig(t)
 	source := r.startSource()
 	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
@@ -268,14 +275,17 @@ func TestQueryPutsLargeTransactionsTogether(t *testing.T) {
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	text := strings.Repeat("x", 10_000)
 	var changes []graph.Change
-	for i := range 300 {
+	for i := range items {
 		changes = append(changes, item(graph.OpInsert, "Item", i, text, i))
+	}
+	for i := range items {
+		changes = append(changes, item(graph.OpUpdate, "Item", i, name, i+1))
 	}
 	r.book.commit(changes...)
 	r.settled("late")
 	_, state, err := r.shown("late")
 	require.NoError(t, err)
-	require.Equal(t, uint64(1), state.Sequence, "one transaction, one event")
+	require.Equal(t, events, state.Sequence, "one transaction, one event, unless that is too large")
 	query.drained()
 	source.drained()
 }

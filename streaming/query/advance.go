@@ -26,12 +26,8 @@ func (q *Query) Advance(to time.Time) ([]result.Event, error) {
 				q.tick(to)
 				return err
 			}
-			e, err := q.fire(b, due.At)
-			if err != nil {
+			if events, err = q.fire(b, due.At, events); err != nil {
 				return err
-			}
-			if e != nil {
-				events = append(events, *e)
 			}
 		}
 	})
@@ -41,8 +37,8 @@ func (q *Query) Advance(to time.Time) ([]result.Event, error) {
 	return events, nil
 }
 
-// fire wakes all rows whose time has come, as one transaction.
-func (q *Query) fire(b index.Batch, at time.Time) (*result.Event, error) {
+// fire wakes all rows whose time has come, as one transaction, and appends its events.
+func (q *Query) fire(b index.Batch, at time.Time, events []result.Event) ([]result.Event, error) {
 	q.tick(at)
 	q.chance()
 	for {
@@ -62,9 +58,7 @@ func (q *Query) fire(b index.Batch, at time.Time) (*result.Event, error) {
 	}
 	diffs, err := q.network.Diffs()
 	if err != nil || len(diffs) == 0 {
-		return nil, err
+		return events, err
 	}
-	e := &result.Event{CommitTime: at, Diffs: diffs}
-	q.emit(e)
-	return e, nil
+	return q.emit(events, result.Event{CommitTime: at, Diffs: diffs}), nil
 }

@@ -20,6 +20,9 @@ type Batch struct {
 	Offset       uint64         // of the message in the stream; 0: the batch comes from no stream
 	Position     graph.Position // how far the source is after the batch
 	Transactions []graph.Transaction
+	// Parts yields the changes of the only transaction of a batch, part by part, when there are too many to be held in
+	// memory; its Changes are nil then. Yielding begins anew when the batch is tried again.
+	Parts func(yield func([]graph.Change) error) error
 }
 
 // transaction gathers what one transaction does to each element, so that an element that changes several times counts
@@ -73,7 +76,7 @@ func (t *transaction) add(id graph.ElementID, e *store.Element) *touch {
 	return &t.touched[len(t.touched)-1]
 }
 
-// Apply applies a batch in one commit and returns an event for each transaction that changed the result set. A batch
+// Apply applies a batch in one commit and returns the events of each transaction that changed the result set. A batch
 // that was applied before changes nothing. After an error nothing has happened and the same batch may be tried again.
 func (q *Query) Apply(b Batch) ([]result.Event, error) {
 	if err := q.want(Live); err != nil {
@@ -89,19 +92,17 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 			tx := &b.Transactions[i]
 			q.tick(tx.CommitTime)
 			q.chance()
-			diffs, err := q.transact(batch, b.Source, tx.Changes)
+			diffs, err := q.transact(batch, &b, tx)
 			if err != nil {
 				return err
 			}
 			if len(diffs) == 0 {
 				continue
 			}
-			e := result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs}
-			q.emit(&e)
 			if events == nil {
 				events = make([]result.Event, 0, len(b.Transactions)-i)
 			}
-			events = append(events, e)
+			events = q.emit(events, result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs})
 		}
 		s := q.meta.Source(b.Source)
 		s.Offset = max(s.Offset, b.Offset)
@@ -144,16 +145,32 @@ func (q *Query) expect(batch index.Batch, b Batch) {
 // the last, so that a row that goes is joined with the old matches and matches that go are joined with the rows that
 // stay; inserting goes from the last to the first, so that new matches are joined with the rows that were there, and new
 // rows with the new matches.
-func (q *Query) transact(b index.Batch, source string, changes []graph.Change) ([]result.Diff, error) {
-	if err := q.gather(b, source, changes); err != nil {
+//
+// The parts of a large transaction follow each other in the same way, and what they make of rows is summed up.
+func (q *Query) transact(batch index.Batch, b *Batch, tx *graph.Transaction) ([]result.Diff, error) {
+	var err error
+	if b.Parts != nil {
+		err = b.Parts(func(changes []graph.Change) error { return q.alter(batch, b.Source, changes) })
+	} else {
+		err = q.alter(batch, b.Source, tx.Changes)
+	}
+	if err != nil {
 		return nil, err
+	}
+	return q.network.Diffs()
+}
+
+// alter changes the graph.
+func (q *Query) alter(b index.Batch, source string, changes []graph.Change) error {
+	if err := q.gather(b, source, changes); err != nil {
+		return err
 	}
 	for i := range q.tx.touched {
 		if err := q.replace(b, q.tx.touched[i].old, q.tx.touched[i].now); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return q.network.Diffs()
+	return nil
 }
 
 // replace puts one element in the place of another one of the same id; either may be nil.

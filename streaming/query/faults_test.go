@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -243,4 +244,26 @@ func TestTrimOutbox(t *testing.T) {
 	insert(6)
 	require.Equal(t, []uint64{7}, left())
 	require.NoError(t, q.Close())
+}
+
+// TestLargeEvents has a transaction that makes more than fits into one event.
+func TestLargeEvents(t *testing.T) {
+	s := querytest.NewSession(t, memory.New(), "MATCH (a:A) RETURN a.x AS x", nil)
+	defer s.Close()
+	s.Begin()
+	var changes []graph.Change
+	for i := range 100 {
+		changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{
+			ID: graph.ElementID(fmt.Sprint("n", i)), Labels: []string{"A"}, Shape: graph.NewShape("x"),
+			Values: []graph.Value{graph.String(strings.Repeat(fmt.Sprint(i%10), 100_000))},
+		}})
+	}
+	events := s.Apply(changes)
+	require.Greater(t, len(events), 4)
+	rows := 0
+	for i := range events {
+		rows += len(events[i].Diffs)
+		require.Equal(t, i+1 < len(events), events[i].More)
+	}
+	require.Equal(t, len(changes), rows)
 }

@@ -227,7 +227,7 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 				e.Source, e.Position = name, position
 			}
 		}
-		q.emit(&e)
+		q.emit(nil, e)
 		q.meta.SealCursor = keys[n-1]
 		rows, keys = rows[n:], keys[n:]
 	}

@@ -34,14 +34,23 @@ func (o *outbox) load(r index.Reader) error {
 
 var errOutbox = failure.StateCorrupt.Errorf("reading the outbox: it is malformed")
 
-// emit numbers an event and puts it into the outbox.
-func (q *Query) emit(e *result.Event) {
-	q.meta.Sequence++
-	e.Sequence, e.Columns = q.meta.Sequence, q.plan.plan.Columns
+// maxEventBytes is how large an event may become, encoded: several must fit into a message of a log.
+const maxEventBytes = 2 << 20
+
+// emit numbers an event, puts it into the outbox and appends it to events; one that is too large becomes several.
+func (q *Query) emit(events []result.Event, e result.Event) []result.Event {
+	e.Sequence, e.Columns = q.meta.Sequence+1, q.plan.plan.Columns
 	o := &q.outbox
-	o.buf = result.AppendEvent(o.buf[:0], e)
+	o.buf = result.AppendEvent(o.buf[:0], &e)
+	if half := len(e.Diffs) / 2; len(o.buf) > maxEventBytes && half > 0 {
+		first, second := e, e
+		first.Diffs, first.More, second.Diffs = e.Diffs[:half], true, e.Diffs[half:]
+		return q.emit(q.emit(events, first), second)
+	}
+	q.meta.Sequence++
 	o.packed = store.AppendBytes(o.packed, o.buf)
 	o.events++
+	return append(events, e)
 }
 
 // writeOutbox stores the events of a batch and trims those that were published.

@@ -11,7 +11,10 @@ import (
 // messageVersion is the first byte of a message of a result log.
 const messageVersion = 1
 
-const flagSnapshot = 1
+const (
+	flagSnapshot = 1
+	flagMore     = 2
+)
 
 // AppendMessage appends a message of a result log that holds these events, in this order.
 func AppendMessage(dst []byte, events ...*Event) []byte {
@@ -53,6 +56,9 @@ func AppendEvent(dst []byte, e *Event) []byte {
 	if e.Snapshot {
 		flags |= flagSnapshot
 	}
+	if e.More {
+		flags |= flagMore
+	}
 	dst = append(dst, flags)
 	dst = binary.AppendUvarint(dst, uint64(len(e.Columns)))
 	for _, c := range e.Columns {
@@ -83,7 +89,8 @@ func DecodeEvent(src []byte) (*Event, []byte, error) {
 	} else {
 		e.CommitTime = time.Unix(sec, int64(ns)).UTC()
 	}
-	e.Snapshot = d.byte()&flagSnapshot != 0
+	flags := d.byte()
+	e.Snapshot, e.More = flags&flagSnapshot != 0, flags&flagMore != 0
 	for n := d.count(1); n > 0 && d.err == nil; n-- {
 		e.Columns = append(e.Columns, d.string())
 	}

@@ -24,7 +24,7 @@ func event() *result.Event {
 }
 
 func TestRoundTrip(t *testing.T) {
-	snapshot := &result.Event{Sequence: 13, Snapshot: true, Columns: []string{"id"}, CommitTime: time.Time{}}
+	snapshot := &result.Event{Sequence: 13, Snapshot: true, More: true, Columns: []string{"id"}, CommitTime: time.Time{}}
 	data := result.AppendMessage(nil, event(), snapshot)
 	events, err := result.DecodeMessage(data)
 	require.NoError(t, err)

@@ -23,6 +23,9 @@ func (e *Event) AppendJSON(dst []byte) []byte {
 	dst = e.CommitTime.UTC().AppendFormat(dst, time.RFC3339Nano)
 	dst = append(dst, `","snapshot":`...)
 	dst = strconv.AppendBool(dst, e.Snapshot)
+	if e.More {
+		dst = append(dst, `,"more":true`...)
+	}
 	dst = append(dst, `,"diffs":[`...)
 	for i := range e.Diffs {
 		if i > 0 {

@@ -50,13 +50,15 @@ type Row struct {
 }
 
 // Event is what one source transaction did to a query's result set; or, when Snapshot is set, a part of the rows that
-// the query started with, all of them added. Sequences of a query grow by one, without gaps.
+// the query started with, all of them added. What is too large for a message is several events, of which all but the last
+// have More. Sequences of a query grow by one, without gaps.
 type Event struct {
 	Sequence   uint64
 	Source     string         // name of the source whose transaction it was
 	Position   graph.Position // that transaction's position in the source
 	CommitTime time.Time      // that transaction's commit time at the source
 	Snapshot   bool
+	More       bool // the next event is about the same transaction
 	Columns    []string
 	Diffs      []Diff
 }

@@ -10,7 +10,8 @@
 //
 // each with the sequence as its id, which a browser sends back as Last-Event-ID when it reconnects: then it goes on
 // with the event after that and there is no snapshot, unless that event is no longer kept or the query was built anew.
-// A snapshot always replaces all rows that the client has. Diffs come in order, without gap and without repetition.
+// A snapshot always replaces all rows that the client has. Diffs come in order, without gap and without repetition. What a
+// very large transaction did comes in several events, of which all but the last have "more": true.
 //
 // A client that does not take what it is sent is disconnected after the write timeout; it resumes where it stopped, at
 // no cost to others, since results wait in the durable log and not in memory.
