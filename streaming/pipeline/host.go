@@ -129,6 +129,7 @@ func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.S
 	id := spec.ID()
 	return f.New(spec.Config, source.Settings{
 		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret, SpillDir: h.spillDir,
+		Reject: h.rejecter(spec),
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 func changeLog(instance, source string) string       { return "CHG_" + instance + "_" + source }
 func resultLog(instance, query string) string        { return "RES_" + instance + "_" + query }
 func deadLetterLog(instance, reaction string) string { return "DLQ_" + instance + "_" + reaction }
+func rejectedLog(instance, source string) string     { return "REJ_" + instance + "_" + source }
 func bootstrapLog(instance, query, source string) string {
 	return "BOOT_" + instance + "_" + query + "_" + source
 }

@@ -293,6 +293,9 @@ func (h *Host) TeardownSource(ctx context.Context, spec component.SourceSpec) er
 	if err := h.conn.DeleteLog(ctx, changeLog(id.Instance, id.Name)); err != nil {
 		return fmt.Errorf("deleting the change log: %w", err)
 	}
+	if err := h.conn.DeleteLog(ctx, rejectedLog(id.Instance, id.Name)); err != nil {
+		return fmt.Errorf("deleting the dead-letter log: %w", err)
+	}
 	positions, err := h.bucket(ctx, positionsBucket)
 	if err != nil {
 		return err

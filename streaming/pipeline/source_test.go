@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -186,4 +188,26 @@ func TestTrimmingWaitsForAWholeRound(t *testing.T) {
 	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil), key: "default.shop"}
 	require.ErrorIs(t, k.trim(t.Context()), stream.ErrMissing)
 	require.Zero(t, k.trimTo)
+}
+
+func TestRecordsThatCannotBeDecodedAreKept(t *testing.T) {
+	r := newRig(t)
+	h := r.host()
+	reject := h.rejecter(shop)
+	cause := failure.BadRecord.Errorf("decoding column n: no number").WithDetail("column", "n")
+	letter := source.DeadLetter{Position: "7", Scope: "public.a", Cause: cause, Record: []byte{1, 2, 3}}
+	require.NoError(t, reject(t.Context(), letter))
+	require.NoError(t, reject(t.Context(), letter), "the same one again")
+	log, err := r.conn.OpenLog(t.Context(), rejectedLog("default", "shop"))
+	require.NoError(t, err)
+	last, err := log.Last(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, last.Sequence)
+	var kept rejected
+	require.NoError(t, json.Unmarshal(last.Data, &kept))
+	require.Equal(t, []byte{1, 2, 3}, kept.Record)
+	require.Equal(t, failure.BadRecord.ID, kept.Failure.Code)
+	require.NoError(t, h.TeardownSource(t.Context(), shop))
+	_, err = r.conn.OpenLog(t.Context(), rejectedLog("default", "shop"))
+	require.ErrorIs(t, err, stream.ErrMissing)
 }

@@ -26,6 +26,17 @@ type Settings struct {
 	SpillDir string
 	// Secret resolves a reference such as "env:ORDERS_PW".
 	Secret func(ref string) (string, error)
+	// Reject keeps a record that cannot be decoded among the dead letters of the source; when it returns nil, that is
+	// durable and the source may go on behind the record. It is safe for concurrent use; nil: there are no dead letters.
+	Reject func(ctx context.Context, letter DeadLetter) error
+}
+
+// DeadLetter is a record that cannot be decoded.
+type DeadLetter struct {
+	Position graph.Position // of the transaction or snapshot that it belongs to
+	Scope    string         // what it is a record of, such as a table
+	Cause    error
+	Record   []byte // as it came
 }
 
 // Factory makes sources of one kind. It is safe for concurrent use.
