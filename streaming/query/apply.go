@@ -25,56 +25,9 @@ type Batch struct {
 	Parts func(yield func([]graph.Change) error) error
 }
 
-// transaction gathers what one transaction does to each element, so that an element that changes several times counts
-// once, with what it was before and what it is afterwards.
-type transaction struct {
-	touched []touch
-	at      map[graph.ElementID]int // into touched, once there are more than few
-	changed []string                // scratch: properties
-}
-
-// few is up to how many elements of a transaction are looked through one by one.
-const few = 8
-
-type touch struct {
-	id       graph.ElementID
-	old, now *store.Element // nil: not stored
-}
-
-func (t *transaction) reset() {
-	clear(t.touched)
-	t.touched = t.touched[:0]
-	clear(t.at)
-}
-
-func (t *transaction) find(id graph.ElementID) *touch {
-	if len(t.touched) > few {
-		if i, ok := t.at[id]; ok {
-			return &t.touched[i]
-		}
-		return nil
-	}
-	for i := range t.touched {
-		if t.touched[i].id == id {
-			return &t.touched[i]
-		}
-	}
-	return nil
-}
-
-// add adds an element, which find has not found.
-func (t *transaction) add(id graph.ElementID, e *store.Element) *touch {
-	t.touched = append(t.touched, touch{id: id, old: e, now: e})
-	switch n := len(t.touched); {
-	case n == few+1:
-		for i := range t.touched {
-			t.at[t.touched[i].id] = i
-		}
-	case n > few:
-		t.at[id] = n - 1
-	}
-	return &t.touched[len(t.touched)-1]
-}
+// touch is what a transaction does to an element, so that one that changes several times counts once, with what it was
+// before and what it is afterwards.
+type touch struct{ old, now *store.Element } // nil: not stored
 
 // Apply applies a batch in one commit and returns the events of each transaction that changed the result set. A batch
 // that was applied before changes nothing. After an error nothing has happened and the same batch may be tried again.
@@ -165,8 +118,9 @@ func (q *Query) alter(b index.Batch, source string, changes []graph.Change) erro
 	if err := q.gather(b, source, changes); err != nil {
 		return err
 	}
-	for i := range q.tx.touched {
-		if err := q.replace(b, q.tx.touched[i].old, q.tx.touched[i].now); err != nil {
+	for i := range q.touched.All {
+		t := &q.touched.All[i].Value
+		if err := q.replace(b, t.old, t.now); err != nil {
 			return err
 		}
 	}
@@ -203,10 +157,7 @@ func (q *Query) replace(b index.Batch, old, now *store.Element) error {
 
 // gather folds the changes of a transaction into one touch per element.
 func (q *Query) gather(b index.Batch, source string, changes []graph.Change) error {
-	if q.tx.at == nil {
-		q.tx.at = make(map[graph.ElementID]int)
-	}
-	q.tx.reset()
+	q.touched.Reset()
 	prefix := q.prefix(source)
 	for i := range changes {
 		c := &changes[i]
@@ -232,14 +183,14 @@ func (q *Query) gather(b index.Batch, source string, changes []graph.Change) err
 
 // touch returns the entry of an element; valid until the next call.
 func (q *Query) touch(b index.Batch, id graph.ElementID) (*touch, error) {
-	if t := q.tx.find(id); t != nil {
+	if t := q.touched.Find(id); t != nil {
 		return t, nil
 	}
 	old, err := q.elements.Get(b, id)
 	if err != nil {
 		return nil, err
 	}
-	return q.tx.add(id, old), nil
+	return q.touched.Add(id, touch{old, old}), nil
 }
 
 // changed returns what is stored of an element after a change; old is what is stored before, or nil.
@@ -315,8 +266,8 @@ func (q *Query) truncate(b index.Batch, prefix string, labels []string) error {
 			return err
 		}
 	}
-	for i := range q.tx.touched {
-		if t := &q.tx.touched[i]; t.now != nil && hit(t.now) {
+	for i := range q.touched.All {
+		if t := &q.touched.All[i].Value; t.now != nil && hit(t.now) {
 			t.now = nil
 		}
 	}
@@ -342,11 +293,11 @@ func (q *Query) affected(old, now *store.Element) {
 	if positions := q.masks[0]; len(q.masks) == 1 && positions&(positions-1) == 0 && !old.Relevance().All {
 		return // what is stored is what the one position reads
 	}
-	q.tx.changed = changedProperties(q.tx.changed[:0], old, now)
+	q.differing = changedProperties(q.differing[:0], old, now)
 	for i := range q.masks {
 		for rest := q.masks[i]; rest != 0; rest &= rest - 1 {
 			at := bits.TrailingZeros64(rest)
-			if !reads(&q.plan.plan.Matches[i].Positions[at], now.IsRelationship(), q.tx.changed) {
+			if !reads(&q.plan.plan.Matches[i].Positions[at], now.IsRelationship(), q.differing) {
 				q.masks[i] &^= 1 << at
 			}
 		}

@@ -45,7 +45,8 @@ func (q *Query) Load(source string, token []byte, changes []graph.Change) error 
 		if err := q.gather(b, source, changes); err != nil {
 			return err
 		}
-		for _, t := range q.tx.touched {
+		for i := range q.touched.All {
+			t := &q.touched.All[i].Value
 			if t.old == nil && t.now == nil || sameElement(t.old, t.now) {
 				continue
 			}

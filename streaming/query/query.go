@@ -13,6 +13,7 @@ import (
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query/internal/operator"
 	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/query/internal/touched"
 	"github.com/perdure/perdure/streaming/result"
 )
 
@@ -47,18 +48,19 @@ const cacheBytes = 32 << 20
 
 // Query is a plan with its state. One goroutine uses it, except where a method says otherwise.
 type Query struct {
-	plan     *Plan
-	store    index.Store
-	meta     *store.Meta
-	elements *store.Elements
-	network  *operator.Network
-	tx       transaction
-	random   rand.PCG
-	masks    []uint64 // scratch: by Match, the positions at which a change makes a difference
-	outbox   outbox
-	trim     uint64 // outbox sequence up to which the next batch trims
-	key      []byte
-	ids      []graph.ElementID // scratch
+	plan      *Plan
+	store     index.Store
+	meta      *store.Meta
+	elements  *store.Elements
+	network   *operator.Network
+	touched   touched.List[graph.ElementID, touch] // by the transaction at hand
+	differing []string                             // scratch: properties
+	random    rand.PCG
+	masks     []uint64 // scratch: by Match, the positions at which a change makes a difference
+	outbox    outbox
+	trim      uint64 // outbox sequence up to which the next batch trims
+	key       []byte
+	ids       []graph.ElementID // scratch
 }
 
 // Open opens the state of a plan, which the query then owns. State of another plan gives ErrFingerprint and leaves the

@@ -7,6 +7,7 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/query/internal/touched"
 	"github.com/perdure/perdure/streaming/result"
 )
 
@@ -15,8 +16,7 @@ type Output struct {
 	base
 	Rows    int64 // in the view
 	plan    *plan.Output
-	changes []change
-	at      map[result.RowKey]int // into changes, once there are more than few
+	changes touched.List[result.RowKey, change]
 	chunk   []graph.Value
 	diffs   []result.Diff
 
@@ -26,10 +26,7 @@ type Output struct {
 }
 
 // change is what became of one row: what it was before the transaction and what it is now.
-type change struct {
-	key         result.RowKey
-	before, now version
-}
+type change struct{ before, now version }
 
 // version is a row with its place; values are nil where there is none.
 type version struct {
@@ -39,7 +36,7 @@ type version struct {
 }
 
 func newOutput(b base, p *plan.Output) *Output {
-	return &Output{base: b, plan: p, at: make(map[result.RowKey]int)}
+	return &Output{base: b, plan: p}
 }
 
 // none stands for a row without columns; nil is no row.
@@ -49,9 +46,9 @@ var none = []graph.Value{}
 // before another of the same identity comes in.
 func (x *Output) Row(row Identified, weight int) error {
 	key := row.Key()
-	c := x.find(key)
+	c := x.changes.Find(key)
 	if c == nil {
-		c = x.add(key)
+		c = x.changes.Add(key, change{})
 		if weight < 0 {
 			c.before = x.version(false)
 		}
@@ -62,38 +59,6 @@ func (x *Output) Row(row Identified, weight int) error {
 		c.now = version{}
 	}
 	return nil
-}
-
-// few is up to how many rows of a transaction are looked through one by one.
-const few = 8
-
-// find returns what became of a row, valid until the next is added; nil: nothing yet.
-func (x *Output) find(key result.RowKey) *change {
-	if len(x.changes) > few {
-		if i, ok := x.at[key]; ok {
-			return &x.changes[i]
-		}
-		return nil
-	}
-	for i := range x.changes {
-		if x.changes[i].key == key {
-			return &x.changes[i]
-		}
-	}
-	return nil
-}
-
-func (x *Output) add(key result.RowKey) *change {
-	x.changes = append(x.changes, change{key: key})
-	switch n := len(x.changes); {
-	case n == few+1:
-		for i := range x.changes {
-			x.at[x.changes[i].key] = i
-		}
-	case n > few:
-		x.at[key] = n - 1
-	}
-	return &x.changes[len(x.changes)-1]
 }
 
 // chunkValues is how many values are allocated at once for rows, which live about as long as each other.
@@ -126,15 +91,16 @@ func (x *Output) version(now bool) version {
 
 // Diffs returns what the transaction changed, in the order of the keys, and brings it into the view.
 func (x *Output) Diffs() []result.Diff {
-	if len(x.changes) == 0 {
+	changes := x.changes.All
+	if len(changes) == 0 {
 		return nil
 	}
-	diffs := x.room(len(x.changes))
-	slices.SortFunc(x.changes, func(a, b change) int { return bytes.Compare(a.key[:], b.key[:]) })
-	for i := range x.changes {
-		c := &x.changes[i]
+	diffs := x.room(len(changes))
+	slices.SortFunc(changes, func(a, b touched.Entry[result.RowKey, change]) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	for i := range changes {
+		key, c := changes[i].Key, &changes[i].Value
 		before, now := c.before.values, c.now.values
-		d := result.Diff{Key: c.key, Before: before, After: now}
+		d := result.Diff{Key: key, Before: before, After: now}
 		same := false
 		switch {
 		case before == nil && now == nil:
@@ -152,12 +118,12 @@ func (x *Output) Diffs() []result.Diff {
 		if same && c.before.order == c.now.order {
 			continue
 		}
-		x.show(c)
+		x.show(key, c)
 		if !same { // else it has another place only
 			diffs = append(diffs, d)
 		}
 	}
-	x.end()
+	x.changes.Reset()
 	return diffs
 }
 
@@ -177,12 +143,12 @@ func (x *Output) room(n int) []result.Diff {
 	return room
 }
 
-func (x *Output) show(c *change) {
+func (x *Output) show(key result.RowKey, c *change) {
 	if c.before.values != nil && (c.now.values == nil || c.before.order != c.now.order) {
-		x.write(c.before.order, c.key, nil)
+		x.write(c.before.order, key, nil)
 	}
 	if c.now.values != nil {
-		x.write(c.now.order, c.key, c.now.row)
+		x.write(c.now.order, key, c.now.row)
 	}
 }
 
@@ -280,15 +246,8 @@ func (r *viewRow) Size() int {
 // Forgotten does nothing.
 func (*viewRow) Forgotten() {}
 
-// end forgets the transaction.
-func (x *Output) end() {
-	clear(x.changes)
-	x.changes = x.changes[:0]
-	clear(x.at)
-}
-
 // Reset forgets an unfinished batch.
 func (x *Output) Reset() {
-	x.end()
+	x.changes.Reset()
 	x.forget()
 }

@@ -56,6 +56,7 @@ type withheldRow struct {
 
 // take takes a row out.
 func (w *withheld) take(b index.Batch, key []byte, row *viewRow) error {
+	const few = 8 // they are looked through one by one
 	if len(w.rows) == few {
 		if err := w.settle(b); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/query/internal/touched"
 	"github.com/perdure/perdure/streaming/result"
 )
 
@@ -16,8 +17,7 @@ type scopes struct {
 	base
 	slot    int   // the scope
 	live    []int // slots of the outer row
-	touched []scope
-	at      map[result.RowKey]int // into touched, once there are more than few
+	touched touched.List[result.RowKey, scope]
 	read    func(record []byte) (index.Record, error)
 	row     plainRow
 	key     []byte
@@ -25,7 +25,6 @@ type scopes struct {
 
 // scope is what a transaction does to a scope.
 type scope struct {
-	key    result.RowKey
 	before *scopeState // as it is stored
 	now    scopeState
 	// withdrawn says that the row that was passed on before the transaction has been taken back.
@@ -43,7 +42,7 @@ type scopeState struct {
 var emptyScope scopeState
 
 func newScopes(b base, slot int, live []int) scopes {
-	s := scopes{base: b, slot: slot, live: live, at: make(map[result.RowKey]int)}
+	s := scopes{base: b, slot: slot, live: live}
 	s.read = func(record []byte) (index.Record, error) {
 		r := store.Reader{Src: record}
 		state := &scopeState{inner: r.Varint()}
@@ -110,50 +109,26 @@ func (s *scopeState) sameRow(other *scopeState) bool {
 }
 
 // touch returns the scope of the row at hand, valid until the next call.
-func (s *scopes) touch() (*scope, error) {
-	key := s.ctx.scopeOf(s.slot)
-	if sc := s.find(key); sc != nil {
-		return sc, nil
+func (s *scopes) touch() (key result.RowKey, sc *scope, err error) {
+	key = s.ctx.scopeOf(s.slot)
+	if sc = s.touched.Find(key); sc != nil {
+		return key, sc, nil
 	}
 	s.key = store.ScopeKey(s.key[:0], s.id, key)
 	record, err := s.ctx.Batch.Record(s.key, s.read)
 	if err != nil {
-		return nil, err
+		return key, nil, err
 	}
 	state := &emptyScope
 	if record != nil {
 		state = record.(*scopeState)
 	}
-	s.touched = append(s.touched, scope{key: key, before: state, now: *state})
-	switch n := len(s.touched); {
-	case n == few+1:
-		for i := range s.touched {
-			s.at[s.touched[i].key] = i
-		}
-	case n > few:
-		s.at[key] = n - 1
-	}
-	return &s.touched[len(s.touched)-1], nil
-}
-
-func (s *scopes) find(key result.RowKey) *scope {
-	if len(s.touched) > few {
-		if i, ok := s.at[key]; ok {
-			return &s.touched[i]
-		}
-		return nil
-	}
-	for i := range s.touched {
-		if s.touched[i].key == key {
-			return &s.touched[i]
-		}
-	}
-	return nil
+	return key, s.touched.Add(key, scope{before: state, now: *state}), nil
 }
 
 // Row takes an outer row.
 func (s *scopes) Row(_ Identified, weight int) error {
-	sc, err := s.touch()
+	_, sc, err := s.touch()
 	if err != nil {
 		return err
 	}
@@ -169,8 +144,8 @@ func (s *scopes) Row(_ Identified, weight int) error {
 }
 
 // save stores what the transaction made of a scope.
-func (s *scopes) save(sc *scope) error {
-	s.key = store.ScopeKey(s.key[:0], s.id, sc.key)
+func (s *scopes) save(key result.RowKey, sc *scope) error {
+	s.key = store.ScopeKey(s.key[:0], s.id, key)
 	if sc.now.outer == nil && sc.now.inner == 0 && !sc.now.has {
 		return s.ctx.Batch.Delete(s.key)
 	}
@@ -179,11 +154,7 @@ func (s *scopes) save(sc *scope) error {
 }
 
 // Reset forgets the transaction.
-func (s *scopes) Reset() {
-	clear(s.touched)
-	s.touched = s.touched[:0]
-	clear(s.at)
-}
+func (s *scopes) Reset() { s.touched.Reset() }
 
 // optional passes inner rows on, and the outer row of each scope without any.
 //
@@ -205,11 +176,11 @@ func newOptional(b base, p *plan.Optional) *optional {
 // Row takes an outer row.
 func (o *optional) Row(row Identified, weight int) error {
 	if weight < 0 {
-		sc, err := o.touch()
+		key, sc, err := o.touch()
 		if err != nil {
 			return err
 		}
-		if err := o.withdraw(sc); err != nil {
+		if err := o.withdraw(key, sc); err != nil {
 			return err
 		}
 	}
@@ -217,7 +188,7 @@ func (o *optional) Row(row Identified, weight int) error {
 }
 
 // withdraw takes the outer row back if it was passed on. The slots stay as they are.
-func (o *optional) withdraw(sc *scope) error {
+func (o *optional) withdraw(key result.RowKey, sc *scope) error {
 	if sc.withdrawn || !sc.before.alone() {
 		return nil
 	}
@@ -226,7 +197,7 @@ func (o *optional) withdraw(sc *scope) error {
 	for _, slot := range o.plan.Live {
 		o.saved = append(o.saved, o.ctx.Env.Slots[slot])
 	}
-	err := o.pass(sc.key, sc.before, -1)
+	err := o.pass(key, sc.before, -1)
 	o.ctx.putBack(o.plan.Live, o.saved)
 	return err
 }
@@ -249,12 +220,12 @@ type innerOfOptional optional
 // Row counts an inner row and passes it on.
 func (i *innerOfOptional) Row(row Identified, weight int) error {
 	o := (*optional)(i)
-	sc, err := o.touch()
+	key, sc, err := o.touch()
 	if err != nil {
 		return err
 	}
 	if weight > 0 {
-		if err := o.withdraw(sc); err != nil {
+		if err := o.withdraw(key, sc); err != nil {
 			return err
 		}
 	}
@@ -264,17 +235,17 @@ func (i *innerOfOptional) Row(row Identified, weight int) error {
 
 // Flush passes on the rows without a match. Those that are no longer without one were taken back.
 func (o *optional) Flush() error {
-	for i := range o.touched {
-		sc := &o.touched[i]
+	for i := range o.touched.All {
+		key, sc := o.touched.All[i].Key, &o.touched.All[i].Value
 		if sc.now.alone() && (sc.withdrawn || !sc.before.alone()) {
-			if err := o.pass(sc.key, &sc.now, 1); err != nil {
+			if err := o.pass(key, &sc.now, 1); err != nil {
 				return err
 			}
 		}
 		if sc.now.inner == sc.before.inner && sc.now.sameRow(sc.before) {
 			continue
 		}
-		if err := o.save(sc); err != nil {
+		if err := o.save(key, sc); err != nil {
 			return err
 		}
 	}
@@ -298,7 +269,7 @@ type innerOfApply apply
 // Row takes the value of the one inner row.
 func (i *innerOfApply) Row(_ Identified, weight int) error {
 	a := (*apply)(i)
-	sc, err := a.touch()
+	_, sc, err := a.touch()
 	if err != nil {
 		return err
 	}
@@ -311,18 +282,18 @@ func (i *innerOfApply) Row(_ Identified, weight int) error {
 
 // Flush passes on the rows that changed.
 func (a *apply) Flush() error {
-	for i := range a.touched {
-		sc := &a.touched[i]
+	for i := range a.touched.All {
+		key, sc := a.touched.All[i].Key, &a.touched.All[i].Value
 		if sc.now.sameRow(sc.before) {
 			continue
 		}
-		if err := a.pass(sc.key, sc.before, -1); err != nil {
+		if err := a.pass(key, sc.before, -1); err != nil {
 			return err
 		}
-		if err := a.pass(sc.key, &sc.now, 1); err != nil {
+		if err := a.pass(key, &sc.now, 1); err != nil {
 			return err
 		}
-		if err := a.save(sc); err != nil {
+		if err := a.save(key, sc); err != nil {
 			return err
 		}
 	}
