@@ -43,8 +43,11 @@ func (p Phase) String() string {
 	return "phase?"
 }
 
-// Caches of the neighbours of nodes and of groups, each; beyond it reads go to the index, which caches records itself.
-const cacheBytes = 32 << 20
+// Caches of the neighbours of nodes and of groups; beyond them reads go to the index, which caches records itself.
+const (
+	neighbourBytes = 64 << 20
+	groupBytes     = 32 << 20
+)
 
 // Query is a plan with its state. One goroutine uses it, except where a method says otherwise.
 type Query struct {
@@ -70,11 +73,11 @@ func Open(p *Plan, s index.Store) (*Query, error) {
 	for i, index := range p.plan.Indexes {
 		indexes[i] = store.Index{Scan: index.Scan, Property: index.Property}
 	}
-	elements := store.NewElements(p.plan.Relevance, indexes, cacheBytes)
+	elements := store.NewElements(p.plan.Relevance, indexes, neighbourBytes)
 	q := &Query{plan: p, store: s, elements: elements}
 	q.network = operator.NewNetwork(p.plan, elements, operator.Options{
 		Policy: policies[p.options.OnError], MaxSteps: cmp.Or(p.options.MaxPathSteps, DefaultMaxPathSteps),
-		MaxRows: cmp.Or(p.options.MaxRows, DefaultMaxRows), CacheBytes: cacheBytes, Analyze: p.options.Analyze,
+		MaxRows: cmp.Or(p.options.MaxRows, DefaultMaxRows), CacheBytes: groupBytes, Analyze: p.options.Analyze,
 	})
 	q.network.Env.Random = rand.New(&q.random) //nolint:gosec // it need not be secret, but repeatable
 	q.masks = make([]uint64, len(p.plan.Matches))

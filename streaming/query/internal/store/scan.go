@@ -59,9 +59,6 @@ func (s *Elements) Neighbour(b index.Batch, n *Neighbour) (*Element, error) {
 		return n.node, nil
 	}
 	e, err := s.Get(b, n.Node)
-	if err == nil && n.node == nil && e != nil {
-		s.adjacent.Grow(e.Size()) // it may live as long as the list
-	}
 	n.node = e
 	return e, err
 }
@@ -84,7 +81,7 @@ func (s *Elements) neighbours(r index.Reader, node graph.ElementID, direction by
 	if err != nil {
 		return nil, err
 	}
-	const fixed = 256 // structs and map entry
+	const fixed = 128 // struct and map entry
 	size := fixed + len(text) + len(list)*neighbourOverhead
 	all := unsafe.String(unsafe.SliceData(text), len(text))
 	for i := range list {
