@@ -21,7 +21,7 @@ var (
 )
 
 // Errors about a connection string never repeat it, which may hold a password in any place.
-var errDSN = errors.New("must be of the form postgres://user@host:port/database or host=... dbname=... user=...")
+var errDSN = errors.New("must be of the form postgres://user@host:port/database or host=name dbname=name user=name")
 
 // parseDSN reads both of libpq's forms. Doing it here, and not by pgconn, allows to look for a password before a spec is
 // accepted, and to put what the spec says beside it on top, also in the URLs of several hosts that net/url refuses.

@@ -133,7 +133,7 @@ func wrapConnect(parent context.Context, err error, doing string, args ...any) e
 		return nil
 	}
 	var server *pgconn.PgError
-	answered := errors.As(err, &server) // with sslMode prefer there may be an error of each kind: the answer counts
+	answered := errors.As(err, &server)                            // with sslMode prefer there may be an error of each kind: the answer counts
 	if !answered && codeOfTransport(err) == failure.Unclassified { // else the attempt without TLS, or at another host, counts
 		for _, r := range refusals {
 			if strings.Contains(err.Error(), r.text) {
