@@ -51,10 +51,12 @@ func (d *doctor) table(ctx context.Context, t Table) (ok bool, err error) {
 	}
 	found := c.tables[0]
 	var (
-		owner      string
-		owns, logs bool
+		owner, identity string
+		owns, logs      bool
 	)
-	err = d.conn.QueryRow(ctx, "SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'USAGE'), relpersistence = 'p' FROM pg_class WHERE oid = $1", found.oid).Scan(&owner, &owns, &logs)
+	err = d.conn.QueryRow(ctx, `SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'USAGE'), relpersistence = 'p',
+			CASE relreplident WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' WHEN 'i' THEN 'USING INDEX' ELSE 'NOTHING' END
+		FROM pg_class WHERE oid = $1`, found.oid).Scan(&owner, &owns, &logs, &identity)
 	switch {
 	case err != nil:
 		return false, err
@@ -63,7 +65,7 @@ func (d *doctor) table(ctx context.Context, t Table) (ok bool, err error) {
 			Fix: "Run the SQL as the owner, " + owner + ".", SQL: []string{fmt.Sprintf("ALTER TABLE %s SET LOGGED;", found.name.sql())}})
 		return false, nil
 	}
-	d.good("table", t.Name, "owned by %s, key (%s)", owner, strings.Join(found.key, ", "))
+	d.good("table", t.Name, "owned by %s, key (%s), replica identity %s", owner, strings.Join(found.key, ", "), identity)
 	if !owns {
 		d.foreign = append(d.foreign, found.name.String())
 	}
@@ -192,7 +194,11 @@ func (d *doctor) slotCheck(ctx context.Context) error {
 		switch failure.CodeOf(err) {
 		case failure.SlotTaken, failure.SlotInvalidated:
 			d.failed("slot", d.slot, err, "a slot of ours that the server keeps WAL for")
-			d.checks[len(d.checks)-1].SQL = []string{dropSlotSQL(d.slot)}
+			c := &d.checks[len(d.checks)-1]
+			c.SQL = []string{dropSlotSQL(d.slot)}
+			if row, _, err := d.slotRow(ctx); err == nil && row.Reason != "" {
+				c.Found += ": " + row.Reason
+			}
 			return nil
 		}
 		return err
