@@ -43,6 +43,7 @@ func (s *Source) Check(ctx context.Context) ([]source.Check, error) {
 		{"table", (*doctor).tables},
 		{"publication", (*doctor).publicationCheck},
 		{"slot", (*doctor).slotCheck},
+		{"transaction", (*doctor).transactions},
 		{"failover", (*doctor).failover},
 		{"leftover", (*doctor).leftovers},
 		{"clock", (*doctor).clock},

@@ -245,6 +245,39 @@ func sizeText(bytes int64) string {
 	return fmt.Sprintf("%d MB", bytes>>20)
 }
 
+// transactions looks for those that have written and do not end: a slot, also the one that a snapshot takes for a moment,
+// begins only when all that ran before have ended.
+func (d *doctor) transactions(ctx context.Context) error {
+	rows, err := d.conn.Query(ctx, `
+		SELECT 'of process ' || pid || ' (' || coalesce(NULLIF(application_name, ''), usename, '?') || ')', format('SELECT pg_terminate_backend(%s);', pid)
+		FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND backend_type = 'client backend' AND clock_timestamp() - xact_start > $1
+		UNION ALL
+		SELECT 'prepared as ' || gid, format('ROLLBACK PREPARED %L;', gid) FROM pg_prepared_xacts WHERE clock_timestamp() - prepared > $1
+		ORDER BY 1`, d.config.StatementTimeout)
+	if err != nil {
+		return err
+	}
+	var which, sql string
+	tag, err := pgx.ForEachRow(rows, []any{&which, &sql}, func() error {
+		d.bad(source.Check{Name: "transaction", Object: which, Severity: source.Warning, Found: "is open for longer than statementTimeout, and keeps slots from being made",
+			Wanted: "transactions that end", Fix: "Let it end, or end it by the SQL as a superuser.", SQL: []string{sql}})
+		return nil
+	})
+	if err != nil || tag.RowsAffected() > 0 {
+		return err
+	}
+	var all bool
+	if err := d.conn.QueryRow(ctx, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')").Scan(&all); err != nil {
+		return err
+	}
+	if !all {
+		d.skipped("transaction", "without pg_read_all_stats only prepared and own ones show, none of which is old")
+		return nil
+	}
+	d.good("transaction", "", "none is open for long")
+	return nil
+}
+
 // failover asks what becomes of the slot when a standby takes over. WAL senders that serve no logical slot serve standbys.
 func (d *doctor) failover(ctx context.Context) error {
 	f := &d.facts
