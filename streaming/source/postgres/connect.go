@@ -24,14 +24,15 @@ const readBuffer = 64 << 10
 // session holds the settings of every connection. What is text in the stream and in a snapshot depends on them, and a
 // database or role may come with others.
 var session = map[string]string{
-	"client_encoding":    "UTF8",
-	"datestyle":          "ISO",
-	"intervalstyle":      "postgres",
-	"extra_float_digits": "3",
-	"timezone":           "UTC",
-	"bytea_output":       "hex",
-	"lc_monetary":        "C",
-	"search_path":        "pg_catalog",
+	"client_encoding":                     "UTF8",
+	"datestyle":                           "ISO",
+	"intervalstyle":                       "postgres",
+	"extra_float_digits":                  "3",
+	"timezone":                            "UTC",
+	"bytea_output":                        "hex",
+	"lc_monetary":                         "C",
+	"search_path":                         "pg_catalog",
+	"idle_in_transaction_session_timeout": "0",
 }
 
 // connectionConfig builds what both kinds of connections share. It is done for each connection, so that changed secrets
@@ -142,9 +143,7 @@ func (s *Source) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	}
 	config.RuntimeParams["replication"] = "database"
 	// The server's side of a stream is one statement without end; receiveTimeout watches it.
-	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
-		config.RuntimeParams[name] = "0"
-	}
+	config.RuntimeParams["statement_timeout"], config.RuntimeParams["lock_timeout"] = "0", "0"
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatherer{from: r}, readBuffer), w)
 	}
