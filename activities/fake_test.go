@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 type fakeHost struct {
 	validate  func() error
 	provision func(context.Context) error
+	check     func(context.Context) ([]pipeline.Check, error)
 	loop      func(context.Context, pipeline.Attempt) error
 	outcome   pipeline.Outcome
 	ready     func(name string) error
@@ -70,6 +71,10 @@ func (f *fakeHost) ProvisionSource(ctx context.Context, _ component.SourceSpec) 
 		return f.provision(ctx)
 	}
 	return nil
+}
+
+func (f *fakeHost) CheckSource(ctx context.Context, _ component.SourceSpec) ([]pipeline.Check, error) {
+	return f.check(ctx)
 }
 
 func (f *fakeHost) RunSource(ctx context.Context, a pipeline.Attempt, _ component.SourceSpec) error {

@@ -26,6 +26,7 @@ type sourceHost interface {
 	ProvisionSource(context.Context, component.SourceSpec) error
 	RunSource(context.Context, pipeline.Attempt, component.SourceSpec) error
 	TeardownSource(context.Context, component.SourceSpec) error
+	CheckSource(context.Context, component.SourceSpec) ([]pipeline.Check, error)
 }
 
 type queryHost interface {

@@ -13,6 +13,8 @@ const (
 	TypeQuery     = "Query"
 	TypeReaction  = "Reaction"
 	TypeBootstrap = "Bootstrap"
+
+	TypeCheckSource = "CheckSource"
 )
 
 // Commands: each is a signal, which cannot answer, and an update, which can.

@@ -48,6 +48,15 @@ func withValidate(ctx workflow.Context) workflow.Context {
 	})
 }
 
+// withCheck is for somebody who waits for the answer.
+func withCheck(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: "look at the source's system",
+		StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: 3 * time.Minute,
+		RetryPolicy: retry(time.Second, 10*time.Second, 3),
+	})
+}
+
 // withProvision gives up soon: then the breaker says why, and tries again less often.
 func withProvision(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -21,6 +21,7 @@ func (s *Set) Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(s.query, workflow.RegisterOptions{Name: TypeQuery})
 	r.RegisterWorkflowWithOptions(s.reaction, workflow.RegisterOptions{Name: TypeReaction})
 	r.RegisterWorkflowWithOptions(s.bootstrap, workflow.RegisterOptions{Name: TypeBootstrap})
+	r.RegisterWorkflowWithOptions(s.checkSource, workflow.RegisterOptions{Name: TypeCheckSource})
 }
 
 func (s *Set) source(ctx workflow.Context, raw converter.RawValue) (*Result, error) {

@@ -41,6 +41,8 @@ var (
 	ConnectionLost         = define("ConnectionLost", Transient, "An established connection broke.", "Nothing: it is opened again.")
 	ServerBusy             = define("ServerBusy", Transient, "The server refuses work for now: starting, stopping or out of connections or slots in use.", "Nothing: it is tried again. If it persists, look at the server's load.")
 	AuthFailed             = define("AuthFailed", Authorisation, "The server does not accept the credentials.", "Correct user or password, then signal resume.")
+	ServerUntrusted        = define("ServerUntrusted", Authorisation, "The server's certificate is not trusted, has expired, or is for another host name.", "Give the authority's certificate under sslRootCert and the host name that the certificate is for, then signal resume.")
+	ServerRole             = define("ServerRole", Transient, "The server is a standby, or read-only, where a primary is needed, or the other way round.", "Nothing during a failover: it is tried again. Otherwise correct host, hosts or targetSessionAttrs in the spec.")
 	PermissionDenied       = define("PermissionDenied", Authorisation, "The role lacks a privilege.", "Run the GRANT or ALTER ROLE statement shown, then signal resume.")
 	DatabaseMissing        = define("DatabaseMissing", Configuration, "The database does not exist.", "Correct the database's name or create it, then signal resume.")
 	TableMissing           = define("TableMissing", Configuration, "A table that the spec names does not exist.", "Correct the table's name or create the table, then signal resume.")

@@ -66,7 +66,7 @@ and acts on every difference. Everything it does is a Temporal workflow.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, "See " + cmd.CommandPath() + " --help."}
 	})
-	root.AddCommand(newDev(), newDemo(), newVersion())
+	root.AddCommand(newDev(), newDemo(), newDoctor(), newVersion())
 	return root
 }
 

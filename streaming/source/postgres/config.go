@@ -2,10 +2,8 @@ package postgres
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,13 +16,24 @@ const maxIdentifier = 63 // Postgres cuts off what is longer
 
 // Config is what a spec says about a Postgres source.
 type Config struct {
-	Host     string           `json:"host,omitempty" doc:"Host name or address of the server; localhost when left out."`
-	Port     int              `json:"port,omitempty" doc:"Port of the server; 5432 when left out." minimum:"0" maximum:"65535"`
-	Database string           `json:"database,omitempty" doc:"Name of the database. Required unless url is given."`
-	User     string           `json:"user,omitempty" doc:"Role to connect as; it needs REPLICATION and SELECT on the tables. Required unless url is given."`
-	Password component.Secret `json:"password,omitzero" doc:"Reference to the role's password."`
-	URL      URL              `json:"url,omitzero" doc:"Connection URL instead of host, port, database, user and password: a string without a password, or a reference to a secret."`
-	SSLMode  string           `json:"sslMode,omitempty" doc:"Whether and how TLS is used, as in libpq; prefer when left out." enum:"disable,allow,prefer,require,verify-ca,verify-full"`
+	Host     string           `json:"host,omitempty" doc:"Host name or address of the server, or the directory of its socket; PGHOST, else localhost, when left out."`
+	Port     int              `json:"port,omitempty" doc:"Port of the server; PGPORT, else 5432, when left out." minimum:"0" maximum:"65535"`
+	Hosts    []string         `json:"hosts,omitempty" doc:"Several servers instead of host and port, each as host or host:port, tried in this order until one is as targetSessionAttrs asks."`
+	Database string           `json:"database,omitempty" doc:"Name of the database. Required unless url, service or PGDATABASE names it."`
+	User     string           `json:"user,omitempty" doc:"Role to connect as; it needs REPLICATION and SELECT on the tables. Required unless url, service or PGUSER names it."`
+	Password component.Secret `json:"password,omitzero" doc:"Reference to the role's password; PGPASSWORD, else the password file, when left out."`
+	URL      URL              `json:"url,omitzero" doc:"Connection string instead of host, port, hosts, database, user and service, as a URL or as keywords (host=... dbname=...): without a password, or a reference to a secret."`
+	Service  string           `json:"service,omitempty" doc:"Section of the service file that says what is left out here; PGSERVICE when left out."`
+
+	ServiceFile string `json:"serviceFile,omitempty" doc:"Absolute path of the service file; PGSERVICEFILE, else ~/.pg_service.conf, when left out."`
+	PassFile    string `json:"passFile,omitempty" doc:"Absolute path of the password file; PGPASSFILE, else ~/.pgpass, when left out. With several hosts its line for the first one counts."`
+
+	SSLMode            string `json:"sslMode,omitempty" doc:"Whether and how TLS is used, as in libpq; PGSSLMODE, else prefer, when left out, but verify-full where sslRootCert is given." enum:"disable,allow,prefer,require,verify-ca,verify-full"`
+	SSLRootCert        File   `json:"sslRootCert,omitzero" doc:"Certificates of the authorities that the server's certificate is checked against: absolute path of a PEM file, or a reference to a secret; those of the system when left out."`
+	SSLCert            File   `json:"sslCert,omitzero" doc:"Certificate that the client shows: absolute path of a PEM file, or a reference to a secret."`
+	SSLKey             File   `json:"sslKey,omitzero" doc:"Private key of sslCert, without a passphrase: absolute path of a PEM file, or a reference to a secret."`
+	ChannelBinding     string `json:"channelBinding,omitempty" doc:"Whether the password exchange must be bound to the TLS connection; PGCHANNELBINDING, else prefer, when left out." enum:"disable,prefer,require"`
+	TargetSessionAttrs string `json:"targetSessionAttrs,omitempty" doc:"Which server will do, as in libpq; PGTARGETSESSIONATTRS, else primary, when left out, because a logical slot lives on the primary." enum:"any,read-write,read-only,primary,standby,prefer-standby"`
 
 	Tables        []Table        `json:"tables" doc:"The tables to watch." required:"true"`
 	Relationships []Relationship `json:"relationships,omitempty" doc:"Foreign keys that become relationships."`
@@ -32,8 +41,10 @@ type Config struct {
 	Slot        string `json:"slot,omitempty" doc:"Name of the replication slot; derived from instance and name when left out."`
 	Publication string `json:"publication,omitempty" doc:"Name of the publication; derived from instance and name when left out. One that exists already is used as it is."`
 
-	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty" doc:"Longest time that opening a connection may take." default:"10s"`
+	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty" doc:"Longest time that opening a connection to one host may take." default:"10s"`
 	StatementTimeout time.Duration `json:"statementTimeout,omitempty" doc:"Longest time that a statement may take or a copy may go without progress." default:"1m"`
+	LockTimeout      time.Duration `json:"lockTimeout,omitempty" doc:"Longest time that a statement may wait for a lock." default:"30s"`
+	IdleTimeout      time.Duration `json:"idleTimeout,omitempty" doc:"Longest time that a transaction may be open without a sign of us, before the server ends it." default:"5m"`
 	ReceiveTimeout   time.Duration `json:"receiveTimeout,omitempty" doc:"Longest silence of the server, which is asked for a sign of life every second, before the connection is opened anew." default:"1m"`
 	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
 
@@ -56,55 +67,11 @@ type Relationship struct {
 	References string   `json:"references" doc:"The table that the foreign key names, one of tables." required:"true"`
 }
 
-// URL is a connection URL or a reference to one. A password is accepted in a referenced one only.
-type URL struct {
-	text   string
-	secret component.Secret
-	bad    bool // given, and refused
-}
-
-// IsZero reports whether no URL is given.
-func (u URL) IsZero() bool { return u.text == "" && u.secret.IsZero() && !u.bad }
-
-// MarshalJSON writes the URL or the reference.
-func (u URL) MarshalJSON() ([]byte, error) {
-	if u.text != "" {
-		return json.Marshal(u.text)
-	}
-	return u.secret.MarshalJSON()
-}
-
-// UnmarshalJSON reads a URL or a reference. Its errors never repeat the URL, which may hold a password.
-func (u *URL) UnmarshalJSON(data []byte) error {
-	u.bad = true
-	var text string
-	if json.Unmarshal(data, &text) != nil {
-		if err := u.secret.UnmarshalJSON(data); err != nil {
-			return err
-		}
-		u.bad = false
-		return nil
-	}
-	parsed, err := url.Parse(text)
-	if err != nil || parsed.Scheme != "postgres" && parsed.Scheme != "postgresql" || parsed.Host == "" {
-		return errors.New("must be of the form postgres://user@host:port/database")
-	}
-	if _, has := parsed.User.Password(); has || parsed.Query().Has("password") {
-		return errors.New(`must not hold a password: give it under password as {"$secret": "env:NAME"}, or the whole URL as such a reference`)
-	}
-	u.text, u.bad = text, false
-	return nil
-}
-
 var slotPattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // Validate implements component.Validator.
 func (c *Config) Validate(p *component.Problems) {
-	if c.URL.IsZero() {
-		c.requireAddress(p)
-	} else {
-		c.refuseAddress(p)
-	}
+	c.validateConnection(p)
 	if c.Slot != "" && !slotPattern.MatchString(c.Slot) {
 		p.Addf("slot", "must be 1 to 63 lower-case letters, digits and underscores, is %q", c.Slot)
 	}
@@ -116,7 +83,7 @@ func (c *Config) Validate(p *component.Problems) {
 		value time.Duration
 	}{
 		{"connectTimeout", c.ConnectTimeout}, {"statementTimeout", c.StatementTimeout},
-		{"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval},
+		{"lockTimeout", c.LockTimeout}, {"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval},
 	} {
 		if f.value < 100*time.Millisecond || f.value > time.Hour {
 			p.Addf(f.name, "must be between 100ms and 1h, is %s", f.value)
@@ -124,29 +91,6 @@ func (c *Config) Validate(p *component.Problems) {
 	}
 	c.validateTables(p)
 	c.validateRelationships(p)
-}
-
-func (c *Config) requireAddress(p *component.Problems) {
-	if c.Database == "" {
-		p.Addf("database", "is required")
-	}
-	if c.User == "" {
-		p.Addf("user", "is required")
-	}
-}
-
-func (c *Config) refuseAddress(p *component.Problems) {
-	for _, f := range []struct {
-		name  string
-		given bool
-	}{{"host", c.Host != ""}, {"port", c.Port != 0}, {"database", c.Database != ""}, {"user", c.User != ""}} {
-		if f.given {
-			p.Addf(f.name, "cannot be given beside url")
-		}
-	}
-	if !c.Password.IsZero() && !c.URL.secret.IsZero() {
-		p.Addf("password", "cannot be given beside a url that is a secret itself")
-	}
 }
 
 func (c *Config) validateTables(p *component.Problems) {

@@ -3,10 +3,11 @@ package postgres
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -34,34 +35,49 @@ var session = map[string]string{
 	"idle_in_transaction_session_timeout": "0",
 }
 
-// connectionConfig builds what both kinds of connections share. It is done for each connection, so that a changed
-// secret is used from the next one on.
+// connectionConfig builds what both kinds of connections share. It is done for each connection, so that changed secrets
+// and files are used from the next one on. What cannot be read is reported all at once.
 func (s *Source) connectionConfig() (*pgx.ConnConfig, error) {
-	text, err := s.connectionURL()
-	if err != nil {
+	c := &s.config
+	d, err := s.parameters()
+	password, passwordErr := c.Password.Resolve(s.settings.Secret)
+	if passwordErr != nil {
+		passwordErr = fmt.Errorf("resolving the password: %w", passwordErr)
+	}
+	certificates, tlsErr := s.readCertificates()
+	if err := errors.Join(err, passwordErr, tlsErr); err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig(text)
-	if err != nil {
-		if s.config.URL.text == "" && !s.config.URL.IsZero() {
-			return nil, failure.ConfigInvalid.Errorf("url: the secret does not hold a valid connection URL")
-		}
-		return nil, failure.ConfigInvalid.Errorf("building the connection settings: %w", err)
+	if password == "" {
+		password = d["password"]
 	}
-	if config.Password == "" || !s.config.Password.IsZero() {
-		password, err := s.config.Password.Resolve(s.settings.Secret)
-		if err != nil {
-			return nil, fmt.Errorf("resolving the password: %w", err)
-		}
-		if password != "" {
-			config.Password = password
-		}
+	delete(d, "password") // so that no error can repeat it
+	config, err := pgx.ParseConfig(d.String())
+	switch {
+	case err != nil && !c.URL.secret.IsZero():
+		return nil, errSecretURL
+	case err != nil:
+		return nil, failure.ConfigInvalid.Errorf("building the connection settings: %w", err)
+	case config.Database == "":
+		return nil, failure.ConfigInvalid.Errorf("database: is required")
+	}
+	if password != "" {
+		config.Password = password
+	}
+	certificates.apply(&config.Config)
+	if config.ValidateConnect == nil && d["target_session_attrs"] != "any" && os.Getenv("PGTARGETSESSIONATTRS") != "any" {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	for name, value := range session {
 		config.RuntimeParams[name] = value
 	}
 	config.RuntimeParams["application_name"] = s.applicationName()
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}}
+	config.ConnectTimeout = c.ConnectTimeout
+	dialer := &net.Dialer{
+		// A name's next address, such as one of IPv4, must have its turn within the host's time.
+		Timeout:         c.ConnectTimeout / 2,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
+	}
 	config.DialFunc = dialer.DialContext
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
@@ -69,37 +85,13 @@ func (s *Source) connectionConfig() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-func (s *Source) connectionURL() (string, error) {
-	c := &s.config
-	text := c.URL.text
-	if !c.URL.IsZero() && text == "" {
-		var err error
-		if text, err = c.URL.secret.Resolve(s.settings.Secret); err != nil {
-			return "", fmt.Errorf("resolving the url: %w", err)
-		}
+// connecting bounds the attempts at all hosts. pgconn bounds each of them, but not looking up their names.
+func (s *Source) connecting(ctx context.Context, config *pgconn.Config) (context.Context, context.CancelFunc) {
+	hosts := map[string]bool{net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))): true}
+	for _, f := range config.Fallbacks {
+		hosts[net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))] = true
 	}
-	if text == "" {
-		host, port := c.Host, c.Port
-		if host == "" {
-			host = "localhost"
-		}
-		if port == 0 {
-			port = 5432
-		}
-		u := url.URL{Scheme: "postgres", User: url.User(c.User), Host: net.JoinHostPort(host, strconv.Itoa(port)), Path: "/" + c.Database}
-		text = u.String()
-	}
-	if c.SSLMode == "" {
-		return text, nil
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return "", failure.ConfigInvalid.Errorf("url: the secret does not hold a valid connection URL")
-	}
-	query := u.Query()
-	query.Set("sslmode", c.SSLMode)
-	u.RawQuery = query.Encode()
-	return u.String(), nil
+	return context.WithTimeout(ctx, time.Duration(len(hosts))*s.config.ConnectTimeout)
 }
 
 // applicationName tells attempts apart in pg_stat_activity: perdure/<slot>/<generation>. The slot stands for the
@@ -127,10 +119,14 @@ func (s *Source) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	milliseconds := strconv.FormatInt(s.config.StatementTimeout.Milliseconds(), 10)
-	config.RuntimeParams["statement_timeout"] = milliseconds
-	config.RuntimeParams["lock_timeout"] = milliseconds
-	bounded, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	for name, limit := range map[string]time.Duration{
+		"statement_timeout":                   s.config.StatementTimeout,
+		"lock_timeout":                        s.config.LockTimeout,
+		"idle_in_transaction_session_timeout": s.config.IdleTimeout,
+	} {
+		config.RuntimeParams[name] = strconv.FormatInt(limit.Milliseconds(), 10)
+	}
+	bounded, cancel := s.connecting(ctx, &config.Config)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(bounded, config)
 	if err != nil {
@@ -146,11 +142,12 @@ func (s *Source) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 		return nil, err
 	}
 	config.RuntimeParams["replication"] = "database"
-	config.RuntimeParams["statement_timeout"] = "0"
+	// The server's side of a stream is one statement without end; receiveTimeout watches it.
+	config.RuntimeParams["statement_timeout"], config.RuntimeParams["lock_timeout"] = "0", "0"
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatherer{from: r}, readBuffer), w)
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	bounded, cancel := s.connecting(ctx, &config.Config)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(bounded, &config.Config)
 	if err != nil {

@@ -19,6 +19,16 @@
 // Positions are LSNs: for a transaction the end of its commit record, between transactions how far the server has
 // read its WAL, so that an idle source does not make the server keep WAL.
 //
+// # How it connects
+//
+// As programs with libpq do. What the spec leaves open comes from the service that it, or PGSERVICE, names, from PG*
+// variables of the worker and from its password file; url takes both forms of connection strings. Where several hosts
+// are given, they are tried in order until one is the primary, since a logical slot lives there; targetSessionAttrs asks
+// for something else. Every connection has TCP keepalive, and limits for statements, locks and idle transactions.
+// Differences from libpq: without sslRootCert, verify-full trusts the authorities of the system; a private key must not
+// have a passphrase, unless its path and passphrase are in a url that is a secret; of the password file only the line
+// for the first host counts; its mode is not looked at; there is no GSSAPI.
+//
 // # Values
 //
 // Integers, floats, booleans and text are what they are; numeric is an exact decimal with its scale, NaN and infinity

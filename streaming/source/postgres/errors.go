@@ -39,6 +39,7 @@ var codes = map[string]*failure.Code{
 	"XX":    failure.Unclassified,       // internal error of the server
 	"42710": failure.SlotTaken,          // duplicate object
 	"40":    failure.ServerBusy,         // serialisation failure, deadlock
+	"25006": failure.ServerRole,         // read-only transaction: the server has become a standby, or is set to read only
 	"25P03": failure.ConnectionLost,     // idle-in-transaction timeout
 	"25P04": failure.ConnectionLost,     // transaction timeout
 	"57P05": failure.ConnectionLost,     // idle session timeout
@@ -101,16 +102,22 @@ func codeOfTransport(err error) *failure.Code {
 		op        *net.OpError
 		unknown   x509.UnknownAuthorityError
 		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
 		untrusted *tls.CertificateVerificationError
 		network   net.Error
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return failure.Cancelled
+	case errors.Is(err, pgconn.ErrStandbyConnection), errors.Is(err, pgconn.ErrPrimaryConnection),
+		errors.Is(err, pgconn.ErrReadOnlyConnection), errors.Is(err, pgconn.ErrReadWriteConnection):
+		return failure.ServerRole
+	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &untrusted), errors.As(err, &invalid):
+		return failure.ServerUntrusted
+	case errors.As(err, &op) && op.Op == "remote error": // a TLS alert: the server refuses our certificate
+		return failure.AuthFailed
 	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial", errors.Is(err, syscall.ECONNREFUSED):
 		return failure.Unreachable
-	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &untrusted):
-		return failure.AuthFailed
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return failure.Timeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
@@ -126,13 +133,27 @@ func wrapConnect(parent context.Context, err error, doing string, args ...any) e
 		return nil
 	}
 	var server *pgconn.PgError
-	answered := errors.As(err, &server)                                              // with sslMode prefer there may be an error of each kind: the answer counts
-	if !answered && strings.Contains(err.Error(), "server refused TLS connection") { // pgconn gives this one no type
-		return failure.Unsupported.Errorf("%s: %w", fmt.Sprintf(doing, args...), err).
-			WithFix("Turn TLS on at the server (ssl = on) or choose another sslMode in the spec, then signal resume.")
+	answered := errors.As(err, &server)                            // with sslMode prefer there may be an error of each kind: the answer counts
+	if !answered && codeOfTransport(err) == failure.Unclassified { // else the attempt without TLS, or at another host, counts
+		for _, r := range refusals {
+			if strings.Contains(err.Error(), r.text) {
+				return r.code.Errorf("%s: %w", fmt.Sprintf(doing, args...), err).WithFix("%s", r.fix)
+			}
+		}
 	}
 	if !answered && parent.Err() == nil && codeOfTransport(err) == failure.Timeout && failure.Of(err) == nil {
 		return failure.Unreachable.Errorf("%s: %w", fmt.Sprintf(doing, args...), err)
 	}
 	return wrap(err, doing, args...)
+}
+
+// refusals are errors for which pgconn has no type.
+var refusals = []struct {
+	text string
+	code *failure.Code
+	fix  string
+}{
+	{"server refused TLS connection", failure.Unsupported, "Turn TLS on at the server (ssl = on) or choose another sslMode in the spec, then signal resume."},
+	{"channel binding required", failure.AuthFailed, "Use TLS (sslMode) and a password kept as SCRAM-SHA-256, or choose another channelBinding in the spec, then signal resume."},
+	{"require_auth check failed", failure.AuthFailed, "Let the server ask for a method that require_auth allows, then signal resume."},
 }

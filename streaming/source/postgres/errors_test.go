@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,7 @@ func TestCodes(t *testing.T) {
 		{"08006", "connection failure", failure.ConnectionLost},
 		{"58P01", "requested WAL segment has already been removed", failure.SlotInvalidated},
 		{"40P01", "deadlock detected", failure.ServerBusy},
+		{"25006", "cannot execute CREATE PUBLICATION in a read-only transaction", failure.ServerRole},
 		{"0A000", "feature not supported", failure.Unsupported},
 		{"XX000", "internal error", failure.Unclassified},
 		{"99999", "news to us", failure.Unclassified},
@@ -68,6 +70,10 @@ func TestTransportCodes(t *testing.T) {
 		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, failure.Timeout},
 		{io.ErrUnexpectedEOF, failure.ConnectionLost},
 		{net.ErrClosed, failure.ConnectionLost},
+		{fmt.Errorf("tls error: %w", x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}), failure.ServerUntrusted},
+		{x509.CertificateInvalidError{Reason: x509.Expired}, failure.ServerUntrusted},
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: unknown certificate authority")}, failure.AuthFailed},
+		{errors.Join(errors.New("a"), pgconn.ErrStandbyConnection), failure.ServerRole},
 		{context.Canceled, failure.Cancelled},
 		{context.DeadlineExceeded, failure.Timeout},
 		{errors.New("odd"), failure.Unclassified},

@@ -36,7 +36,8 @@ type Options struct {
 	Dir string
 	// Port on 127.0.0.1; 0 takes the port of the last run if that is free, else any free one.
 	Port int
-	// Settings are server settings beyond those that logical replication needs.
+	// Settings are server settings beyond those that logical replication needs. An empty value leaves one of those to the
+	// server's configuration file.
 	Settings map[string]string
 	// Log receives the server's log; nil discards it.
 	Log io.Writer
@@ -235,6 +236,11 @@ func (c *Cluster) launch(ctx context.Context) error {
 		"port":                    strconv.Itoa(c.port),
 	}
 	maps.Copy(settings, c.options.Settings)
+	for name, value := range c.options.Settings {
+		if value == "" {
+			delete(settings, name)
+		}
+	}
 	args := []string{"-D", c.options.Dir}
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
