@@ -72,7 +72,7 @@ func TestBadSlotAndPublication(t *testing.T) {
 	s := d.unprovisioned(`"tables": [{"name": "a"}], "publication": "theirs"`)
 	err = s.Provision(t.Context())
 	require.Equal(t, failure.PublicationConflict, failure.CodeOf(err), "%v", err)
-	require.Contains(t, failure.Of(err).Fix(), `ALTER PUBLICATION "theirs" ADD TABLE "public"."a"`)
+	require.Contains(t, failure.Of(err).Fix(), `ALTER PUBLICATION "theirs" ADD TABLE ONLY "public"."a"`)
 	require.Equal(t, "0", d.text("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"))
 	d.exec("ALTER PUBLICATION theirs ADD TABLE a")
 	require.NoError(t, s.Provision(t.Context()))

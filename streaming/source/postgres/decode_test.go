@@ -52,8 +52,8 @@ func (w wire) u32(n uint32) wire   { return binary.BigEndian.AppendUint32(w, n) 
 func (w wire) u64(n uint64) wire   { return binary.BigEndian.AppendUint64(w, n) }
 func (w wire) text(s string) wire  { return append(append(w, s...), 0) }
 func (w wire) field(b []byte) wire { return append(w.u8('b').u32(uint32(len(b))), b...) }
-func (w wire) column(s string, oid uint32) wire {
-	return w.u8(0).text(s).u32(oid).u32(0xFFFFFFFF)
+func (w wire) column(flags byte, s string, oid uint32) wire {
+	return w.u8(flags).text(s).u32(oid).u32(0xFFFFFFFF)
 }
 
 // orders is a table like that of the demonstration, its messages as the server sends them.
@@ -65,10 +65,10 @@ func orders() (*assembler, [][]byte) {
 	types := newTypeMap()
 	a := &assembler{decoder: decoder{types: types}, catalog: &catalog{tables: []*table{t}, types: types}, relations: make(map[uint32]*relation),
 		resolve: func(context.Context, []uint32) error { return nil },
-		fetch:   func(context.Context, *relation, []graph.Value) error { return nil }}
+		fetch:   func(context.Context, *relation, []graph.Value, [][]byte) error { return nil }}
 	relation := wire{}.u8('R').u32(1).text("public").text("orders").u8('d').u16(uint16(len(columns)))
-	for _, c := range columns {
-		relation = relation.column(c.name, c.oid)
+	for i, c := range columns {
+		relation = relation.column("\x01\x00"[min(i, 1)], c.name, c.oid)
 	}
 	row := wire{}.u8('N').u16(6).
 		field(wire{}.u64(12345)).field(wire{}.u32(17)).field([]byte("delivered")).
@@ -141,7 +141,7 @@ func FuzzValues(f *testing.F) {
 		for _, decode := range scalars {
 			_, _ = decode(d, src)
 		}
-		_, _ = decodeArray(d.types.decoder)(d, src)
+		_, _ = decodeArray(d, src)
 	})
 }
 

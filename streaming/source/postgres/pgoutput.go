@@ -54,12 +54,17 @@ type assembler struct {
 	relations map[uint32]*relation // nil: not in the spec
 	// resolve learns the types of a relation's columns that are not known yet.
 	resolve func(ctx context.Context, oids []uint32) error
-	// fetch reads columns of a row as they are now.
-	fetch func(ctx context.Context, r *relation, values []graph.Value) error
+	// fetch reads the columns of a row that are unchanged in values as they are now.
+	fetch func(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error
+	// remaining says which of some rows, given by all their columns, the table has now.
+	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
 
-	open       bool // between begin and commit
+	open       bool   // between begin and commit
+	end        uint64 // where the commit record of the open transaction is
+	xid        uint32 // of the open transaction
 	commitTime time.Time
 	changes    []graph.Change
+	gone       []goneRow // of tables without a key
 }
 
 // shrinkAt is how many changes a transaction may have so that its slice is copied and the scratch space is kept.
@@ -78,7 +83,7 @@ func (a *assembler) message(ctx context.Context, src []byte) (*graph.Transaction
 	case 'B':
 		return nil, a.begin(src)
 	case 'C':
-		return a.commit(src)
+		return a.commit(ctx, src)
 	case 'I', 'U', 'D':
 		return nil, a.row(ctx, kind, src)
 	case 'R':
@@ -95,14 +100,19 @@ func (a *assembler) begin(src []byte) error {
 	if len(src) != 20 {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
-	a.open = true
+	a.open, a.end, a.xid = true, binary.BigEndian.Uint64(src), binary.BigEndian.Uint32(src[16:])
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
 	return nil
 }
 
-func (a *assembler) commit(src []byte) (*graph.Transaction, error) {
+func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction, error) {
 	if len(src) != 25 || !a.open {
 		return nil, failure.BadRecord.Errorf("the server sent a commit that fits no transaction")
+	}
+	if len(a.gone) > 0 {
+		if err := a.keepCopies(ctx); err != nil {
+			return nil, err
+		}
 	}
 	// The position is the end of the commit record: resuming there does not repeat the transaction.
 	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime}
@@ -128,16 +138,22 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	if r == nil {
 		return nil
 	}
+	if r.blind && kind != 'I' {
+		return failure.ReplicaIdentityMissing.Errorf("a row of %s changed while the replica identity lacked columns of the key", r.name).
+			WithDetail("table", r.name.String()).
+			WithFix("Run ALTER TABLE %s REPLICA IDENTITY FULL; then signal rebootstrap to read the tables anew.", r.name.sql())
+	}
 	part, src := src[4], src[5:]
-	var before []graph.Value
+	var before row
+	var old []byte // the tuple of before
 	var err error
 	if part == 'K' || part == 'O' {
-		if before, src, err = r.tuple(&a.decoder, src); err != nil {
+		old = src
+		if before.values, src, err = r.tuple(&a.decoder, src); err != nil {
 			return err
 		}
 		if kind == 'D' {
-			a.changes = r.deleted(&a.decoder, a.changes, before)
-			return nil
+			return a.deleted(r, before, old)
 		}
 		if len(src) > 0 {
 			part, src = src[0], src[1:]
@@ -146,42 +162,94 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	if part != 'N' || kind == 'D' {
 		return failure.BadRecord.Errorf("the server sent a row of %s in parts of kind %q", r.name, part)
 	}
-	after, _, err := r.tuple(&a.decoder, src)
-	if err != nil {
+	a.unchanged = false
+	after := row{}
+	if after.values, _, err = r.tuple(&a.decoder, src); err != nil {
 		return err
 	}
 	switch {
+	case kind == 'I' && (a.unchanged || r.table.wholeRow):
+		return a.appeared(ctx, r, after, src)
 	case kind == 'I':
 		a.changes = r.inserted(&a.decoder, a.changes, after)
-	case before != nil && a.id(r.prefix, before, r.key) != a.id(r.prefix, after, r.key):
-		return a.moved(ctx, r, before, after)
+	case before.values != nil && (r.table.wholeRow || a.id(r.prefix, before.values, r.key) != a.id(r.prefix, after.values, r.key)):
+		return a.moved(ctx, r, before, after, old, src)
 	default:
 		a.changes = r.updated(&a.decoder, a.changes, after)
 	}
 	return nil
 }
 
-// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
-// not change, cannot be kept from an element that is gone: they come from the old row, if that is complete, or are
-// read from the table as it is now; should they change once more, that change is still to come.
-func (a *assembler) moved(ctx context.Context, r *relation, before, after []graph.Value) error {
-	incomplete := false
-	for i := range after {
-		switch {
-		case after[i].Kind() != graph.KindUnchanged:
-		case before[i].IsNull(): // not part of the replica identity: a null would have been sent
-			incomplete = true
-		default:
-			after[i] = before[i]
-			incomplete = incomplete || after[i].Kind() == graph.KindUnchanged
+// fields divides a tuple that was decoded into the columns' binary forms; nil is null or unchanged.
+func fields(src []byte) [][]byte {
+	fields := make([][]byte, binary.BigEndian.Uint16(src))
+	src = src[2:]
+	for i := range fields {
+		kind := src[0]
+		src = src[1:]
+		if kind == 't' || kind == 'b' {
+			end := 4 + binary.BigEndian.Uint32(src)
+			fields[i], src = src[4:end:end], src[end:]
 		}
 	}
-	if incomplete {
-		if err := a.fetch(ctx, r, after); err != nil {
+	return fields
+}
+
+// appeared handles an insert that is not ordinary. A row that an update brought into a publication's row filter is one
+// to us; the server sends it without the large values that did not change.
+func (a *assembler) appeared(ctx context.Context, r *relation, after row, tuple []byte) error {
+	values := fields(tuple)
+	if r.table.wholeRow {
+		after.whole = wholeKey(values)
+	}
+	if a.unchanged {
+		if err := a.fetch(ctx, r, after.values, values); err != nil {
 			return err
 		}
 	}
+	a.changes = r.inserted(&a.decoder, a.changes, after)
+	return nil
+}
+
+// deleted handles a row that is gone.
+func (a *assembler) deleted(r *relation, before row, tuple []byte) error {
+	if r.table.wholeRow {
+		values := fields(bytes.Clone(tuple)) // they are needed until the commit
+		before.whole = wholeKey(values)
+		a.gone = append(a.gone, goneRow{r, values, len(a.changes)})
+	} else if a.id("", before.values, r.key) == "" {
+		return failure.BadRecord.Errorf("the server sent a deleted row of %s without its key", r.name).WithDetail("table", r.name.String())
+	}
 	a.changes = r.deleted(&a.decoder, a.changes, before)
+	return nil
+}
+
+// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
+// not change, cannot be kept from an element that is gone: they come from the old row, if that is complete, or are
+// read from the table as it is now; should they change once more, that change is still to come.
+func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, new []byte) error {
+	incomplete := false
+	for i, v := range after.values {
+		switch {
+		case v.Kind() != graph.KindUnchanged:
+		case before.values[i].IsNull(): // not part of the replica identity: a null would have been sent
+			incomplete = true
+		default:
+			after.values[i] = before.values[i]
+			incomplete = incomplete || before.values[i].Kind() == graph.KindUnchanged
+		}
+	}
+	if incomplete {
+		if err := a.fetch(ctx, r, after.values, fields(new)); err != nil {
+			return err
+		}
+	}
+	if err := a.deleted(r, before, old); err != nil {
+		return err
+	}
+	if r.table.wholeRow {
+		after.whole = wholeKey(filled(new, old))
+	}
 	a.changes = r.inserted(&a.decoder, a.changes, after)
 	return nil
 }
@@ -225,7 +293,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	}
 	count := int(binary.BigEndian.Uint16(rest[1:]))
 	rest = rest[3:]
-	columns := make([]column, count)
+	columns, identifying := make([]column, count), make([]bool, count)
 	var unknown []uint32
 	for i := range columns {
 		if len(rest) < 1 {
@@ -236,6 +304,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 			return bad
 		}
 		columns[i] = column{string(name), binary.BigEndian.Uint32(after)}
+		identifying[i] = rest[0]&1 != 0
 		rest = after[8:]
 		if !a.types.knows(columns[i].oid) {
 			unknown = append(unknown, columns[i].oid)
@@ -249,6 +318,16 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	r, err := compile(t, columns, a.types)
 	if err != nil {
 		return err
+	}
+	for _, slot := range r.key {
+		r.blind = r.blind || !identifying[r.wire[slot].at]
+	}
+	if t.wholeRow {
+		r.blind = slices.Contains(identifying, false)
+		if !slices.Equal(columns, t.columns) {
+			return failure.SchemaMismatch.Errorf("the columns of %s are others now, and with them what identifies its rows", r.name).
+				WithDetail("table", r.name.String()).WithFix("Signal rebootstrap to read the table anew.")
+		}
 	}
 	a.relations[oid] = r
 	return nil

@@ -15,14 +15,35 @@ import (
 
 // relation is a table compiled for decoding: how to read its columns and what elements its rows are. It is immutable.
 type relation struct {
+	table  *table
 	name   tableName
 	labels []string
 	prefix string // of element ids
 	shape  *graph.Shape
-	oids   []uint32
-	decode []decodeFunc
-	key    []int // columns
-	edges  []relationEdge
+	types  *typeMap
+
+	// By the place on the wire:
+	columns []column
+	decode  []decodeFunc
+
+	wire  []wireColumn // by slot; fewer where not all columns are kept
+	key   []int        // slots
+	edges []relationEdge
+	// blind says that changed and deleted rows cannot be told apart: the replica identity lacks columns of the key.
+	blind bool
+}
+
+// wireColumn is where a column stands in a tuple, and the type and format that it has there.
+type wireColumn struct {
+	at     int
+	oid    uint32
+	format int16
+}
+
+// row is a decoded row. whole is what identifies it where all its columns do.
+type row struct {
+	values []graph.Value
+	whole  string
 }
 
 type relationEdge struct {
@@ -34,11 +55,15 @@ type relationEdge struct {
 
 // compile prepares a table whose columns are, at this place of the stream or in this snapshot, those given.
 func compile(t *table, columns []column, types *typeMap) (*relation, error) {
-	r := &relation{name: t.name, labels: []string{t.label}, prefix: t.label + ":"}
-	names := make([]string, len(columns))
+	r := &relation{table: t, name: t.name, labels: []string{t.label}, prefix: t.label + ":", types: types, columns: columns}
+	var names []string
 	for i, c := range columns {
-		names[i] = c.name
-		r.oids = append(r.oids, c.oid)
+		if !t.keeps(c.name) {
+			r.decode = append(r.decode, skip)
+			continue
+		}
+		names = append(names, c.name)
+		r.wire = append(r.wire, wireColumn{i, c.oid, types.format(c.oid)})
 		r.decode = append(r.decode, types.decoder(c.oid))
 	}
 	r.shape = graph.NewShape(names...)
@@ -85,6 +110,7 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 			continue
 		case 'u':
 			values[i] = graph.Unchanged
+			d.unchanged = true
 			continue
 		case 't':
 			decode = decodeText
@@ -102,17 +128,35 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 		}
 		values[i], src = v, src[end:]
 	}
+	if len(r.wire) < len(values) {
+		for slot, c := range r.wire {
+			values[slot] = values[c.at]
+		}
+		values = values[:len(r.wire):len(r.wire)]
+	}
 	return values, src, nil
 }
 
-// columnError says which column could not be decoded. An error that has a code, such as a lost connection to the
-// server that was asked for help, keeps it.
-func (r *relation) columnError(i int, err error) error {
-	place := fmt.Sprintf("decoding column %s of %s", r.shape.Names()[i], r.name)
+// skip decodes columns that are not kept.
+func skip(*decoder, []byte) (graph.Value, error) { return graph.Null, nil }
+
+// columnError says which column, by its place on the wire, could not be decoded. An error that has a code, such as a
+// lost connection to the server that was asked for help, keeps it.
+func (r *relation) columnError(at int, err error) error {
+	c := r.columns[at]
+	place := fmt.Sprintf("decoding column %s (%s) of %s", c.name, r.types.name(c.oid), r.name)
 	if failure.Of(err) != nil {
 		return fmt.Errorf("%s: %w", place, err)
 	}
-	return failure.BadRecord.Errorf("%s: %w", place, err).WithDetail("table", r.name.String())
+	return failure.BadRecord.Errorf("%s: %w", place, err).WithDetail("table", r.name.String()).WithDetail("column", c.name)
+}
+
+// id returns the id of a row's node, or relationship, from the prefix of these.
+func (r *relation) id(d *decoder, prefix string, row row) graph.ElementID {
+	if r.table.wholeRow {
+		return graph.ElementID(prefix + row.whole)
+	}
+	return d.id(prefix, row.values, r.key)
 }
 
 // id builds the element id from a prefix and some columns; empty when one of them is null.
@@ -181,11 +225,11 @@ func appendKey(b []byte, v graph.Value) []byte {
 }
 
 // inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
-func (r *relation) inserted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
-	id := d.id(r.prefix, values, r.key)
-	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
+	id := r.id(d, r.prefix, row)
+	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, values); c.Op == graph.OpInsert {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
 			changes = append(changes, c)
 		}
 	}
@@ -194,11 +238,11 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, values []graph.V
 
 // updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
 // or deleted when the foreign key is null.
-func (r *relation) updated(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
-	id := d.id(r.prefix, values, r.key)
-	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
+	id := r.id(d, r.prefix, row)
+	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, values); c.Op != 0 {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
 			changes = append(changes, c)
 		}
 	}
@@ -206,12 +250,12 @@ func (r *relation) updated(d *decoder, changes []graph.Change, values []graph.Va
 }
 
 // deleted appends the end of a row of which the key columns are known.
-func (r *relation) deleted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
+func (r *relation) deleted(d *decoder, changes []graph.Change, row row) []graph.Change {
 	for i := range r.edges {
 		e := &r.edges[i]
-		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(e.prefix, values, r.key), Labels: e.labels}})
+		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: r.id(d, e.prefix, row), Labels: e.labels}})
 	}
-	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(r.prefix, values, r.key), Labels: r.labels}})
+	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: r.id(d, r.prefix, row), Labels: r.labels}})
 }
 
 // truncated appends the end of all rows.
@@ -223,14 +267,14 @@ func (r *relation) truncated(changes []graph.Change) []graph.Change {
 }
 
 // relationship returns an insert, a delete when the foreign key is null, or nothing when it did not change.
-func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, values []graph.Value) graph.Change {
+func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, row row) graph.Change {
 	for _, c := range e.columns {
-		if values[c].Kind() == graph.KindUnchanged {
+		if row.values[c].Kind() == graph.KindUnchanged {
 			return graph.Change{}
 		}
 	}
-	id := d.id(e.prefix, values, r.key)
-	target := d.id(e.target, values, e.columns)
+	id := r.id(d, e.prefix, row)
+	target := d.id(e.target, row.values, e.columns)
 	if target == "" {
 		return graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: id, Labels: e.labels}}
 	}

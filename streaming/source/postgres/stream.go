@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/zap"
@@ -124,6 +125,7 @@ type stream struct {
 	wire      net.Conn
 	assembler assembler
 	side      side
+	visible   uint32 // a transaction that the side connection sees
 	confirmer confirmer
 }
 
@@ -169,7 +171,10 @@ func (st *stream) start(ctx context.Context) error {
 		relations: make(map[uint32]*relation),
 		resolve:   st.resolve,
 		fetch:     st.fetch,
+		remaining: st.remaining,
 	}
+	st.assembler.rawText = st.assembler.catalog.rawText
+	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }
 	st.assembler.serverText = func(oid uint32, src []byte) (string, error) { return st.side.text(ctx, oid, src) }
 	if st.conn, err = s.connectReplication(ctx); err != nil {
 		return err
@@ -259,8 +264,15 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 		case len(m.Data) > headerLength && m.Data[0] == 'w':
 			st.confirmer.heardData.Store(true)
 			tx, err := st.assembler.message(ctx, m.Data[headerLength:])
-			if err != nil || tx == nil {
-				return err
+			if err != nil {
+				lsn := binary.BigEndian.Uint64(m.Data[1:])
+				if lsn == 0 { // of a description of a table
+					lsn = st.assembler.end
+				}
+				return withLSN(err, lsn)
+			}
+			if tx == nil {
+				return nil
 			}
 			return st.append(ctx, tx)
 		case len(m.Data) == keepaliveSize && m.Data[0] == 'k':
@@ -276,6 +288,16 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 		return failure.ConnectionLost.Errorf("reading changes: the server ended the stream")
 	}
 	return failure.BadRecord.Errorf("the server sent an unexpected %T", message)
+}
+
+// withLSN adds to the error of a record that cannot be taken where in the WAL the record is.
+func withLSN(err error, lsn uint64) error {
+	e := failure.Of(err)
+	if e == nil || e.Code().Class.Retryable() {
+		return err
+	}
+	at := string(position(lsn))
+	return e.Code().Errorf("record at %s: %w", at, err).WithFix("%s", e.Fix()).WithDetail("lsn", at)
 }
 
 func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
@@ -343,13 +365,5 @@ func (st *stream) goodbye() error {
 
 // resolve learns types that appeared while streaming.
 func (st *stream) resolve(ctx context.Context, oids []uint32) error {
-	return ticking(st.sink, func() error {
-		ctx, cancel := st.source.bounded(ctx)
-		defer cancel()
-		conn, err := st.side.open(ctx)
-		if err != nil {
-			return err
-		}
-		return st.assembler.types.load(ctx, conn, oids)
-	})
+	return st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error { return st.assembler.types.load(ctx, conn, oids) })
 }
