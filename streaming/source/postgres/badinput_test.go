@@ -48,6 +48,10 @@ func TestBadInput(t *testing.T) {
 	e = d.refused(failure.KeyMissing, `"tables": [{"name": "keyless"}]`)
 	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" ADD PRIMARY KEY`)
 
+	e = d.refused(failure.KeyNullable, `"tables": [{"name": "keyless", "key": ["id"]}]`)
+	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" ALTER "id" SET NOT NULL;`)
+	d.exec("ALTER TABLE keyless ALTER id SET NOT NULL")
+
 	e = d.refused(failure.ReplicaIdentityMissing, `"tables": [{"name": "keyless", "key": ["id"]}]`)
 	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" REPLICA IDENTITY FULL;`)
 

@@ -244,6 +244,8 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	}
 	if r.table.wholeRow {
 		row.whole = wholeKey(fields)
+	} else if err := r.checkKey(row.values); err != nil {
+		return nil, err
 	}
 	c.changes = r.inserted(&c.decoder, c.changes, row)
 	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {

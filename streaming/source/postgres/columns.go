@@ -12,7 +12,7 @@ import (
 
 // loadColumns reads the columns of tables. Those that the stream leaves out, the generated ones, are kept apart.
 func loadColumns(ctx context.Context, conn *pgx.Conn, c *catalog) error {
-	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attgenerated::text FROM pg_attribute
+	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attgenerated::text, attnotnull FROM pg_attribute
 		WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped
 		ORDER BY attrelid, attnum`, oids(c.tables))
 	if err != nil {
@@ -22,9 +22,13 @@ func loadColumns(ctx context.Context, conn *pgx.Conn, c *catalog) error {
 		relation  uint32
 		col       column
 		generated string
+		notNull   bool
 	)
-	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &generated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &generated, &notNull}, func() error {
 		t := c.byOID(relation)
+		if !notNull {
+			t.nullable = append(t.nullable, col.name)
+		}
 		if generated == "" {
 			t.all = append(t.all, col)
 		} else {

@@ -92,6 +92,13 @@ func (s *Source) chooseKeys(c *catalog) error {
 		if len(missing) > 0 {
 			return t.columnMissing(missing...)
 		}
+		for _, name := range t.key {
+			if slices.Contains(t.nullable, name) {
+				return failure.KeyNullable.Errorf("checking keys: column %s of %s may be null", name, t.name).
+					WithDetail("table", t.name.String()).WithDetail("column", name).
+					WithFix("Run ALTER TABLE %s ALTER %s SET NOT NULL; then signal resume.", t.name.sql(), quote(name))
+			}
+		}
 		for _, part := range t.parts() {
 			if statement := part.mendIdentity(t); statement != "" {
 				unidentified, statements = append(unidentified, part.name.String()), append(statements, statement)

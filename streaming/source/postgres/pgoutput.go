@@ -167,6 +167,9 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	if after.values, _, err = r.tuple(&a.decoder, src); err != nil {
 		return err
 	}
+	if err := r.checkKey(after.values); err != nil {
+		return err
+	}
 	switch {
 	case kind == 'I' && (a.unchanged || r.table.wholeRow):
 		return a.appeared(ctx, r, after, src)
@@ -217,8 +220,8 @@ func (a *assembler) deleted(r *relation, before row, tuple []byte) error {
 		values := fields(bytes.Clone(tuple)) // they are needed until the commit
 		before.whole = wholeKey(values)
 		a.gone = append(a.gone, goneRow{r, values, len(a.changes)})
-	} else if a.id("", before.values, r.key) == "" {
-		return failure.BadRecord.Errorf("the server sent a deleted row of %s without its key", r.name).WithDetail("table", r.name.String())
+	} else if err := r.checkKey(before.values); err != nil {
+		return err
 	}
 	a.changes = r.deleted(&a.decoder, a.changes, before)
 	return nil

@@ -3,7 +3,6 @@ package postgres
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -144,11 +143,23 @@ func skip(*decoder, []byte) (graph.Value, error) { return graph.Null, nil }
 // lost connection to the server that was asked for help, keeps it.
 func (r *relation) columnError(at int, err error) error {
 	c := r.columns[at]
-	place := fmt.Sprintf("decoding column %s (%s) of %s", c.name, r.types.name(c.oid), r.name)
-	if failure.Of(err) != nil {
-		return fmt.Errorf("%s: %w", place, err)
+	e := failure.BadRecord.Errorf("decoding column %s (%s) of %s: %w", c.name, r.types.name(c.oid), r.name, err)
+	if cause := failure.Of(err); cause != nil {
+		e = cause.Code().Errorf("%w", e).WithFix("%s", cause.Fix())
 	}
-	return failure.BadRecord.Errorf("%s: %w", place, err).WithDetail("table", r.name.String()).WithDetail("column", c.name)
+	return e.WithDetail("table", r.name.String()).WithDetail("column", c.name)
+}
+
+// checkKey refuses a row without a key. A primary key is never null; columns that the spec names as key may become so.
+func (r *relation) checkKey(values []graph.Value) error {
+	for _, slot := range r.key {
+		if values[slot].IsNull() {
+			name := r.shape.Names()[slot]
+			return failure.BadRecord.Errorf("row of %s has no key: column %s is null", r.name, name).
+				WithDetail("table", r.name.String()).WithDetail("column", name)
+		}
+	}
+	return nil
 }
 
 // id returns the id of a row's node, or relationship, from the prefix of these.

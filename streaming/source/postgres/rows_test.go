@@ -16,6 +16,14 @@ import (
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
+// since skips a test on servers that are too old for it.
+func (d db) since(version string) {
+	d.Helper()
+	if d.text("SHOW server_version_num") < version {
+		d.Skip("the server is too old")
+	}
+}
+
 // agree waits until the stream has what the database has, and shows that a snapshot has the same.
 func agree(t testing.TB, s fullSource, sink *sourcetest.Sink) map[graph.ElementID]string {
 	t.Helper()
@@ -158,6 +166,7 @@ func TestTruncate(t *testing.T) {
 // TestForeignPublication: a publication that somebody else made decides which rows and columns there are.
 func TestForeignPublication(t *testing.T) {
 	d := newDB(t)
+	d.since("15")
 	d.exec(`CREATE TABLE doc (id int PRIMARY KEY, open bool NOT NULL, secret text, body text, twice int GENERATED ALWAYS AS (id * 2) STORED);
 		CREATE UNIQUE INDEX i ON doc (id, open); ALTER TABLE doc REPLICA IDENTITY USING INDEX i;
 		INSERT INTO doc VALUES (1, true, 's', 'b'), (2, false, 's', %s)`, incompressible)
@@ -196,6 +205,7 @@ func TestForeignPublication(t *testing.T) {
 // TestColumns: only columns that are wanted leave the server, and what the publication has follows the spec.
 func TestColumns(t *testing.T) {
 	d := newDB(t)
+	d.since("15")
 	d.exec(`CREATE TABLE a (x text, id int PRIMARY KEY, y text, acl aclitem[], "Zed" int); CREATE TABLE b (id int PRIMARY KEY, x text, a int REFERENCES a); ALTER TABLE b REPLICA IDENTITY FULL`)
 	d.refused(failure.ColumnMissing, `"tables": [{"name": "b", "columns": ["nope"]}]`)
 	members := func(a, b string) string {
@@ -221,6 +231,21 @@ func TestGeneratedColumns(t *testing.T) {
 	d.exec(`CREATE TABLE g (id int, twice int GENERATED ALWAYS AS (id * 2) STORED PRIMARY KEY)`)
 	e := d.refused(failure.ColumnMissing, `"tables": [{"name": "g"}]`)
 	require.Contains(t, e.Error(), "public.g.twice (it is generated, which the stream leaves out)")
+}
+
+// TestPublishedGeneratedColumns: from version 18 on a publication may have generated columns that are stored.
+func TestPublishedGeneratedColumns(t *testing.T) {
+	d := newDB(t)
+	d.since("18")
+	d.exec(`CREATE TABLE g (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED, thrice int GENERATED ALWAYS AS (id * 3) VIRTUAL);
+		CREATE PUBLICATION theirs FOR TABLE g WITH (publish_generated_columns = stored)`)
+	for publication, want := range map[string]string{"theirs": "g id=4 twice=8", "ours": "g id=4"} {
+		s := d.source(`"tables": [{"name": "g"}], "publication": "` + publication + `", "slot": "` + publication + `"`)
+		sink := sourcetest.NewSink("")
+		running(t, s, "", sink)
+		d.exec("TRUNCATE g; INSERT INTO g VALUES (1); UPDATE g SET id = 4")
+		require.Equal(t, map[graph.ElementID]string{"g:4": want}, agree(t, s, sink))
+	}
 }
 
 // TestPartitionIdentity: the replica identity of each partition counts.

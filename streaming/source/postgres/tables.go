@@ -23,6 +23,7 @@ type table struct {
 	all         []column
 	generated   []column // which the stream has from Postgres 18 on, where the publication says so
 	columns     []column // those of all that the stream has and that are kept
+	nullable    []string
 	kept        []string // names of columns that are kept; nil means all
 	primary     []string // columns of the primary key, in its order
 	deferrable  bool     // the primary key

@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 )
 
@@ -214,6 +216,10 @@ func (s *side) text(ctx context.Context, oid uint32, src []byte) (string, error)
 		return "", err
 	}
 	result := conn.PgConn().ExecParams(ctx, "SELECT $1", [][]byte{src}, []uint32{oid}, []int16{pgx.BinaryFormatCode}, []int16{pgx.TextFormatCode}).Read()
+	var refused *pgconn.PgError
+	if errors.As(result.Err, &refused) && slices.Contains([]string{"0A", "22", "42"}, refused.Code[:2]) { // it cannot read what it sent
+		return "", failure.BadRecord.Errorf("having the server show a value: %w", result.Err)
+	}
 	if result.Err != nil {
 		return "", wrap(result.Err, "having the server show a value")
 	}
