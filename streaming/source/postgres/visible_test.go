@@ -25,7 +25,7 @@ func TestWaitsToSee(t *testing.T) {
 	committed := make(chan struct{})
 	go func() {
 		defer close(committed)
-		clustertest.Exec(t, d.url, "BEGIN; CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE doc ADD m mood; UPDATE doc SET id = 2, m = 'sad'; DELETE FROM log; COMMIT")
+		clustertest.Exec(t, d.url, "BEGIN; UPDATE doc SET id = 2; DELETE FROM log; COMMIT")
 	}()
 	sourcetest.Eventually(t, "the commit waits", func() bool {
 		return d.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "1"
@@ -41,5 +41,4 @@ func TestWaitsToSee(t *testing.T) {
 	sourcetest.Eventually(t, "the transaction", func() bool { return len(sink.Graph()) == 1 })
 	e := sink.Graph()["doc:2"]
 	require.Equal(t, d.text("SELECT body FROM doc"), e.Get("body").AsString())
-	require.Equal(t, "sad", e.Get("m").AsString())
 }
