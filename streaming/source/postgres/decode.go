@@ -228,7 +228,12 @@ func decodeNetwork(d *decoder, src []byte) (graph.Value, error) {
 	if !ok {
 		return graph.Null, sizeError(src[4:], 4)
 	}
-	b := addr.AppendTo(d.newBytes(48))
+	b := d.newBytes(48)
+	if bytes.HasPrefix(src[4:], make([]byte, 12)) && len(src) == 20 && (src[16] != 0 || src[17] != 0) { // the server writes ::1.2.3.4
+		b = netip.AddrFrom4([4]byte(src[16:])).AppendTo(append(b, "::"...))
+	} else {
+		b = addr.AppendTo(b)
+	}
 	if bits, isCIDR := int(src[1]), src[2] != 0; isCIDR || bits != addr.BitLen() {
 		b = strconv.AppendInt(append(b, '/'), int64(bits), 10)
 	}

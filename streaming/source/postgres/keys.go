@@ -11,6 +11,10 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 )
 
+func containsAll(names, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(name string) bool { return !slices.Contains(names, name) })
+}
+
 // loadLeaves reads the partitions that have rows: what the stream has of a deleted row is up to each of them.
 func loadLeaves(ctx context.Context, conn *pgx.Conn, c *catalog) error {
 	rows, err := conn.Query(ctx, `SELECT root, r.oid, n.nspname::text, r.relname::text, r.relreplident::text, r.relkind = 'f'
@@ -126,7 +130,7 @@ func (part *table) mendIdentity(t *table) string {
 		return ""
 	}
 	identity := "FULL"
-	if !t.wholeRow && !part.deferrable && !slices.ContainsFunc(t.key, func(name string) bool { return !slices.Contains(part.primary, name) }) {
+	if !t.wholeRow && !part.deferrable && containsAll(part.primary, t.key) {
 		identity = "DEFAULT" // costs less WAL
 	}
 	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s;", part.name.sql(), identity)

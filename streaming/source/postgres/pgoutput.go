@@ -58,6 +58,8 @@ type assembler struct {
 	fetch func(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error
 	// remaining says which of some rows, given by all their columns, the table has now.
 	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
+	// partitions looks whether a table has other partitions by now.
+	partitions func(ctx context.Context, t *table) error
 
 	open       bool   // between begin and commit
 	end        uint64 // where the commit record of the open transaction is
@@ -127,136 +129,6 @@ func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction,
 	return tx, nil
 }
 
-func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
-	if len(src) < 5 {
-		return failure.BadRecord.Errorf("the server sent a row of %d bytes", len(src))
-	}
-	r, known := a.relations[binary.BigEndian.Uint32(src)]
-	if !known {
-		return failure.BadRecord.Errorf("the server sent a row of a table that it did not announce")
-	}
-	if r == nil {
-		return nil
-	}
-	if r.blind && kind != 'I' {
-		return failure.ReplicaIdentityMissing.Errorf("a row of %s changed while the replica identity lacked columns of the key", r.name).
-			WithDetail("table", r.name.String()).
-			WithFix("Run ALTER TABLE %s REPLICA IDENTITY FULL; then signal rebootstrap to read the tables anew.", r.name.sql())
-	}
-	part, src := src[4], src[5:]
-	var before row
-	var old []byte // the tuple of before
-	var err error
-	if part == 'K' || part == 'O' {
-		old = src
-		if before.values, src, err = r.tuple(&a.decoder, src); err != nil {
-			return err
-		}
-		if kind == 'D' {
-			return a.deleted(r, before, old)
-		}
-		if len(src) > 0 {
-			part, src = src[0], src[1:]
-		}
-	}
-	if part != 'N' || kind == 'D' {
-		return failure.BadRecord.Errorf("the server sent a row of %s in parts of kind %q", r.name, part)
-	}
-	a.unchanged = false
-	after := row{}
-	if after.values, _, err = r.tuple(&a.decoder, src); err != nil {
-		return err
-	}
-	if err := r.checkKey(after.values); err != nil {
-		return err
-	}
-	switch {
-	case kind == 'I' && (a.unchanged || r.table.wholeRow):
-		return a.appeared(ctx, r, after, src)
-	case kind == 'I':
-		a.changes = r.inserted(&a.decoder, a.changes, after)
-	case before.values != nil && (r.table.wholeRow || a.id(r.prefix, before.values, r.key) != a.id(r.prefix, after.values, r.key)):
-		return a.moved(ctx, r, before, after, old, src)
-	default:
-		a.changes = r.updated(&a.decoder, a.changes, after)
-	}
-	return nil
-}
-
-// fields divides a tuple that was decoded into the columns' binary forms; nil is null or unchanged.
-func fields(src []byte) [][]byte {
-	fields := make([][]byte, binary.BigEndian.Uint16(src))
-	src = src[2:]
-	for i := range fields {
-		kind := src[0]
-		src = src[1:]
-		if kind == 't' || kind == 'b' {
-			end := 4 + binary.BigEndian.Uint32(src)
-			fields[i], src = src[4:end:end], src[end:]
-		}
-	}
-	return fields
-}
-
-// appeared handles an insert that is not ordinary. A row that an update brought into a publication's row filter is one
-// to us; the server sends it without the large values that did not change.
-func (a *assembler) appeared(ctx context.Context, r *relation, after row, tuple []byte) error {
-	values := fields(tuple)
-	if r.table.wholeRow {
-		after.whole = wholeKey(values)
-	}
-	if a.unchanged {
-		if err := a.fetch(ctx, r, after.values, values); err != nil {
-			return err
-		}
-	}
-	a.changes = r.inserted(&a.decoder, a.changes, after)
-	return nil
-}
-
-// deleted handles a row that is gone.
-func (a *assembler) deleted(r *relation, before row, tuple []byte) error {
-	if r.table.wholeRow {
-		values := fields(bytes.Clone(tuple)) // they are needed until the commit
-		before.whole = wholeKey(values)
-		a.gone = append(a.gone, goneRow{r, values, len(a.changes)})
-	} else if err := r.checkKey(before.values); err != nil {
-		return err
-	}
-	a.changes = r.deleted(&a.decoder, a.changes, before)
-	return nil
-}
-
-// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
-// not change, cannot be kept from an element that is gone: they come from the old row, if that is complete, or are
-// read from the table as it is now; should they change once more, that change is still to come.
-func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, new []byte) error {
-	incomplete := false
-	for i, v := range after.values {
-		switch {
-		case v.Kind() != graph.KindUnchanged:
-		case before.values[i].IsNull(): // not part of the replica identity: a null would have been sent
-			incomplete = true
-		default:
-			after.values[i] = before.values[i]
-			incomplete = incomplete || before.values[i].Kind() == graph.KindUnchanged
-		}
-	}
-	if incomplete {
-		if err := a.fetch(ctx, r, after.values, fields(new)); err != nil {
-			return err
-		}
-	}
-	if err := a.deleted(r, before, old); err != nil {
-		return err
-	}
-	if r.table.wholeRow {
-		after.whole = wholeKey(filled(new, old))
-	}
-	a.changes = r.inserted(&a.decoder, a.changes, after)
-	return nil
-}
-
 func (a *assembler) truncate(src []byte) error {
 	if len(src) < 5 || len(src) != 5+4*int(binary.BigEndian.Uint32(src)) {
 		return failure.BadRecord.Errorf("the server sent a truncate of %d bytes", len(src))
@@ -294,7 +166,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		a.relations[oid] = nil
 		return nil
 	}
-	count := int(binary.BigEndian.Uint16(rest[1:]))
+	replicaIdentity, count := rest[0], int(binary.BigEndian.Uint16(rest[1:]))
 	rest = rest[3:]
 	columns, identifying := make([]column, count), make([]bool, count)
 	var unknown []uint32
@@ -325,13 +197,17 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	for _, slot := range r.key {
 		r.blind = r.blind || !identifying[r.wire[slot].at]
 	}
+	r.needsOld = replicaIdentity == 'f' && !containsAll(t.primary, t.key)
 	if t.wholeRow {
-		r.blind = slices.Contains(identifying, false)
+		r.blind, r.needsOld = slices.Contains(identifying, false), true
 		if !slices.Equal(columns, t.columns) {
 			return failure.SchemaMismatch.Errorf("the columns of %s are others now, and with them what identifies its rows", r.name).
 				WithDetail("table", r.name.String()).WithFix("Signal rebootstrap to read the table anew.")
 		}
 	}
 	a.relations[oid] = r
+	if t.partitioned {
+		return a.partitions(ctx, t)
+	}
 	return nil
 }

@@ -30,6 +30,8 @@ type relation struct {
 	edges []relationEdge
 	// blind says that changed and deleted rows cannot be told apart: the replica identity lacks columns of the key.
 	blind bool
+	// needsOld says that they can only be told apart by complete old rows.
+	needsOld bool
 }
 
 // wireColumn is where a column stands in a tuple, and the type and format that it has there.

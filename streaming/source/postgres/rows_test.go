@@ -8,10 +8,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
@@ -267,6 +270,44 @@ func TestPartitionIdentity(t *testing.T) {
 	require.Len(t, sink.Graph(), 4)
 	d.exec(`TRUNCATE m`)
 	require.Empty(t, agree(t, s, sink))
+}
+
+// TestPartitionsComeAndGo: what the server writes no changes for is said.
+func TestPartitionsComeAndGo(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10);
+		CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (10) TO (20); CREATE TABLE m3 (id int PRIMARY KEY); INSERT INTO m3 VALUES (20)`)
+	core, logs := observer.New(zap.WarnLevel)
+	settings := d.settings()
+	settings.Log = zap.New(core)
+	made, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "m"}]`), settings)
+	require.NoError(t, err)
+	s := made.(fullSource)
+	require.NoError(t, s.Provision(t.Context()))
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO m VALUES (1), (11)")
+	agree(t, s, sink)
+	d.exec("ALTER TABLE m DETACH PARTITION m2; ALTER TABLE m ATTACH PARTITION m3 FOR VALUES FROM (20) TO (30)")
+	d.exec("INSERT INTO m2 VALUES (12); INSERT INTO m VALUES (21)")
+	sourcetest.Eventually(t, "the new row", func() bool { return len(sink.Graph()) == 3 })
+	var said []string
+	for _, entry := range logs.All() {
+		said = append(said, fmt.Sprint(entry.ContextMap()))
+	}
+	require.Equal(t, []string{"map[partitions:[public.m2] table:public.m]", "map[partitions:[public.m3] table:public.m]"}, said)
+}
+
+// TestPartitionNotFull: a partition that came later, whose rows the key does not identify, is noticed.
+func TestPartitionNotFull(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE m (id int PRIMARY KEY, code int NOT NULL) PARTITION BY RANGE (id); ALTER TABLE m REPLICA IDENTITY FULL`)
+	s := d.source(`"tables": [{"name": "m", "key": ["code"]}]`)
+	d.exec("CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10); INSERT INTO m VALUES (1, 1)")
+	d.exec("UPDATE m SET code = 2")
+	d.exec("ALTER TABLE m1 REPLICA IDENTITY FULL")
+	err := fails(t, s, "")
+	require.Equal(t, failure.ReplicaIdentityMissing, failure.CodeOf(err), "%v", err)
 }
 
 // TestUnfitTables: what cannot be watched is refused with what mends it.

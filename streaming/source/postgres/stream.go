@@ -166,12 +166,13 @@ func (st *stream) start(ctx context.Context) error {
 		return err
 	}
 	st.assembler = assembler{
-		decoder:   decoder{types: tables.types},
-		catalog:   tables,
-		relations: make(map[uint32]*relation),
-		resolve:   st.resolve,
-		fetch:     st.fetch,
-		remaining: st.remaining,
+		decoder:    decoder{types: tables.types},
+		catalog:    tables,
+		relations:  make(map[uint32]*relation),
+		resolve:    st.resolve,
+		fetch:      st.fetch,
+		remaining:  st.remaining,
+		partitions: st.partitions,
 	}
 	st.assembler.rawText = st.assembler.catalog.rawText
 	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }

@@ -93,6 +93,10 @@ var typeCases = []struct{ kind, value, want string }{
 	{"inet", "'10.1.2.3'", `"10.1.2.3"`},
 	{"inet", "'::1'", `"::1"`},
 	{"inet", "'::ffff:1.2.3.4'", `"::ffff:1.2.3.4"`},
+	{"inet", "'::1.2.3.4/100'", `"::1.2.3.4/100"`},
+	{"inet", "'::3:4'", asShown},
+	{"inet", "'1:0:0:2:0:0:0:3'", asShown},
+	{"inet", "'1:0:2:3:4:5:6:7'", asShown},
 	{"cidr", "'10.0.0.0/8'", `"10.0.0.0/8"`},
 	{"cidr", "'2001:db8::/32'", `"2001:db8::/32"`},
 	{"macaddr", "'08:00:2b:01:02:03'", `"08:00:2b:01:02:03"`},
@@ -306,6 +310,16 @@ func TestRowTypes(t *testing.T) {
 				strings.Join(v.AsMap().Keys, " "))
 		}
 	}
+}
+
+// TestUnsendableLater: a column that the server cannot send, added while changes stream, stops the source with the way out.
+func TestUnsendableLater(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE x (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "x"}]`)
+	d.exec("INSERT INTO x VALUES (1); ALTER TABLE x ADD acl aclitem[]; INSERT INTO x VALUES (2, '{}')")
+	err := fails(t, s, "")
+	require.Equal(t, failure.TypeUnsupported, failure.CodeOf(err), "%v", err)
 }
 
 // TestChangedTypes: attributes and labels that are added while changes stream.
