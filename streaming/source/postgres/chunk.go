@@ -213,7 +213,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	if int(count) != len(r.decode) {
 		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
 	}
-	row := row{values: c.decoder.newValues(len(r.decode))}
+	values := c.decoder.newValues(len(r.decode))
 	var fields [][]byte
 	for i, decode := range r.decode {
 		if len(src) < 4 {
@@ -237,15 +237,17 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		if r.table.wholeRow {
 			fields = append(fields, src[:n:n])
 		}
-		row.values[i], src = v, src[n:]
+		values[i], src = v, src[n:]
 	}
 	if c.changes == nil {
 		c.changes = make([]graph.Change, 0, max(c.capacity, 64))
 	}
-	if r.table.wholeRow {
-		row.whole = wholeKey(fields)
-	} else if err := r.checkKey(row.values); err != nil {
+	row, err := r.row(&c.decoder.keySpace, values)
+	if err != nil {
 		return nil, err
+	}
+	if r.table.wholeRow {
+		row.key = wholeKey(fields)
 	}
 	c.changes = r.inserted(&c.decoder, c.changes, row)
 	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {

@@ -28,6 +28,8 @@ type decoder struct {
 	types *typeMap
 	// unchanged is set when a tuple has a column that was not sent because it did not change.
 	unchanged bool
+	// Space for keys of rows.
+	keySpace, oldKeySpace []byte
 	// rawText says that the database's encoding is SQL_ASCII: the server converts and checks no text.
 	rawText bool
 	// serverText asks the server for the text of a binary value of a type that we do not know.

@@ -38,9 +38,9 @@ func TestKeysDiffer(t *testing.T) {
 		a := []graph.Value{graph.String(part.Draw(t, "a0")), graph.String(part.Draw(t, "a1"))}
 		b := []graph.Value{graph.String(part.Draw(t, "b0")), graph.String(part.Draw(t, "b1"))}
 		same := a[0].AsString() == b[0].AsString() && a[1].AsString() == b[1].AsString()
-		require.Equal(t, same, d.id("T:", a, []int{0, 1}) == d.id("T:", b, []int{0, 1}))
+		require.Equal(t, same, d.target("T:", a, []int{0, 1}) == d.target("T:", b, []int{0, 1}))
 	})
-	require.Empty(t, d.id("T:", []graph.Value{graph.Int(1), graph.Null}, []int{0, 1}))
+	require.Empty(t, d.target("T:", []graph.Value{graph.Int(1), graph.Null}, []int{0, 1}))
 }
 
 // wire builds messages of the plugin.
@@ -136,12 +136,17 @@ func FuzzValues(f *testing.F) {
 	}
 	f.Add([]byte(`{"a": [1, 2.5e3, "\u00e9\ud83d\ude00", null, true, {}]}`))
 	f.Add([]byte("\x01[[[[]]]]"))
+	f.Add([]byte(wire{}.u32(2).u32(pgtype.TextOID).u32(1).u8('x').u32(pgtype.Int4OID).u32(4).u32(7)))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		d := &decoder{types: newTypeMap(), serverText: func(uint32, []byte) (string, error) { return "", nil }}
 		for _, decode := range scalars {
 			_, _ = decode(d, src)
 		}
-		_, _ = decodeArray(d, src)
+		pair := &typeInfo{kind: 'c', attributes: []column{{"b", pgtype.TextOID}, {"a", pgtype.Int4OID}}, order: []int{1, 0}, keys: []string{"a", "b"}}
+		d.types.known[1] = pair
+		for _, decode := range []decodeFunc{decodeArray, decodeComposite(1), decodeRange(pgtype.Int4OID), decodeMultirange(decodeRange(pgtype.TextOID))} {
+			_, _ = decode(d, src)
+		}
 	})
 }
 

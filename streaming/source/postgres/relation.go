@@ -41,10 +41,10 @@ type wireColumn struct {
 	format int16
 }
 
-// row is a decoded row. whole is what identifies it where all its columns do.
+// row is a decoded row and what identifies it, as element ids have it.
 type row struct {
 	values []graph.Value
-	whole  string
+	key    []byte
 }
 
 type relationEdge struct {
@@ -152,34 +152,40 @@ func (r *relation) columnError(at int, err error) error {
 	return e.WithDetail("table", r.name.String()).WithDetail("column", c.name)
 }
 
-// checkKey refuses a row without a key. A primary key is never null; columns that the spec names as key may become so.
-func (r *relation) checkKey(values []graph.Value) error {
+// row adds to values the key, for which space is used. A primary key is never null; columns that the spec names as key
+// may become so. Where all columns are the key, it is up to the caller.
+func (r *relation) row(space *[]byte, values []graph.Value) (row, error) {
 	for _, slot := range r.key {
 		if values[slot].IsNull() {
 			name := r.shape.Names()[slot]
-			return failure.BadRecord.Errorf("row of %s has no key: column %s is null", r.name, name).
+			return row{}, failure.BadRecord.Errorf("row of %s has no key: column %s is null", r.name, name).
 				WithDetail("table", r.name.String()).WithDetail("column", name)
 		}
 	}
-	return nil
+	*space = appendColumns((*space)[:0], values, r.key)
+	return row{values, *space}, nil
 }
 
-// id returns the id of a row's node, or relationship, from the prefix of these.
-func (r *relation) id(d *decoder, prefix string, row row) graph.ElementID {
-	if r.table.wholeRow {
-		return graph.ElementID(prefix + row.whole)
-	}
-	return d.id(prefix, row.values, r.key)
+// id returns the element id of a prefix and a key.
+func (d *decoder) id(prefix string, key []byte) graph.ElementID {
+	b := append(d.newBytes(len(prefix)+len(key)), prefix...)
+	return graph.ElementID(sealed(append(b, key...)))
 }
 
-// id builds the element id from a prefix and some columns; empty when one of them is null.
-func (d *decoder) id(prefix string, values []graph.Value, columns []int) graph.ElementID {
-	var space [128]byte
-	b := append(space[:0], prefix...)
-	for i, c := range columns {
+// target returns the element id of a prefix and a foreign key; empty when a column of it is null.
+func (d *decoder) target(prefix string, values []graph.Value, columns []int) graph.ElementID {
+	for _, c := range columns {
 		if values[c].IsNull() {
 			return ""
 		}
+	}
+	var space [128]byte
+	return graph.ElementID(d.text(appendColumns(append(space[:0], prefix...), values, columns)))
+}
+
+// appendColumns writes the parts of a key.
+func appendColumns(b []byte, values []graph.Value, columns []int) []byte {
+	for i, c := range columns {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -189,7 +195,7 @@ func (d *decoder) id(prefix string, values []graph.Value, columns []int) graph.E
 			b = escape(b, from)
 		}
 	}
-	return graph.ElementID(d.text(b))
+	return b
 }
 
 // escape puts a backslash before commas and backslashes from there on, so that the parts of a key stay apart.
@@ -239,7 +245,7 @@ func appendKey(b []byte, v graph.Value) []byte {
 
 // inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
 func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
-	id := r.id(d, r.prefix, row)
+	id := d.id(r.prefix, row.key)
 	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
 		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
@@ -252,7 +258,7 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph
 // updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
 // or deleted when the foreign key is null.
 func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
-	id := r.id(d, r.prefix, row)
+	id := d.id(r.prefix, row.key)
 	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
 		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
@@ -266,9 +272,9 @@ func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.
 func (r *relation) deleted(d *decoder, changes []graph.Change, row row) []graph.Change {
 	for i := range r.edges {
 		e := &r.edges[i]
-		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: r.id(d, e.prefix, row), Labels: e.labels}})
+		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(e.prefix, row.key), Labels: e.labels}})
 	}
-	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: r.id(d, r.prefix, row), Labels: r.labels}})
+	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(r.prefix, row.key), Labels: r.labels}})
 }
 
 // truncated appends the end of all rows.
@@ -286,8 +292,8 @@ func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.Element
 			return graph.Change{}
 		}
 	}
-	id := r.id(d, e.prefix, row)
-	target := d.id(e.target, row.values, e.columns)
+	id := d.id(e.prefix, row.key)
+	target := d.target(e.target, row.values, e.columns)
 	if target == "" {
 		return graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: id, Labels: e.labels}}
 	}

@@ -36,8 +36,12 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 		if before.values, src, err = r.tuple(&a.decoder, src); err != nil {
 			return err
 		}
+		if before, err = r.row(&a.oldKeySpace, before.values); err != nil {
+			return err
+		}
 		if kind == 'D' {
-			return a.deleted(r, before, old)
+			a.deleted(r, before, old)
+			return nil
 		}
 		if len(src) > 0 {
 			part, src = src[0], src[1:]
@@ -51,7 +55,7 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	if after.values, _, err = r.tuple(&a.decoder, src); err != nil {
 		return err
 	}
-	if err := r.checkKey(after.values); err != nil {
+	if after, err = r.row(&a.keySpace, after.values); err != nil {
 		return err
 	}
 	switch {
@@ -59,7 +63,7 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 		return a.appeared(ctx, r, after, src)
 	case kind == 'I':
 		a.changes = r.inserted(&a.decoder, a.changes, after)
-	case before.values != nil && (r.table.wholeRow || a.id(r.prefix, before.values, r.key) != a.id(r.prefix, after.values, r.key)):
+	case before.values != nil && (r.table.wholeRow || !bytes.Equal(before.key, after.key)):
 		return a.moved(ctx, r, before, after, old, src)
 	default:
 		a.changes = r.updated(&a.decoder, a.changes, after)
@@ -87,7 +91,7 @@ func fields(src []byte) [][]byte {
 func (a *assembler) appeared(ctx context.Context, r *relation, after row, tuple []byte) error {
 	values := fields(tuple)
 	if r.table.wholeRow {
-		after.whole = wholeKey(values)
+		after.key = wholeKey(values)
 	}
 	if a.unchanged {
 		if err := a.fetch(ctx, r, after.values, values); err != nil {
@@ -99,16 +103,13 @@ func (a *assembler) appeared(ctx context.Context, r *relation, after row, tuple 
 }
 
 // deleted handles a row that is gone.
-func (a *assembler) deleted(r *relation, before row, tuple []byte) error {
+func (a *assembler) deleted(r *relation, before row, tuple []byte) {
 	if r.table.wholeRow {
 		values := fields(bytes.Clone(tuple)) // they are needed until the commit
-		before.whole = wholeKey(values)
+		before.key = wholeKey(values)
 		a.gone = append(a.gone, goneRow{r, values, len(a.changes)})
-	} else if err := r.checkKey(before.values); err != nil {
-		return err
 	}
 	a.changes = r.deleted(&a.decoder, a.changes, before)
-	return nil
 }
 
 // moved handles a changed key: the element is another one now. Values that the server did not send, because they did
@@ -131,11 +132,9 @@ func (a *assembler) moved(ctx context.Context, r *relation, before, after row, o
 			return err
 		}
 	}
-	if err := a.deleted(r, before, old); err != nil {
-		return err
-	}
+	a.deleted(r, before, old)
 	if r.table.wholeRow {
-		after.whole = wholeKey(filled(new, old))
+		after.key = wholeKey(filled(new, old))
 	}
 	a.changes = r.inserted(&a.decoder, a.changes, after)
 	return nil

@@ -22,7 +22,7 @@ type goneRow struct {
 }
 
 // wholeKey is what identifies a row by the binary forms of all its columns.
-func wholeKey(fields [][]byte) string {
+func wholeKey(fields [][]byte) []byte {
 	hash := sha256.New()
 	for _, field := range fields {
 		length := int32(len(field))
@@ -32,7 +32,7 @@ func wholeKey(fields [][]byte) string {
 		hash.Write(binary.BigEndian.AppendUint32(nil, uint32(length)))
 		hash.Write(field)
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:16])
+	return hex.AppendEncode(nil, hash.Sum(nil)[:16])
 }
 
 // filled returns a tuple's fields with those that did not change taken from the old one, which is complete.
