@@ -57,27 +57,34 @@ func (s *Source) publicationState(ctx context.Context, conn *pgx.Conn) (*publica
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, wrap(err, "reading the publication")
-	}
+	return p, wrap(err, "reading the publication")
+}
+
+// loadPublished reads what a publication has of tables.
+func (s *Source) loadPublished(ctx context.Context, conn *pgx.Conn, p *publication) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	// Row filters and column lists came with version 15.
 	rows, err := conn.Query(ctx, `SELECT schemaname::text, tablename::text,
 			ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')), coalesce(to_jsonb(t) ->> 'rowfilter', '')
 		FROM pg_publication_tables t WHERE pubname = $1`, s.publication)
 	if err != nil {
-		return nil, wrap(err, "reading the publication")
+		return wrap(err, "reading the publication")
 	}
 	p.tables, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t published, err error) {
 		return t, row.Scan(&t.name.schema, &t.name.table, &t.columns, &t.filter)
 	})
-	return p, wrap(err, "reading the publication")
+	return wrap(err, "reading the publication")
 }
 
 // applyPublication narrows the tables to what a publication that somebody else made has of them, so that a snapshot
 // has it too and no more.
-func (s *Source) applyPublication(c *catalog) error {
+func (s *Source) applyPublication(ctx context.Context, conn *pgx.Conn, c *catalog) error {
 	if c.publication == nil || s.ours(c.publication) {
 		return nil
+	}
+	if err := s.loadPublished(ctx, conn, c.publication); err != nil {
+		return err
 	}
 	for i, t := range c.tables {
 		p := c.publication.table(t.name)
@@ -175,8 +182,9 @@ func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, c *catal
 	case !haveSlot && strings.Contains(p.comment, slotMark):
 		return false, failure.SlotMissing.Errorf("checking the slot: %s does not exist, though it was created for the publication %s", s.slot, s.publication).
 			WithDetail("slot", s.slot)
-	case p.has(c):
-		return false, nil
+	}
+	if err := s.loadPublished(ctx, conn, p); err != nil || p.has(c) {
+		return false, err
 	}
 	_, err = s.exec(ctx, conn, fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", quote(s.publication), list))
 	return false, wrap(err, "altering the publication")

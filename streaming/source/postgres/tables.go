@@ -143,7 +143,7 @@ func (s *Source) loadCatalog(ctx context.Context, conn *pgx.Conn) (*catalog, err
 	if c.publication, err = s.publicationState(ctx, conn); err != nil {
 		return nil, err
 	}
-	if err := s.applyPublication(c); err != nil {
+	if err := s.applyPublication(ctx, conn, c); err != nil {
 		return nil, err
 	}
 	return c, s.loadTypes(ctx, conn, c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -44,6 +45,9 @@ func (m *typeMap) name(oid uint32) string {
 	if t := m.known[oid]; t != nil {
 		return t.name
 	}
+	if t, ok := pgtype.NewMap().TypeForOID(oid); ok {
+		return t.Name
+	}
 	return fmt.Sprintf("type %d", oid)
 }
 
@@ -55,8 +59,12 @@ func (m *typeMap) format(oid uint32) int16 {
 	return pgx.BinaryFormatCode
 }
 
-// load asks the catalog about types, and about those that these are made of.
+// load asks the catalog about types that have no decoder of their own, and about those that these are made of.
 func (m *typeMap) load(ctx context.Context, conn *pgx.Conn, oids []uint32) error {
+	oids = slices.DeleteFunc(slices.Clone(oids), func(oid uint32) bool { return scalars[oid] != nil })
+	if len(oids) == 0 {
+		return nil
+	}
 	rows, err := conn.Query(ctx, `
 		WITH RECURSIVE need (oid) AS (
 			SELECT unnest($1::oid[])
