@@ -289,7 +289,7 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	d.exec("INSERT INTO m VALUES (1), (11)")
 	agree(t, s, sink)
 	d.exec("ALTER TABLE m DETACH PARTITION m2; ALTER TABLE m ATTACH PARTITION m3 FOR VALUES FROM (20) TO (30)")
-	d.exec("INSERT INTO m2 VALUES (12); INSERT INTO m VALUES (21)")
+	d.exec("INSERT INTO m VALUES (21)")
 	sourcetest.Eventually(t, "the new row", func() bool { return len(sink.Graph()) == 3 })
 	var said []string
 	for _, entry := range logs.All() {
