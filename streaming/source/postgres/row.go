@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -54,6 +55,9 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	after := row{}
 	if after.values, _, err = r.tuple(&a.decoder, src); err != nil {
 		return err
+	}
+	if a.unchanged && old != nil {
+		fill(after.values, before.values)
 	}
 	if after, err = r.row(&a.keySpace, after.values); err != nil {
 		return err
@@ -112,29 +116,29 @@ func (a *assembler) deleted(r *relation, before row, tuple []byte) {
 	a.changes = r.deleted(&a.decoder, a.changes, before)
 }
 
-// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
-// not change, cannot be kept from an element that is gone: they come from the old row, if that is complete, or are
-// read from the table as it is now; should they change once more, that change is still to come.
-func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, new []byte) error {
-	incomplete := false
-	for i, v := range after.values {
-		switch {
-		case v.Kind() != graph.KindUnchanged:
-		case before.values[i].IsNull(): // not part of the replica identity: a null would have been sent
-			incomplete = true
-		default:
-			after.values[i] = before.values[i]
-			incomplete = incomplete || before.values[i].Kind() == graph.KindUnchanged
+// fill takes values that were not sent from the old row, where it has them: all of a complete one, else those of the
+// key, which may be large too.
+func fill(after, before []graph.Value) {
+	for i, v := range after {
+		if v.Kind() == graph.KindUnchanged && !before[i].IsNull() { // had it been null, null would have been sent
+			after[i] = before[i]
 		}
 	}
-	if incomplete {
-		if err := a.fetch(ctx, r, after.values, fields(new)); err != nil {
+}
+
+// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
+// not change, cannot be kept from an element that is gone: those that the old row does not have are read from the table
+// as it is now; should they change once more, that change is still to come.
+func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, tuple []byte) error {
+	unchanged := func(v graph.Value) bool { return v.Kind() == graph.KindUnchanged }
+	if slices.ContainsFunc(after.values, unchanged) {
+		if err := a.fetch(ctx, r, after.values, filled(tuple, old)); err != nil {
 			return err
 		}
 	}
 	a.deleted(r, before, old)
 	if r.table.wholeRow {
-		after.key = wholeKey(filled(new, old))
+		after.key = wholeKey(filled(tuple, old))
 	}
 	a.changes = r.inserted(&a.decoder, a.changes, after)
 	return nil

@@ -35,7 +35,7 @@ func wholeKey(fields [][]byte) []byte {
 	return hex.AppendEncode(nil, hash.Sum(nil)[:16])
 }
 
-// filled returns a tuple's fields with those that did not change taken from the old one, which is complete.
+// filled returns a tuple's fields with those that did not change taken from the old one, where it has them.
 func filled(tuple, old []byte) [][]byte {
 	values, before := fields(tuple), fields(old)
 	at := 2
