@@ -48,6 +48,8 @@ var (
 	TableMissing           = define("TableMissing", Configuration, "A table that the spec names does not exist.", "Correct the table's name or create the table, then signal resume.")
 	ColumnMissing          = define("ColumnMissing", Configuration, "A column that the spec names does not exist.", "Correct the column's name, then signal resume.")
 	KeyMissing             = define("KeyMissing", Configuration, "A table has no primary key and the spec names none.", "Add a primary key to the table or name unique columns under key in the spec, then signal resume.")
+	KeyNullable            = define("KeyNullable", Configuration, "A column that the spec names as key may be null.", "Run the ALTER TABLE ... SET NOT NULL statement shown or name other columns under key in the spec, then signal resume.")
+	TypeUnsupported        = define("TypeUnsupported", Configuration, "The server has no way to send values of a column's type.", "Name the other columns of the table under columns in the spec, then send it again with the signal reconfigure.")
 	ReplicaIdentityMissing = define("ReplicaIdentityMissing", Configuration, "A table's replica identity does not identify its rows.", "Run the ALTER TABLE ... REPLICA IDENTITY statement shown, then signal resume.")
 	WalLevelNotLogical     = define("WalLevelNotLogical", Configuration, "The server does not write the WAL that logical replication needs.", "Run ALTER SYSTEM SET wal_level = 'logical', restart the server, then signal resume.")
 	SlotCapacity           = define("SlotCapacity", Configuration, "The server has no free replication slot or WAL sender.", "Raise max_replication_slots and max_wal_senders or drop unused slots, then signal resume.")

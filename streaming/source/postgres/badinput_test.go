@@ -48,6 +48,10 @@ func TestBadInput(t *testing.T) {
 	e = d.refused(failure.KeyMissing, `"tables": [{"name": "keyless"}]`)
 	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" ADD PRIMARY KEY`)
 
+	e = d.refused(failure.KeyNullable, `"tables": [{"name": "keyless", "key": ["id"]}]`)
+	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" ALTER "id" SET NOT NULL;`)
+	d.exec("ALTER TABLE keyless ALTER id SET NOT NULL")
+
 	e = d.refused(failure.ReplicaIdentityMissing, `"tables": [{"name": "keyless", "key": ["id"]}]`)
 	require.Contains(t, e.Fix(), `ALTER TABLE "public"."keyless" REPLICA IDENTITY FULL;`)
 
@@ -72,7 +76,7 @@ func TestBadSlotAndPublication(t *testing.T) {
 	s := d.unprovisioned(`"tables": [{"name": "a"}], "publication": "theirs"`)
 	err = s.Provision(t.Context())
 	require.Equal(t, failure.PublicationConflict, failure.CodeOf(err), "%v", err)
-	require.Contains(t, failure.Of(err).Fix(), `ALTER PUBLICATION "theirs" ADD TABLE "public"."a"`)
+	require.Contains(t, failure.Of(err).Fix(), `ALTER PUBLICATION "theirs" ADD TABLE ONLY "public"."a"`)
 	require.Equal(t, "0", d.text("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"))
 	d.exec("ALTER PUBLICATION theirs ADD TABLE a")
 	require.NoError(t, s.Provision(t.Context()))

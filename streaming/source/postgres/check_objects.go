@@ -121,10 +121,8 @@ func (d *doctor) publicationCheck(ctx context.Context) error {
 		return err
 	}
 	var lists []string
-	partitioned := false
 	for _, t := range d.catalog.tables {
 		lists = append(lists, t.from())
-		partitioned = partitioned || t.partitioned
 	}
 	if p == nil {
 		d.newPublication(strings.Join(lists, ", "))
@@ -134,9 +132,11 @@ func (d *doctor) publicationCheck(ctx context.Context) error {
 	if err := d.conn.QueryRow(ctx, "SELECT pg_get_userbyid(pubowner)::text FROM pg_publication WHERE pubname = $1", d.publication).Scan(&owner); err != nil {
 		return err
 	}
-	ours := strings.HasPrefix(p.comment, d.ownership())
-	if !ours || len(d.foreign) > 0 { // what is ours is adapted, where we may
-		if err := d.checkPublication(ctx, d.conn, p, d.catalog, partitioned); err != nil {
+	if err := d.loadPublished(ctx, d.conn, p); err != nil {
+		return err
+	}
+	if !d.ours(p) || len(d.foreign) > 0 { // what is ours is adapted, where we may
+		if err := d.checkPublication(p, d.catalog); err != nil {
 			d.failed("publication", d.publication, err, "all changes of all tables of the spec")
 			return nil
 		}

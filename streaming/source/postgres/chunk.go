@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -56,7 +56,7 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 		return err
 	}
 	for i, c := range t.columns {
-		if tables.types.isText(c.oid) {
+		if t.copiedAsText(tables.types, c) {
 			r.decode[i] = decodeText
 		}
 	}
@@ -67,7 +67,7 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 	defer func() { helper.close(ctx) }()
 	reader := &copyReader{
 		relation: r,
-		decoder: decoder{types: tables.types, serverText: func(oid uint32, src []byte) (string, error) {
+		decoder: decoder{types: tables.types, rawText: tables.rawText, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
 		emit: emit,
@@ -96,31 +96,27 @@ func (c *catalog) scoped(scope string) *table {
 	return nil
 }
 
-// isText reports whether a type is shown by the server in a copy, because it would have to be asked for each value.
-func (m *typeMap) isText(oid uint32) bool {
-	if _, ok := scalars[oid]; ok {
-		return false
+// copiedAsText reports whether the server shows a column's values in a copy, because it would have to be asked for each
+// of them. Where all columns identify a row, only what cannot come in binary does: ids are made of the binary forms.
+func (t *table) copiedAsText(types *typeMap, c column) bool {
+	if t.wholeRow {
+		return types.format(c.oid) == pgx.TextFormatCode
 	}
-	if t, ok := m.pgx.TypeForOID(oid); ok {
-		return !t.Codec.FormatSupported(pgtype.BinaryFormatCode)
-	}
-	switch t := m.known[oid]; {
-	case t.kind == 'd':
-		return m.isText(t.base)
-	default:
-		return t.kind != 'e' && t.name != "citext" && t.category != 'A'
-	}
+	return types.shownByServer(c.oid)
 }
 
 func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error) {
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		columns[i] = quote(c.name)
-		if types.isText(c.oid) {
-			columns[i] += "::text"
+		if t.copiedAsText(types, c) { // by the output function; a cast may be another one
+			columns[i] = fmt.Sprintf("CASE WHEN num_nulls(%[1]s) = 0 THEN format('%%s', %[1]s) END", columns[i])
 		}
 	}
 	var conditions []string
+	if t.filter != "" {
+		conditions = append(conditions, "("+t.filter+")")
+	}
 	for _, bound := range []struct{ operator, block string }{{">=", chunk.From}, {"<", chunk.To}} {
 		if bound.block == "" || bound.operator == ">=" && bound.block == "0" {
 			continue
@@ -218,6 +214,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
 	}
 	values := c.decoder.newValues(len(r.decode))
+	var fields [][]byte
 	for i, decode := range r.decode {
 		if len(src) < 4 {
 			return nil, r.columnError(i, sizeError(src, 4))
@@ -225,6 +222,9 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		n := int(int32(binary.BigEndian.Uint32(src)))
 		src = src[4:]
 		if n == -1 {
+			if r.table.wholeRow {
+				fields = append(fields, nil)
+			}
 			continue
 		}
 		if uint(n) > uint(len(src)) {
@@ -234,12 +234,22 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		if err != nil {
 			return nil, r.columnError(i, err)
 		}
+		if r.table.wholeRow {
+			fields = append(fields, src[:n:n])
+		}
 		values[i], src = v, src[n:]
 	}
 	if c.changes == nil {
 		c.changes = make([]graph.Change, 0, max(c.capacity, 64))
 	}
-	c.changes = r.inserted(&c.decoder, c.changes, values)
+	row, err := r.row(&c.decoder.keySpace, values)
+	if err != nil {
+		return nil, err
+	}
+	if r.table.wholeRow {
+		row.key = wholeKey(fields)
+	}
+	c.changes = r.inserted(&c.decoder, c.changes, row)
 	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {
 		return src, c.flush()
 	}

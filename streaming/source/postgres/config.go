@@ -54,9 +54,11 @@ type Config struct {
 
 // Table says how a table's rows become nodes.
 type Table struct {
-	Name  string   `json:"name" doc:"Name as stored by Postgres, such as public.orders; the schema is public when left out. Parts that contain dots are put in double quotes." required:"true"`
-	Label string   `json:"label,omitempty" doc:"Label of the nodes; the table's name when left out."`
-	Key   []string `json:"key,omitempty" doc:"Columns that identify a row; the primary key when left out."`
+	Name     string   `json:"name" doc:"Name as stored by Postgres, such as public.orders; the schema is public when left out. Parts that contain dots are put in double quotes." required:"true"`
+	Label    string   `json:"label,omitempty" doc:"Label of the nodes; the table's name when left out."`
+	Key      []string `json:"key,omitempty" doc:"Columns that identify a row; the primary key when left out."`
+	WholeRow bool     `json:"wholeRow,omitempty" doc:"Whether all columns together identify a row, for a table without a key; its replica identity must be FULL. Identical rows are one node, which stays until the last of them is gone."`
+	Columns  []string `json:"columns,omitempty" doc:"Columns that become properties, beside those of key and relationships; all when left out. From Postgres 15 on the others do not leave the server."`
 }
 
 // Relationship says how a foreign key becomes relationships, from the row that has it to the row that it names.
@@ -105,10 +107,14 @@ func (c *Config) validateTables(p *component.Problems) {
 		case tables[name]:
 			p.Addf(at+".name", "%s is named twice", t.Name)
 		case labels[t.label(name)]:
-			p.Addf(at+".label", "label %s is used twice, so that truncating one table would remove the other's nodes", t.label(name))
+			p.Addf(at+".label", "label %s is used twice, so that truncating one table would remove the other's nodes: give one of them another label", t.label(name))
+		}
+		if t.WholeRow && (len(t.Key) > 0 || len(t.Columns) > 0) {
+			p.Addf(at+".wholeRow", "cannot be given beside key or columns")
 		}
 		tables[name], labels[t.label(name)] = true, true
 		validateColumns(at+".key", t.Key, p)
+		validateColumns(at+".columns", t.Columns, p)
 	}
 	for i, r := range c.Relationships {
 		if labels[r.Type] {

@@ -32,6 +32,8 @@ var session = map[string]string{
 	"bytea_output":                        "hex",
 	"lc_monetary":                         "C",
 	"search_path":                         "pg_catalog",
+	"jit":                                 "off", // compiling takes longer than all that is asked of the catalog
+	"row_security":                        "off", // a row that is hidden is an error
 	"idle_in_transaction_session_timeout": "0",
 }
 
@@ -132,6 +134,10 @@ func (s *Source) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, wrapConnect(ctx, err, "connecting")
 	}
+	if err := takeRawText(bounded, conn.PgConn()); err != nil {
+		hangUp(ctx, conn)
+		return nil, err
+	}
 	return conn, nil
 }
 
@@ -153,7 +159,21 @@ func (s *Source) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	if err != nil {
 		return nil, wrapConnect(ctx, err, "connecting for replication")
 	}
+	if err := takeRawText(bounded, conn); err != nil {
+		hangUp(ctx, conn)
+		return nil, err
+	}
 	return conn, nil
+}
+
+// takeRawText has text of a database whose encoding is SQL_ASCII sent as it is. The server would refuse to send what is
+// not UTF-8, and say neither which row it is nor let us go on; decoding says that.
+func takeRawText(ctx context.Context, conn *pgconn.PgConn) error {
+	if conn.ParameterStatus("server_encoding") != "SQL_ASCII" {
+		return nil
+	}
+	_, err := conn.Exec(ctx, "SET client_encoding = 'SQL_ASCII'").ReadAll()
+	return wrap(err, "setting the encoding")
 }
 
 // bounded limits one short conversation with the server, a little above what the server limits itself.

@@ -1,14 +1,17 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -23,12 +26,19 @@ type decodeFunc func(d *decoder, src []byte) (graph.Value, error)
 type decoder struct {
 	arena
 	types *typeMap
+	// unchanged is set when a tuple has a column that was not sent because it did not change.
+	unchanged bool
+	// Space for keys of rows.
+	keySpace, oldKeySpace []byte
+	// rawText says that the database's encoding is SQL_ASCII: the server converts and checks no text.
+	rawText bool
 	// serverText asks the server for the text of a binary value of a type that we do not know.
 	serverText func(oid uint32, src []byte) (string, error)
+	// reload learns a type anew, which was altered; nil where nothing can be newer than the catalog that was read.
+	reload func(oid uint32) error
 }
 
-// scalars are the types with a decoder of their own. Everything else is an array, an enum or a domain, or goes through
-// pgx's type map or, at last, the server.
+// scalars are the types with a decoder of their own. The others are made of these, or the server is asked.
 var scalars = map[uint32]decodeFunc{
 	pgtype.BoolOID:        decodeBool,
 	pgtype.Int2OID:        decodeInt2,
@@ -44,7 +54,7 @@ var scalars = map[uint32]decodeFunc{
 	pgtype.VarcharOID:     decodeText,
 	pgtype.NameOID:        decodeText,
 	pgtype.UnknownOID:     decodeText,
-	pgtype.QCharOID:       decodeText,
+	pgtype.QCharOID:       decodeChar,
 	pgtype.BPCharOID:      decodePaddedText,
 	pgtype.ByteaOID:       decodeBytes,
 	pgtype.UUIDOID:        decodeUUID,
@@ -62,7 +72,27 @@ var scalars = map[uint32]decodeFunc{
 	pgtype.Macaddr8OID:    decodeMAC,
 	pgtype.BitOID:         decodeBits,
 	pgtype.VarbitOID:      decodeBits,
+	pgtype.TIDOID:         decodeTID,
+	pgtype.XID8OID:        decodeUint8,
+	pgtype.XMLOID:         decodeText,
+	pgtype.JSONPathOID:    decodeJSONPath,
+	pgtype.PointOID:       decodePoint,
+	pgtype.LineOID:        decodeLine,
+	pgtype.LsegOID:        decodeLseg,
+	pgtype.BoxOID:         decodeBox,
+	pgtype.PathOID:        decodePath,
+	pgtype.PolygonOID:     decodePolygon,
+	pgtype.CircleOID:      decodeCircle,
+	790 /* money */ :      decodeMoney,
 	3220 /* pg_lsn */ :    decodeLSN,
+	3614 /* tsvector */ :  decodeTSVector,
+	// Types of the server's own catalogs, which it sends but does not read.
+	194 /* pg_node_tree */ :                  decodeText,
+	3361 /* pg_ndistinct */ :                 decodeBytes,
+	3402 /* pg_dependencies */ :              decodeBytes,
+	5017 /* pg_mcv_list */ :                  decodeBytes,
+	4600 /* pg_brin_bloom_summary */ :        decodeBytes,
+	4601 /* pg_brin_minmax_multi_summary */ : decodeBytes,
 }
 
 func sizeError(src []byte, want int) error {
@@ -129,14 +159,48 @@ func decodeFloat8(_ *decoder, src []byte) (graph.Value, error) {
 	return graph.Float(math.Float64frombits(binary.BigEndian.Uint64(src))), nil
 }
 
-func decodeText(d *decoder, src []byte) (graph.Value, error) { return graph.String(d.text(src)), nil }
+// decodeUint8 makes an exact decimal of what is too large for an integer.
+func decodeUint8(d *decoder, src []byte) (graph.Value, error) {
+	if len(src) != 8 {
+		return graph.Null, sizeError(src, 8)
+	}
+	n := binary.BigEndian.Uint64(src)
+	if n <= math.MaxInt64 {
+		return graph.Int(int64(n)), nil
+	}
+	number := d.newDecimal()
+	number.Coeff.SetUint64(n)
+	return graph.Decimal(number), nil
+}
+
+func decodeText(d *decoder, src []byte) (graph.Value, error) {
+	if d.rawText && !utf8.Valid(src) {
+		return graph.Null, errNotUTF8
+	}
+	return graph.String(d.text(src)), nil
+}
+
+var errNotUTF8 = errors.New("the text is not UTF-8, and the database, whose encoding is SQL_ASCII, does not say what it is")
+
+// decodeChar decodes the type "char", one byte: none at all when it is zero, in octal when it is not ASCII.
+func decodeChar(d *decoder, src []byte) (graph.Value, error) {
+	switch {
+	case len(src) != 1:
+		return graph.Null, sizeError(src, 1)
+	case src[0] == 0:
+		return graph.String(""), nil
+	case src[0] >= 0x80:
+		return graph.String(fmt.Sprintf(`\%o`, src[0])), nil
+	}
+	return graph.String(d.text(src)), nil
+}
 
 // decodePaddedText drops the blanks that char(n) is padded with and that have no meaning.
 func decodePaddedText(d *decoder, src []byte) (graph.Value, error) {
 	for len(src) > 0 && src[len(src)-1] == ' ' {
 		src = src[:len(src)-1]
 	}
-	return graph.String(d.text(src)), nil
+	return decodeText(d, src)
 }
 
 func decodeBytes(d *decoder, src []byte) (graph.Value, error) {
@@ -166,7 +230,12 @@ func decodeNetwork(d *decoder, src []byte) (graph.Value, error) {
 	if !ok {
 		return graph.Null, sizeError(src[4:], 4)
 	}
-	b := addr.AppendTo(d.newBytes(48))
+	b := d.newBytes(48)
+	if bytes.HasPrefix(src[4:], make([]byte, 12)) && len(src) == 20 && (src[16] != 0 || src[17] != 0) { // the server writes ::1.2.3.4
+		b = netip.AddrFrom4([4]byte(src[16:])).AppendTo(append(b, "::"...))
+	} else {
+		b = addr.AppendTo(b)
+	}
 	if bits, isCIDR := int(src[1]), src[2] != 0; isCIDR || bits != addr.BitLen() {
 		b = strconv.AppendInt(append(b, '/'), int64(bits), 10)
 	}
@@ -199,64 +268,56 @@ func decodeLSN(d *decoder, src []byte) (graph.Value, error) {
 	return graph.String(string(position(binary.BigEndian.Uint64(src)))), nil
 }
 
-// decodeArray makes lists, nested ones of arrays with several dimensions. Lower bounds other than one are dropped.
-func decodeArray(element func(oid uint32) decodeFunc) decodeFunc {
-	return func(d *decoder, src []byte) (graph.Value, error) {
-		if len(src) < 12 {
-			return graph.Null, sizeError(src, 12)
-		}
-		dimensions := int(binary.BigEndian.Uint32(src))
-		decode := element(binary.BigEndian.Uint32(src[8:]))
-		src = src[12:]
-		if dimensions == 0 {
-			return graph.List(nil), nil
-		}
-		if dimensions < 0 || dimensions > 6 || len(src) < 8*dimensions { // 6 is the server's limit
-			return graph.Null, fmt.Errorf("array has %d dimensions", dimensions)
-		}
-		lengths := make([]int, dimensions)
-		total := 1 // elements, each of which has at least its length
-		for i := range lengths {
-			lengths[i] = int(binary.BigEndian.Uint32(src[8*i:]))
-			if total *= lengths[i]; total <= 0 || 4*total > len(src) {
-				return graph.Null, fmt.Errorf("array of %d elements has %d bytes", total, len(src))
-			}
-		}
-		src = src[8*dimensions:]
-		v, _, err := d.list(lengths, src, decode)
-		return v, err
+func decodeTID(d *decoder, src []byte) (graph.Value, error) {
+	if len(src) != 6 {
+		return graph.Null, sizeError(src, 6)
 	}
+	b := strconv.AppendUint(append(d.newBytes(18), '('), uint64(binary.BigEndian.Uint32(src)), 10)
+	b = strconv.AppendUint(append(b, ','), uint64(binary.BigEndian.Uint16(src[4:])), 10)
+	return graph.String(sealed(append(b, ')'))), nil
 }
 
-func (d *decoder) list(lengths []int, src []byte, decode decodeFunc) (graph.Value, []byte, error) {
-	items := d.newValues(lengths[0])
-	for i := range items {
-		var err error
-		if len(lengths) > 1 {
-			items[i], src, err = d.list(lengths[1:], src, decode)
-		} else {
-			items[i], src, err = d.field(src, decode)
-		}
-		if err != nil {
-			return graph.Null, nil, err
-		}
+func decodeJSONPath(d *decoder, src []byte) (graph.Value, error) {
+	if len(src) == 0 || src[0] != 1 {
+		return graph.Null, errors.New("jsonpath of unknown version")
 	}
-	return graph.List(items), src, nil
+	return decodeText(d, src[1:])
 }
 
-// field decodes a value that its length precedes, -1 for null.
-func (d *decoder) field(src []byte, decode decodeFunc) (graph.Value, []byte, error) {
+// decodeTSVector writes each lexeme with its positions and their weights, as the server does: 'cat':3B 'fat':2.
+func decodeTSVector(d *decoder, src []byte) (graph.Value, error) {
 	if len(src) < 4 {
-		return graph.Null, nil, sizeError(src, 4)
+		return graph.Null, sizeError(src, 4)
 	}
-	n := int32(binary.BigEndian.Uint32(src))
-	src = src[4:]
-	if n == -1 {
-		return graph.Null, src, nil
+	count, src := binary.BigEndian.Uint32(src), src[4:]
+	b := make([]byte, 0, 2*len(src))
+	for i := range count {
+		lexeme, rest, ok := bytes.Cut(src, []byte{0})
+		if !ok || len(rest) < 2 || len(rest) < 2+2*int(binary.BigEndian.Uint16(rest)) {
+			return graph.Null, errors.New("tsvector ends early")
+		}
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(b, '\'')
+		for _, c := range lexeme {
+			if c == '\'' || c == '\\' {
+				b = append(b, c)
+			}
+			b = append(b, c)
+		}
+		b = append(b, '\'')
+		positions := int(binary.BigEndian.Uint16(rest))
+		src = rest[2:]
+		for n := range positions {
+			position := binary.BigEndian.Uint16(src)
+			b = append(b, ":,"[min(n, 1)])
+			b = strconv.AppendUint(b, uint64(position&0x3FFF), 10)
+			if weight := position >> 14; weight > 0 {
+				b = append(b, "DCBA"[weight])
+			}
+			src = src[2:]
+		}
 	}
-	if n < 0 || int(n) > len(src) {
-		return graph.Null, nil, sizeError(src, int(n))
-	}
-	v, err := decode(d, src[:n])
-	return v, src[n:], err
+	return decodeText(d, b)
 }

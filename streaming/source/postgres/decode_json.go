@@ -12,8 +12,12 @@ import (
 )
 
 // decodeJSON makes maps, lists and scalars. Whole numbers that fit are integers, all others exact decimals, written
-// with or without an exponent, and strings where the exponent is beyond those; null is null; of a key that occurs twice the last value counts, as in jsonb.
+// with or without an exponent, and strings where the exponent is beyond those; null is null; of a key that occurs
+// twice the last value counts, as in jsonb.
 func decodeJSON(d *decoder, src []byte) (graph.Value, error) {
+	if d.rawText && !utf8.Valid(src) {
+		return graph.Null, errNotUTF8
+	}
 	p := jsonParser{decoder: d, src: src}
 	v, err := p.value(0)
 	if err != nil {

@@ -23,12 +23,12 @@ func decodeNumeric(d *decoder, src []byte) (graph.Value, error) {
 	if len(src) < 8 {
 		return graph.Null, sizeError(src, 8)
 	}
-	count := int(int16(binary.BigEndian.Uint16(src)))
+	count := int(binary.BigEndian.Uint16(src))
 	weight := int(int16(binary.BigEndian.Uint16(src[2:])))
 	sign := binary.BigEndian.Uint16(src[4:])
 	scale := int(binary.BigEndian.Uint16(src[6:]))
 	digits := src[8:]
-	if count < 0 || len(digits) != 2*count {
+	if len(digits) != 2*count {
 		return graph.Null, sizeError(src, 8+2*count)
 	}
 	number := d.newDecimal()
@@ -53,6 +53,22 @@ func decodeNumeric(d *decoder, src []byte) (graph.Value, error) {
 		return graph.Decimal(number), nil
 	}
 	return graph.Decimal(number), largeCoefficient(number, digits, shift)
+}
+
+// decodeMoney makes an exact decimal with two places behind the point, whatever the currency: the binary form is a
+// whole number, and how many places it has depends on the lc_monetary of whoever looks at it.
+func decodeMoney(d *decoder, src []byte) (graph.Value, error) {
+	if len(src) != 8 {
+		return graph.Null, sizeError(src, 8)
+	}
+	n := int64(binary.BigEndian.Uint64(src))
+	number := d.newDecimal()
+	number.Exponent = -2
+	if number.Negative = n < 0; number.Negative {
+		n = -n // that of the smallest number is itself, which as unsigned is right
+	}
+	number.Coeff.SetUint64(uint64(n))
+	return graph.Decimal(number), nil
 }
 
 func smallCoefficient(digits []byte, shift int) uint64 {

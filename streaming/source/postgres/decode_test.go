@@ -38,9 +38,9 @@ func TestKeysDiffer(t *testing.T) {
 		a := []graph.Value{graph.String(part.Draw(t, "a0")), graph.String(part.Draw(t, "a1"))}
 		b := []graph.Value{graph.String(part.Draw(t, "b0")), graph.String(part.Draw(t, "b1"))}
 		same := a[0].AsString() == b[0].AsString() && a[1].AsString() == b[1].AsString()
-		require.Equal(t, same, d.id("T:", a, []int{0, 1}) == d.id("T:", b, []int{0, 1}))
+		require.Equal(t, same, d.target("T:", a, []int{0, 1}) == d.target("T:", b, []int{0, 1}))
 	})
-	require.Empty(t, d.id("T:", []graph.Value{graph.Int(1), graph.Null}, []int{0, 1}))
+	require.Empty(t, d.target("T:", []graph.Value{graph.Int(1), graph.Null}, []int{0, 1}))
 }
 
 // wire builds messages of the plugin.
@@ -52,8 +52,8 @@ func (w wire) u32(n uint32) wire   { return binary.BigEndian.AppendUint32(w, n) 
 func (w wire) u64(n uint64) wire   { return binary.BigEndian.AppendUint64(w, n) }
 func (w wire) text(s string) wire  { return append(append(w, s...), 0) }
 func (w wire) field(b []byte) wire { return append(w.u8('b').u32(uint32(len(b))), b...) }
-func (w wire) column(s string, oid uint32) wire {
-	return w.u8(0).text(s).u32(oid).u32(0xFFFFFFFF)
+func (w wire) column(flags byte, s string, oid uint32) wire {
+	return w.u8(flags).text(s).u32(oid).u32(0xFFFFFFFF)
 }
 
 // orders is a table like that of the demonstration, its messages as the server sends them.
@@ -65,10 +65,10 @@ func orders() (*assembler, [][]byte) {
 	types := newTypeMap()
 	a := &assembler{decoder: decoder{types: types}, catalog: &catalog{tables: []*table{t}, types: types}, relations: make(map[uint32]*relation),
 		resolve: func(context.Context, []uint32) error { return nil },
-		fetch:   func(context.Context, *relation, []graph.Value) error { return nil }}
+		fetch:   func(context.Context, *relation, []graph.Value, [][]byte) error { return nil }}
 	relation := wire{}.u8('R').u32(1).text("public").text("orders").u8('d').u16(uint16(len(columns)))
-	for _, c := range columns {
-		relation = relation.column(c.name, c.oid)
+	for i, c := range columns {
+		relation = relation.column("\x01\x00"[min(i, 1)], c.name, c.oid)
 	}
 	row := wire{}.u8('N').u16(6).
 		field(wire{}.u64(12345)).field(wire{}.u32(17)).field([]byte("delivered")).
@@ -136,12 +136,17 @@ func FuzzValues(f *testing.F) {
 	}
 	f.Add([]byte(`{"a": [1, 2.5e3, "\u00e9\ud83d\ude00", null, true, {}]}`))
 	f.Add([]byte("\x01[[[[]]]]"))
+	f.Add([]byte(wire{}.u32(2).u32(pgtype.TextOID).u32(1).u8('x').u32(pgtype.Int4OID).u32(4).u32(7)))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		d := &decoder{types: newTypeMap(), serverText: func(uint32, []byte) (string, error) { return "", nil }}
 		for _, decode := range scalars {
 			_, _ = decode(d, src)
 		}
-		_, _ = decodeArray(d.types.decoder)(d, src)
+		pair := &typeInfo{kind: 'c', attributes: []column{{"b", pgtype.TextOID}, {"a", pgtype.Int4OID}}, order: []int{1, 0}, keys: []string{"a", "b"}}
+		d.types.known[1] = pair
+		for _, decode := range []decodeFunc{decodeArray, decodeComposite(1), decodeRange(pgtype.Int4OID), decodeMultirange(decodeRange(pgtype.TextOID))} {
+			_, _ = decode(d, src)
+		}
 	})
 }
 

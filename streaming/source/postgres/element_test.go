@@ -43,6 +43,24 @@ func TestToast(t *testing.T) {
 	sourcetest.Eventually(t, "the end", func() bool { return len(sink.Graph()) == 0 })
 }
 
+// TestLargeKey: a key that is stored apart is not sent when it did not change.
+func TestLargeKey(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE doc (name text, n int, v int, body text, PRIMARY KEY (name, n)); ALTER TABLE doc ALTER name SET STORAGE EXTERNAL;
+		CREATE TABLE tag (name text NOT NULL, v int); ALTER TABLE tag REPLICA IDENTITY FULL; ALTER TABLE tag ALTER name SET STORAGE EXTERNAL`)
+	s := d.source(`"tables": [{"name": "doc"}, {"name": "tag", "key": ["name"]}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO doc SELECT left(%[1]s, 2500), 1, 1, %[1]s; INSERT INTO tag SELECT %[1]s, 1", incompressible)
+	d.exec("UPDATE doc SET v = 2; UPDATE tag SET v = 2")
+	require.Len(t, agree(t, s, sink), 2)
+	for _, change := range sink.Transactions()[1].Changes {
+		require.Equal(t, graph.OpUpdate, change.Op, "the key did not change")
+	}
+	d.exec("UPDATE doc SET n = 7")
+	require.Len(t, agree(t, s, sink), 2)
+}
+
 // TestKeysAndNames: keys of several columns and types, names in mixed case, a schema other than public.
 func TestKeysAndNames(t *testing.T) {
 	d := newDB(t)

@@ -45,7 +45,7 @@ var codes = map[string]*failure.Code{
 	"57P05": failure.ConnectionLost,     // idle session timeout
 	"57P04": failure.DatabaseMissing,    // database dropped while connected
 	"22021": failure.Unsupported,        // the database's encoding cannot be converted to UTF8
-	"42883": failure.Unsupported,        // a type without binary output
+	"42883": failure.TypeUnsupported,    // a type without binary output
 	"55P02": failure.WalLevelNotLogical, // a parameter that only a restart can change
 }
 

@@ -54,30 +54,42 @@ type assembler struct {
 	relations map[uint32]*relation // nil: not in the spec
 	// resolve learns the types of a relation's columns that are not known yet.
 	resolve func(ctx context.Context, oids []uint32) error
-	// fetch reads columns of a row as they are now.
-	fetch func(ctx context.Context, r *relation, values []graph.Value) error
+	// fetch reads the columns of a row that are unchanged in values as they are now.
+	fetch func(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error
+	// remaining says which of some rows, given by all their columns, the table has now.
+	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
+	// partitions looks whether a table has other partitions by now.
+	partitions func(ctx context.Context, t *table) error
 
 	open       bool   // between begin and commit
-	floor      uint64 // what was committed before was taken already
-	taken      bool   // the transaction at hand was
+	end        uint64 // where the commit record of the open transaction is
+	xid        uint32 // of the open transaction
 	commitTime time.Time
 	changes    []graph.Change
-	bytes      int // of messages since the last part was taken out
-	parts      int // of the transaction at hand that were taken out
+	gone       []goneRow // of tables without a key
+	floor      uint64    // what was committed before was taken already
+	taken      bool      // the transaction at hand was
+	bytes      int       // of messages since the last part was taken out
+	parts      int       // of the transaction at hand that were taken out
 }
 
 // partBytes is how much of a transaction is held before it is handed over in parts.
 const partBytes = 1 << 20
 
-// part takes out what the transaction at hand has so far, if it is much.
-func (a *assembler) part() (part *graph.Transaction, number int, ok bool) {
+// part takes out what the transaction at hand has so far, if it is much; else it returns nil.
+func (a *assembler) part(ctx context.Context) (part *graph.Transaction, number int, err error) {
 	if a.bytes < partBytes {
-		return nil, 0, false
+		return nil, 0, nil
+	}
+	if len(a.gone) > 0 {
+		if err := a.keepCopies(ctx); err != nil {
+			return nil, 0, err
+		}
 	}
 	part = &graph.Transaction{CommitTime: a.commitTime, Changes: a.changes}
 	number, a.changes, a.bytes = a.parts, nil, 0
 	a.parts++
-	return part, number, true
+	return part, number, nil
 }
 
 // shrinkAt is how many changes a transaction may have so that its slice is copied and the scratch space is kept.
@@ -96,7 +108,7 @@ func (a *assembler) message(ctx context.Context, src []byte) (*graph.Transaction
 	case 'B':
 		return nil, a.begin(src)
 	case 'C':
-		return a.commit(src)
+		return a.commit(ctx, src)
 	case 'I', 'U', 'D':
 		return nil, a.row(ctx, kind, src)
 	case 'R':
@@ -113,15 +125,20 @@ func (a *assembler) begin(src []byte) error {
 	if len(src) != 20 {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
-	a.open, a.parts, a.bytes = true, 0, 0
-	a.taken = binary.BigEndian.Uint64(src) < a.floor
+	a.open, a.end, a.xid = true, binary.BigEndian.Uint64(src), binary.BigEndian.Uint32(src[16:])
+	a.parts, a.bytes, a.taken = 0, 0, a.end < a.floor
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
 	return nil
 }
 
-func (a *assembler) commit(src []byte) (*graph.Transaction, error) {
+func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction, error) {
 	if len(src) != 25 || !a.open {
 		return nil, failure.BadRecord.Errorf("the server sent a commit that fits no transaction")
+	}
+	if len(a.gone) > 0 {
+		if err := a.keepCopies(ctx); err != nil {
+			return nil, err
+		}
 	}
 	// The position is the end of the commit record: resuming there does not repeat the transaction.
 	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime}
@@ -134,76 +151,6 @@ func (a *assembler) commit(src []byte) (*graph.Transaction, error) {
 	}
 	a.open = false
 	return tx, nil
-}
-
-func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
-	if len(src) < 5 {
-		return failure.BadRecord.Errorf("the server sent a row of %d bytes", len(src))
-	}
-	r, known := a.relations[binary.BigEndian.Uint32(src)]
-	if !known {
-		return failure.BadRecord.Errorf("the server sent a row of a table that it did not announce")
-	}
-	if r == nil || a.taken {
-		return nil
-	}
-	a.bytes += len(src)
-	part, src := src[4], src[5:]
-	var before []graph.Value
-	var err error
-	if part == 'K' || part == 'O' {
-		if before, src, err = r.tuple(&a.decoder, src); err != nil {
-			return err
-		}
-		if kind == 'D' {
-			a.changes = r.deleted(&a.decoder, a.changes, before)
-			return nil
-		}
-		if len(src) > 0 {
-			part, src = src[0], src[1:]
-		}
-	}
-	if part != 'N' || kind == 'D' {
-		return failure.BadRecord.Errorf("the server sent a row of %s in parts of kind %q", r.name, part)
-	}
-	after, _, err := r.tuple(&a.decoder, src)
-	if err != nil {
-		return err
-	}
-	switch {
-	case kind == 'I':
-		a.changes = r.inserted(&a.decoder, a.changes, after)
-	case before != nil && a.id(r.prefix, before, r.key) != a.id(r.prefix, after, r.key):
-		return a.moved(ctx, r, before, after)
-	default:
-		a.changes = r.updated(&a.decoder, a.changes, after)
-	}
-	return nil
-}
-
-// moved handles a changed key: the element is another one now. Values that the server did not send, because they did
-// not change, cannot be kept from an element that is gone: they come from the old row, if that is complete, or are
-// read from the table as it is now; should they change once more, that change is still to come.
-func (a *assembler) moved(ctx context.Context, r *relation, before, after []graph.Value) error {
-	incomplete := false
-	for i := range after {
-		switch {
-		case after[i].Kind() != graph.KindUnchanged:
-		case before[i].IsNull(): // not part of the replica identity: a null would have been sent
-			incomplete = true
-		default:
-			after[i] = before[i]
-			incomplete = incomplete || after[i].Kind() == graph.KindUnchanged
-		}
-	}
-	if incomplete {
-		if err := a.fetch(ctx, r, after); err != nil {
-			return err
-		}
-	}
-	a.changes = r.deleted(&a.decoder, a.changes, before)
-	a.changes = r.inserted(&a.decoder, a.changes, after)
-	return nil
 }
 
 func (a *assembler) truncate(src []byte) error {
@@ -243,9 +190,9 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		a.relations[oid] = nil
 		return nil
 	}
-	count := int(binary.BigEndian.Uint16(rest[1:]))
+	replicaIdentity, count := rest[0], int(binary.BigEndian.Uint16(rest[1:]))
 	rest = rest[3:]
-	columns := make([]column, count)
+	columns, identifying := make([]column, count), make([]bool, count)
 	var unknown []uint32
 	for i := range columns {
 		if len(rest) < 1 {
@@ -256,6 +203,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 			return bad
 		}
 		columns[i] = column{string(name), binary.BigEndian.Uint32(after)}
+		identifying[i] = rest[0]&1 != 0
 		rest = after[8:]
 		if !a.types.knows(columns[i].oid) {
 			unknown = append(unknown, columns[i].oid)
@@ -270,6 +218,20 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	if err != nil {
 		return err
 	}
+	for _, slot := range r.key {
+		r.blind = r.blind || !identifying[r.wire[slot].at]
+	}
+	r.needsOld = replicaIdentity == 'f' && !containsAll(t.primary, t.key)
+	if t.wholeRow {
+		r.blind, r.needsOld = slices.Contains(identifying, false), true
+		if !slices.Equal(columns, t.columns) {
+			return failure.SchemaMismatch.Errorf("the columns of %s are others now, and with them what identifies its rows", r.name).
+				WithDetail("table", r.name.String()).WithFix("Signal rebootstrap to read the table anew.")
+		}
+	}
 	a.relations[oid] = r
+	if t.partitioned {
+		return a.partitions(ctx, t)
+	}
 	return nil
 }

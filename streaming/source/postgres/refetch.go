@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,22 +12,31 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 )
 
-// fetch reads the columns of a row that are still unchanged in values; those of a row that is gone become null.
-func (st *stream) fetch(ctx context.Context, r *relation, values []graph.Value) error {
-	names := r.shape.Names()
-	var columns, conditions []string
-	var slots []int
-	for i, v := range values {
-		if v.Kind() == graph.KindUnchanged {
-			columns, slots = append(columns, quote(names[i])), append(slots, i)
-			values[i] = graph.Null
-		}
-	}
-	arguments := []any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}
-	for i, k := range r.key {
-		conditions = append(conditions, fmt.Sprintf("%s = $%d", quote(names[k]), i+1))
-		arguments = append(arguments, keyText(values[k]))
-	}
+// query is a statement with arguments in the forms in which they came.
+type query struct {
+	text    string
+	values  [][]byte
+	oids    []uint32
+	formats []int16
+}
+
+// argument adds one and returns its place in the text.
+func (q *query) argument(c wireColumn, value []byte) string {
+	q.values, q.oids, q.formats = append(q.values, value), append(q.oids, c.oid), append(q.formats, c.format)
+	return fmt.Sprintf("$%d", len(q.values))
+}
+
+// ask runs a query on the side connection and returns the rows in binary.
+func (st *stream) ask(ctx context.Context, q *query) (rows [][][]byte, err error) {
+	return rows, st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		result := conn.PgConn().ExecParams(ctx, q.text, q.values, q.oids, q.formats, []int16{pgx.BinaryFormatCode}).Read()
+		rows = result.Rows
+		return result.Err
+	})
+}
+
+// aside does something on the side connection, which sees what the open transaction did.
+func (st *stream) aside(ctx context.Context, do func(ctx context.Context, conn *pgx.Conn) error) error {
 	return ticking(st.sink, func() error {
 		ctx, cancel := st.source.bounded(ctx)
 		defer cancel()
@@ -34,46 +44,68 @@ func (st *stream) fetch(ctx context.Context, r *relation, values []graph.Value) 
 		if err != nil {
 			return err
 		}
-		rows, err := conn.Query(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), r.name.sql(), strings.Join(conditions, " AND ")), arguments...)
-		if err != nil {
-			return wrap(err, "reading a moved row of %s", r.name)
-		}
-		var raw [][]byte
-		if rows.Next() {
-			for _, b := range rows.RawValues() {
-				if b != nil {
-					b = append([]byte{}, b...)
-				}
-				raw = append(raw, b)
+		for st.visible != st.assembler.xid {
+			seen, err := sees(ctx, conn, st.assembler.xid)
+			if err != nil {
+				return wrap(err, "waiting for a transaction to be visible")
+			}
+			if seen {
+				st.visible = st.assembler.xid
+			} else if err := pause(ctx, visiblePause); err != nil {
+				return wrap(err, "waiting for a transaction to be visible")
 			}
 		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return wrap(err, "reading a moved row of %s", r.name)
-		}
-		for i, b := range raw { // only now: decoding may use the same connection
-			if b == nil {
-				continue
-			}
-			if values[slots[i]], err = r.decode[slots[i]](&st.assembler.decoder, b); err != nil {
-				return r.columnError(slots[i], err)
-			}
-		}
-		return nil
+		return do(ctx, conn)
 	})
 }
 
-// keyText writes a value of a key as SQL input.
-func keyText(v graph.Value) string {
-	switch v.Kind() {
-	case graph.KindDate:
-		return time.Unix(v.AsDate()*86400, 0).UTC().Format("2006-01-02")
-	case graph.KindLocalDateTime:
-		sec, ns := v.AsLocalDateTime()
-		return time.Unix(sec, int64(ns)).UTC().Format("2006-01-02 15:04:05.999999")
-	case graph.KindDateTime:
-		sec, ns, _ := v.AsDateTime()
-		return time.Unix(sec, int64(ns)).UTC().Format("2006-01-02 15:04:05.999999+00")
+const visiblePause = time.Millisecond
+
+// sees reports whether what a transaction did is visible. It comes to us when its commit record is written, and becomes
+// visible to others a moment later, or much later where the server waits for a synchronous standby.
+func sees(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
+	var end int64 // transactions from there on are running, or have not begun
+	var running []int64
+	err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(s)::text::bigint, ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) x) FROM pg_current_snapshot() s").Scan(&end, &running)
+	full := end + int64(int32(xid-uint32(end))) // the stream has the lower half only
+	return full < end && !slices.Contains(running, full), err
+}
+
+// fetch reads the columns of a row that are still unchanged in values; those of a row that is gone become null. fields
+// is the row as it came.
+func (st *stream) fetch(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error {
+	var q query
+	var columns, conditions []string
+	var slots []int
+	for slot, v := range values {
+		if v.Kind() == graph.KindUnchanged {
+			columns, slots = append(columns, quote(r.shape.Names()[slot])), append(slots, slot)
+			values[slot] = graph.Null
+		}
 	}
-	return string(appendKey(nil, v))
+	if len(columns) == 0 { // those that are not kept do not count
+		return nil
+	}
+	for _, slot := range r.key {
+		c := r.wire[slot]
+		conditions = append(conditions, quote(r.shape.Names()[slot])+" = "+q.argument(c, fields[c.at]))
+	}
+	q.text = fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), r.table.from(), strings.Join(conditions, " AND "))
+	found, err := st.ask(ctx, &q)
+	if err != nil {
+		return wrap(err, "reading values of a row of %s that were not sent", r.name)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	for i, src := range found[0] {
+		if src == nil {
+			continue
+		}
+		at := r.wire[slots[i]].at
+		if values[slots[i]], err = r.decode[at](&st.assembler.decoder, src); err != nil {
+			return r.columnError(at, err)
+		}
+	}
+	return nil
 }

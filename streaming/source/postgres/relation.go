@@ -3,7 +3,6 @@ package postgres
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -15,14 +14,37 @@ import (
 
 // relation is a table compiled for decoding: how to read its columns and what elements its rows are. It is immutable.
 type relation struct {
+	table  *table
 	name   tableName
 	labels []string
 	prefix string // of element ids
 	shape  *graph.Shape
-	oids   []uint32
-	decode []decodeFunc
-	key    []int // columns
-	edges  []relationEdge
+	types  *typeMap
+
+	// By the place on the wire:
+	columns []column
+	decode  []decodeFunc
+
+	wire  []wireColumn // by slot; fewer where not all columns are kept
+	key   []int        // slots
+	edges []relationEdge
+	// blind says that changed and deleted rows cannot be told apart: the replica identity lacks columns of the key.
+	blind bool
+	// needsOld says that they can only be told apart by complete old rows.
+	needsOld bool
+}
+
+// wireColumn is where a column stands in a tuple, and the type and format that it has there.
+type wireColumn struct {
+	at     int
+	oid    uint32
+	format int16
+}
+
+// row is a decoded row and what identifies it, as element ids have it.
+type row struct {
+	values []graph.Value
+	key    []byte
 }
 
 type relationEdge struct {
@@ -34,11 +56,15 @@ type relationEdge struct {
 
 // compile prepares a table whose columns are, at this place of the stream or in this snapshot, those given.
 func compile(t *table, columns []column, types *typeMap) (*relation, error) {
-	r := &relation{name: t.name, labels: []string{t.label}, prefix: t.label + ":"}
-	names := make([]string, len(columns))
+	r := &relation{table: t, name: t.name, labels: []string{t.label}, prefix: t.label + ":", types: types, columns: columns}
+	var names []string
 	for i, c := range columns {
-		names[i] = c.name
-		r.oids = append(r.oids, c.oid)
+		if !t.keeps(c.name) {
+			r.decode = append(r.decode, skip)
+			continue
+		}
+		names = append(names, c.name)
+		r.wire = append(r.wire, wireColumn{i, c.oid, types.format(c.oid)})
 		r.decode = append(r.decode, types.decoder(c.oid))
 	}
 	r.shape = graph.NewShape(names...)
@@ -85,6 +111,7 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 			continue
 		case 'u':
 			values[i] = graph.Unchanged
+			d.unchanged = true
 			continue
 		case 't':
 			decode = decodeText
@@ -102,27 +129,63 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 		}
 		values[i], src = v, src[end:]
 	}
+	if len(r.wire) < len(values) {
+		for slot, c := range r.wire {
+			values[slot] = values[c.at]
+		}
+		values = values[:len(r.wire):len(r.wire)]
+	}
 	return values, src, nil
 }
 
-// columnError says which column could not be decoded. An error that has a code, such as a lost connection to the
-// server that was asked for help, keeps it.
-func (r *relation) columnError(i int, err error) error {
-	place := fmt.Sprintf("decoding column %s of %s", r.shape.Names()[i], r.name)
-	if failure.Of(err) != nil {
-		return fmt.Errorf("%s: %w", place, err)
+// skip decodes columns that are not kept.
+func skip(*decoder, []byte) (graph.Value, error) { return graph.Null, nil }
+
+// columnError says which column, by its place on the wire, could not be decoded. An error that has a code, such as a
+// lost connection to the server that was asked for help, keeps it.
+func (r *relation) columnError(at int, err error) error {
+	c := r.columns[at]
+	e := failure.BadRecord.Errorf("decoding column %s (%s) of %s: %w", c.name, r.types.name(c.oid), r.name, err)
+	if cause := failure.Of(err); cause != nil {
+		e = cause.Code().Errorf("%w", e).WithFix("%s", cause.Fix())
 	}
-	return failure.BadRecord.Errorf("%s: %w", place, err).WithDetail("table", r.name.String())
+	return e.WithDetail("table", r.name.String()).WithDetail("column", c.name)
 }
 
-// id builds the element id from a prefix and some columns; empty when one of them is null.
-func (d *decoder) id(prefix string, values []graph.Value, columns []int) graph.ElementID {
-	var space [128]byte
-	b := append(space[:0], prefix...)
-	for i, c := range columns {
+// row adds to values the key, for which space is used. A primary key is never null; columns that the spec names as key
+// may become so. Where all columns are the key, it is up to the caller.
+func (r *relation) row(space *[]byte, values []graph.Value) (row, error) {
+	for _, slot := range r.key {
+		if values[slot].IsNull() {
+			name := r.shape.Names()[slot]
+			return row{}, failure.BadRecord.Errorf("row of %s has no key: column %s is null", r.name, name).
+				WithDetail("table", r.name.String()).WithDetail("column", name)
+		}
+	}
+	*space = appendColumns((*space)[:0], values, r.key)
+	return row{values, *space}, nil
+}
+
+// id returns the element id of a prefix and a key.
+func (d *decoder) id(prefix string, key []byte) graph.ElementID {
+	b := append(d.newBytes(len(prefix)+len(key)), prefix...)
+	return graph.ElementID(sealed(append(b, key...)))
+}
+
+// target returns the element id of a prefix and a foreign key; empty when a column of it is null.
+func (d *decoder) target(prefix string, values []graph.Value, columns []int) graph.ElementID {
+	for _, c := range columns {
 		if values[c].IsNull() {
 			return ""
 		}
+	}
+	var space [128]byte
+	return graph.ElementID(d.text(appendColumns(append(space[:0], prefix...), values, columns)))
+}
+
+// appendColumns writes the parts of a key.
+func appendColumns(b []byte, values []graph.Value, columns []int) []byte {
+	for i, c := range columns {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -132,7 +195,7 @@ func (d *decoder) id(prefix string, values []graph.Value, columns []int) graph.E
 			b = escape(b, from)
 		}
 	}
-	return graph.ElementID(d.text(b))
+	return b
 }
 
 // escape puts a backslash before commas and backslashes from there on, so that the parts of a key stay apart.
@@ -181,11 +244,11 @@ func appendKey(b []byte, v graph.Value) []byte {
 }
 
 // inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
-func (r *relation) inserted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
-	id := d.id(r.prefix, values, r.key)
-	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
+	id := d.id(r.prefix, row.key)
+	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, values); c.Op == graph.OpInsert {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
 			changes = append(changes, c)
 		}
 	}
@@ -194,11 +257,11 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, values []graph.V
 
 // updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
 // or deleted when the foreign key is null.
-func (r *relation) updated(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
-	id := d.id(r.prefix, values, r.key)
-	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: values}})
+func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
+	id := d.id(r.prefix, row.key)
+	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, values); c.Op != 0 {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
 			changes = append(changes, c)
 		}
 	}
@@ -206,12 +269,12 @@ func (r *relation) updated(d *decoder, changes []graph.Change, values []graph.Va
 }
 
 // deleted appends the end of a row of which the key columns are known.
-func (r *relation) deleted(d *decoder, changes []graph.Change, values []graph.Value) []graph.Change {
+func (r *relation) deleted(d *decoder, changes []graph.Change, row row) []graph.Change {
 	for i := range r.edges {
 		e := &r.edges[i]
-		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(e.prefix, values, r.key), Labels: e.labels}})
+		changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(e.prefix, row.key), Labels: e.labels}})
 	}
-	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(r.prefix, values, r.key), Labels: r.labels}})
+	return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: d.id(r.prefix, row.key), Labels: r.labels}})
 }
 
 // truncated appends the end of all rows.
@@ -223,14 +286,14 @@ func (r *relation) truncated(changes []graph.Change) []graph.Change {
 }
 
 // relationship returns an insert, a delete when the foreign key is null, or nothing when it did not change.
-func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, values []graph.Value) graph.Change {
+func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, row row) graph.Change {
 	for _, c := range e.columns {
-		if values[c].Kind() == graph.KindUnchanged {
+		if row.values[c].Kind() == graph.KindUnchanged {
 			return graph.Change{}
 		}
 	}
-	id := d.id(e.prefix, values, r.key)
-	target := d.id(e.target, values, e.columns)
+	id := d.id(e.prefix, row.key)
+	target := d.target(e.target, row.values, e.columns)
 	if target == "" {
 		return graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: id, Labels: e.labels}}
 	}

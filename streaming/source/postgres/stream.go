@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/zap"
@@ -125,6 +126,7 @@ type stream struct {
 	assembler assembler
 	progress  inProgress
 	side      side
+	visible   uint32 // a transaction that the side connection sees
 	confirmer confirmer
 }
 
@@ -180,13 +182,17 @@ func (st *stream) start(ctx context.Context) error {
 		return err
 	}
 	st.assembler = assembler{
-		decoder:   decoder{types: tables.types},
-		catalog:   tables,
-		relations: make(map[uint32]*relation),
-		floor:     st.last,
-		resolve:   st.resolve,
-		fetch:     st.fetch,
+		decoder:    decoder{types: tables.types},
+		catalog:    tables,
+		relations:  make(map[uint32]*relation),
+		floor:      st.last,
+		resolve:    st.resolve,
+		fetch:      st.fetch,
+		remaining:  st.remaining,
+		partitions: st.partitions,
 	}
+	st.assembler.rawText = st.assembler.catalog.rawText
+	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }
 	st.assembler.serverText = func(oid uint32, src []byte) (string, error) { return st.side.text(ctx, oid, src) }
 	if st.conn, err = s.connectReplication(ctx); err != nil {
 		return err
@@ -280,7 +286,7 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 		switch {
 		case len(m.Data) > headerLength && m.Data[0] == 'w':
 			st.confirmer.heardData.Store(true)
-			return st.data(ctx, m.Data[headerLength:])
+			return st.data(ctx, binary.BigEndian.Uint64(m.Data[1:]), m.Data[headerLength:])
 		case len(m.Data) == keepaliveSize && m.Data[0] == 'k':
 			st.keepalive(binary.BigEndian.Uint64(m.Data[1:]), m.Data[17] != 0)
 			return nil
@@ -297,16 +303,16 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 }
 
 // data takes one message of the plugin. Transactions in progress are kept until they commit.
-func (st *stream) data(ctx context.Context, src []byte) error {
+func (st *stream) data(ctx context.Context, lsn uint64, src []byte) error {
 	replayed := 0
 	taken, err := st.progress.take(ctx, src, func(message []byte) error {
 		if replayed++; replayed%lookEvery == 0 {
 			st.sink.Tick()
 		}
-		return st.change(ctx, message)
+		return st.change(ctx, 0, message)
 	})
 	if !taken && err == nil {
-		return st.change(ctx, src)
+		return st.change(ctx, lsn, src)
 	}
 	if taken && st.progress.block == nil {
 		st.sink.Note("transactionsInProgress", st.progress.String())
@@ -314,21 +320,42 @@ func (st *stream) data(ctx context.Context, src []byte) error {
 	return err
 }
 
-// change takes one message about transactions, and hands over what is complete, or large enough, with it.
-func (st *stream) change(ctx context.Context, src []byte) error {
+// change takes one message about transactions, and hands over what is complete, or large enough, with it. lsn is where in
+// the WAL the record is, 0 when that is not known.
+func (st *stream) change(ctx context.Context, lsn uint64, src []byte) error {
 	tx, err := st.assembler.message(ctx, src)
+	if err == nil && tx == nil {
+		return st.appendPart(ctx)
+	}
 	if err != nil {
+		if lsn == 0 {
+			lsn = st.assembler.end
+		}
+		return withLSN(err, lsn)
+	}
+	return st.append(ctx, tx)
+}
+
+// appendPart hands over what the transaction at hand has so far, if it is much.
+func (st *stream) appendPart(ctx context.Context) error {
+	part, number, err := st.assembler.part(ctx)
+	if err != nil || part == nil {
 		return err
 	}
-	if tx != nil {
-		return st.append(ctx, tx)
-	}
-	if part, number, ok := st.assembler.part(); ok {
-		if err := st.sink.AppendPart(ctx, part, number, false); err != nil {
-			return fmt.Errorf("appending changes: %w", err)
-		}
+	if err := st.sink.AppendPart(ctx, part, number, false); err != nil {
+		return fmt.Errorf("appending changes: %w", err)
 	}
 	return nil
+}
+
+// withLSN adds to the error of a record that cannot be taken where in the WAL the record is.
+func withLSN(err error, lsn uint64) error {
+	e := failure.Of(err)
+	if e == nil || e.Code().Class.Retryable() {
+		return err
+	}
+	at := string(position(lsn))
+	return e.Code().Errorf("record at %s: %w", at, err).WithFix("%s", e.Fix()).WithDetail("lsn", at)
 }
 
 func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
@@ -401,13 +428,5 @@ func (st *stream) goodbye() error {
 
 // resolve learns types that appeared while streaming.
 func (st *stream) resolve(ctx context.Context, oids []uint32) error {
-	return ticking(st.sink, func() error {
-		ctx, cancel := st.source.bounded(ctx)
-		defer cancel()
-		conn, err := st.side.open(ctx)
-		if err != nil {
-			return err
-		}
-		return st.assembler.types.load(ctx, conn, oids)
-	})
+	return st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error { return st.assembler.types.load(ctx, conn, oids) })
 }
