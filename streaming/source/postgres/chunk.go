@@ -70,7 +70,8 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 		decoder: decoder{types: tables.types, rawText: tables.rawText, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
-		emit: emit,
+		emit:   emit,
+		reject: func(cause error, record []byte) error { return s.reject(copying, snapshot.Position, cause, record) },
 	}
 	watching := reader.watch(s.config.StatementTimeout, stop)
 	defer watching()
@@ -140,8 +141,9 @@ type copyReader struct {
 	relation *relation
 	decoder  decoder
 	emit     func([]graph.Change) error
-	heard    atomic.Bool // the server sent something since the watchdog last looked
-	emitting atomic.Bool // we wait for the callee, not for the server
+	reject   func(cause error, record []byte) error // nil: go on without the row
+	heard    atomic.Bool                            // the server sent something since the watchdog last looked
+	emitting atomic.Bool                            // we wait for the callee, not for the server
 
 	started, ended, refused bool
 	rows, bytes, capacity   int
@@ -191,10 +193,14 @@ func (c *copyReader) Write(src []byte) (int, error) {
 		c.started, src = true, src[19+extension:]
 	}
 	for len(src) > 0 {
-		var err error
-		if src, err = c.row(src); err != nil {
-			return 0, err
+		rest, err := c.row(src)
+		if err != nil {
+			if err = c.reject(err, src); err != nil {
+				return 0, err
+			}
+			return n, nil // a message is one row
 		}
+		src = rest
 	}
 	return n, nil
 }

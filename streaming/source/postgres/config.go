@@ -48,6 +48,8 @@ type Config struct {
 	ReceiveTimeout   time.Duration `json:"receiveTimeout,omitempty" doc:"Longest silence of the server, which is asked for a sign of life every second, before the connection is opened anew." default:"1m"`
 	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
 
+	OnBadRow string `json:"onBadRow,omitempty" doc:"What happens to a row that cannot be decoded: deadLetter keeps it among the dead letters of the source and goes on without it, stop stops the source." enum:"deadLetter,stop" default:"deadLetter"`
+
 	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"100000" minimum:"1"`
 	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`
 }

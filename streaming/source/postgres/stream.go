@@ -125,6 +125,8 @@ type stream struct {
 	wire      net.Conn
 	assembler assembler
 	progress  inProgress
+	rejected  int // rows, since then
+	since     time.Time
 	side      side
 	visible   uint32 // a transaction that the side connection sees
 	confirmer confirmer
@@ -145,6 +147,7 @@ func (st *stream) run(ctx context.Context, started func()) error {
 		return err
 	}
 	started()
+	st.since = time.Now()
 	st.wire = st.conn.Conn()
 	confirming, stop := context.WithCancel(ctx)
 	confirmed := make(chan error, 1)
@@ -331,9 +334,21 @@ func (st *stream) change(ctx context.Context, lsn uint64, src []byte) error {
 		if lsn == 0 {
 			lsn = st.assembler.end
 		}
-		return withLSN(err, lsn)
+		return st.reject(ctx, withLSN(err, lsn), src)
 	}
 	return st.append(ctx, tx)
+}
+
+// reject goes on without a row that cannot be decoded, if that is wanted; otherwise it returns the cause.
+func (st *stream) reject(ctx context.Context, cause error, record []byte) error {
+	err := ticking(st.sink, func() error {
+		return st.source.reject(ctx, position(st.assembler.end), cause, record)
+	})
+	if err == nil {
+		st.rejected++
+		st.sink.Note("deadLetters", fmt.Sprintf("%d since %s; the last: %s", st.rejected, st.since.UTC().Format(time.RFC3339), cause))
+	}
+	return err
 }
 
 // appendPart hands over what the transaction at hand has so far, if it is much.
