@@ -140,14 +140,23 @@ func (b *batch) Commit() error {
 	if b.batch == nil {
 		return errors.New("committing a batch that is over")
 	}
-	out := b.store.db.NewBatch() // Pebble indexes no more than what is read
-	err := errors.Join(b.endScans(), out.Apply(b.batch, nil), b.store.writes.finish(out), b.store.checkRoom(out.Len()))
-	if err != nil {
-		return errors.Join(err, out.Close())
+	out := b.batch
+	err := b.endScans()
+	if !b.store.writes.spilled { // Pebble indexes no more than what is read
+		out = b.store.db.NewBatch()
+		defer func() {
+			if b.store.broken == nil {
+				_ = out.Close() // it is committed, or will not be
+			}
+		}()
+		err = errors.Join(err, out.Apply(b.batch, nil))
+	}
+	if err = errors.Join(err, b.store.writes.finish(out), b.store.checkRoom(out.Len())); err != nil {
+		return err
 	}
 	err = b.store.guarded(func() error { return classify("committing to the index", out.Commit(pebble.NoSync)) })
 	if b.store.broken == nil {
-		err = errors.Join(err, out.Close(), b.batch.Close())
+		err = errors.Join(err, b.batch.Close())
 	}
 	b.store.writes.end(err == nil)
 	b.batch = nil

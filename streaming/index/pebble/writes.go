@@ -19,10 +19,19 @@ type writes struct {
 	pending [256][]int     // into list, by first byte of the key: those that a scan would not find
 	values  []byte         // of the list, back to back
 	buf     []byte
+	most    int  // how many wait
+	spilled bool // others are in Pebble's batch
 
 	cached *cache.Cache[string, index.Record]
 	read   [256]bool // by first byte of the key: somebody reads records there, so that they are cached
 }
+
+// A write that waits is taken to need so many bytes, of the budget of records. Those of a larger batch go into Pebble's,
+// which needs a fraction.
+const (
+	waitingBytes = 1 << 10
+	leastWaiting = 4
+)
 
 // write is what becomes of a key.
 type write struct {
@@ -44,6 +53,7 @@ const (
 
 func newWrites(recordBytes int) writes {
 	return writes{
+		most:   max(recordBytes/waitingBytes, leastWaiting),
 		at:     make(map[string]int),
 		cached: cache.New[string](recordBytes, index.Record.Size, index.Record.Forgotten),
 	}
@@ -172,10 +182,40 @@ func (w *writes) end(committed bool) {
 			p.record.Forgotten()
 		}
 	}
+	if w.spilled && !committed {
+		w.cached.Clear() // some may be of what this batch wrote
+	}
+	w.spilled = false
 	w.cached.Age()
-	const usual = 1 << 16 // what a large batch needed is not kept
-	if cap(w.list) > usual || cap(w.values) > usual<<4 {
+	w.reset()
+}
+
+// spill brings everything into Pebble's batch, from which it is read from now on.
+func (w *writes) spill(b *pebble.Batch) error {
+	if err := w.show(b, nil, nil); err != nil {
+		return err
+	}
+	for i := range w.list {
+		p := &w.list[i]
+		if p.record != nil {
+			p.record.Forgotten()
+		}
+		if w.read[space(p.key)] {
+			w.cached.Delete(p.key)
+		}
+	}
+	w.spilled = true
+	w.cached.Age()
+	w.reset()
+	return nil
+}
+
+func (w *writes) reset() {
+	const usual = 1 << 12 // what a large batch needed is not kept
+	if cap(w.list) > usual {
 		w.list, w.values, w.at = nil, nil, make(map[string]int)
+		w.pending = [256][]int{}
+		return
 	}
 	clear(w.list)
 	w.list, w.values = w.list[:0], w.values[:0]
@@ -219,21 +259,25 @@ func (b *batch) Record(key []byte, decode func(value []byte) (index.Record, erro
 func (b *batch) Expect([][]byte, bool) {}
 
 func (b *batch) Put(key []byte, r index.Record) error {
-	b.store.writes.note(key, write{kind: put, record: r})
-	return nil
+	return b.note(key, write{kind: put, record: r})
 }
 
 func (b *batch) Set(key, value []byte) error {
 	w := &b.store.writes
 	start := len(w.values)
 	w.values = append(w.values, value...)
-	w.note(key, write{kind: set, value: w.values[start:len(w.values):len(w.values)]})
-	return nil
+	return b.note(key, write{kind: set, value: w.values[start:len(w.values):len(w.values)]})
 }
 
-func (b *batch) Delete(key []byte) error {
-	b.store.writes.note(key, write{kind: deleted})
-	return nil
+func (b *batch) Delete(key []byte) error { return b.note(key, write{kind: deleted}) }
+
+func (b *batch) note(key []byte, now write) error {
+	w := &b.store.writes
+	w.note(key, now)
+	if len(w.list) < w.most {
+		return nil
+	}
+	return classify("writing to the index", w.spill(b.batch))
 }
 
 func (b *batch) DeleteRange(from, to []byte) error {
