@@ -65,3 +65,30 @@ func TestSpoolFails(t *testing.T) {
 	require.Equal(t, failure.SpillFailed, failure.CodeOf(err), "%v", err)
 	s.close()
 }
+
+// FuzzInProgress takes whatever a server might send about transactions in progress; each message has its length in front.
+func FuzzInProgress(f *testing.F) {
+	for _, seed := range []string{
+		"\x06S\x00\x00\x00\x07\x01\x08I\x00\x00\x00\x07abc\x01E\x1ec\x00\x00\x00\x0701234567012345670123456789",
+		"\x06S\x00\x00\x00\x07\x01\x06I\x00\x00\x00\x08x\x01E\x09A\x00\x00\x00\x07\x00\x00\x00\x08",
+		"\x05A1234\x02cc\x01S",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := inProgress{}
+		defer p.close()
+		for len(data) > 0 {
+			n := min(int(data[0]), len(data)-1)
+			message := data[1 : 1+n]
+			data = data[1+n:]
+			_, err := p.take(t.Context(), message, func(message []byte) error {
+				require.NotEmpty(t, message)
+				return nil
+			})
+			if err != nil {
+				require.Equal(t, failure.BadRecord, failure.CodeOf(err))
+			}
+		}
+	})
+}
