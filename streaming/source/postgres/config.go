@@ -47,6 +47,7 @@ type Config struct {
 	IdleTimeout      time.Duration `json:"idleTimeout,omitempty" doc:"Longest time that a transaction may be open without a sign of us, before the server ends it." default:"5m"`
 	ReceiveTimeout   time.Duration `json:"receiveTimeout,omitempty" doc:"Longest silence of the server, which is asked for a sign of life every second, before the connection is opened anew." default:"1m"`
 	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
+	SlotTimeout      time.Duration `json:"slotTimeout,omitempty" doc:"Longest wait, when a snapshot is taken, for the end of the transactions that run then." default:"10m"`
 
 	OnBadRow string `json:"onBadRow,omitempty" doc:"What happens to a row that cannot be decoded: deadLetter keeps it among the dead letters of the source and goes on without it, stop stops the source." enum:"deadLetter,stop" default:"deadLetter"`
 
@@ -87,7 +88,7 @@ func (c *Config) Validate(p *component.Problems) {
 		value time.Duration
 	}{
 		{"connectTimeout", c.ConnectTimeout}, {"statementTimeout", c.StatementTimeout},
-		{"lockTimeout", c.LockTimeout}, {"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval},
+		{"lockTimeout", c.LockTimeout}, {"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval}, {"slotTimeout", c.SlotTimeout},
 	} {
 		if f.value < 100*time.Millisecond || f.value > time.Hour {
 			p.Addf(f.name, "must be between 100ms and 1h, is %s", f.value)

@@ -69,8 +69,14 @@ func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 	suffix := make([]byte, 4)
 	_, _ = rand.Read(suffix) // never fails
 	name := s.slot[:min(len(s.slot), maxIdentifier-14)] + "_snap_" + hex.EncodeToString(suffix)
-	slot, err := createTemporarySlot(ctx, replication, name, alive)
-	if err != nil {
+	waiting, stop := context.WithTimeout(ctx, s.config.SlotTimeout)
+	defer stop()
+	slot, err := createTemporarySlot(waiting, replication, name, alive)
+	switch {
+	case waiting.Err() != nil && ctx.Err() == nil:
+		return source.Snapshot{}, failure.Timeout.Errorf("creating the temporary slot %s: transactions that were running did not end within %s", name, s.config.SlotTimeout).
+			WithFix("Nothing: it is tried again. End old transactions: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL; or raise slotTimeout.")
+	case err != nil:
 		return source.Snapshot{}, wrap(err, "creating the temporary slot %s", name)
 	}
 	point, err := parsePosition(graph.Position(slot.ConsistentPoint))

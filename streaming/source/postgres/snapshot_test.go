@@ -159,3 +159,25 @@ func TestSnapshotLost(t *testing.T) {
 	require.Equal(t, failure.WrongSystem, failure.CodeOf(s.VerifySnapshot(t.Context(), snapshot)))
 	require.Equal(t, "0", d.text("SELECT count(*) FROM pg_replication_slots WHERE temporary AND database = current_database()"))
 }
+
+// TestSnapshotDoesNotWaitForEver: a slot can be made only when all transactions that run have ended.
+func TestSnapshotDoesNotWaitForEver(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE a (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "a"}], "slotTimeout": "300ms"`)
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	_, err = conn.Exec(t.Context(), "BEGIN; INSERT INTO a VALUES (1)")
+	require.NoError(t, err)
+	hold := func(ctx context.Context, ready func()) error {
+		return s.HoldSnapshot(ctx, func(source.Snapshot) error { ready(); return nil }, func() {})
+	}
+	err = hold(t.Context(), func() {})
+	require.Equal(t, failure.Timeout, failure.CodeOf(err), "%v", err)
+	require.True(t, failure.ClassOf(err).Retryable())
+	_, err = conn.Exec(t.Context(), "COMMIT")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, hold(ctx, cancel))
+}
