@@ -28,10 +28,10 @@ func sizeBehind(v Value) int {
 	case KindString:
 		size = len(v.AsString())
 	case KindList:
-		size = sizeOfAll(v.AsList())
+		size = SizeOfAll(v.AsList())
 	case KindMap:
 		m := v.AsMap()
-		size = header + sizeOfAll(m.Values)
+		size = header + SizeOfAll(m.Values)
 		for _, k := range m.Keys {
 			size += 16 + len(k)
 		}
@@ -43,10 +43,12 @@ func sizeBehind(v Value) int {
 	return size
 }
 
-func sizeOfAll(values []Value) int {
-	size := 0
+// SizeOfAll returns about how many bytes values take, and what lies behind them.
+func SizeOfAll(values []Value) int {
+	const perValue = 24
+	size := perValue * len(values)
 	for _, v := range values {
-		size += 24 + SizeOf(v)
+		size += SizeOf(v)
 	}
 	return size
 }

@@ -51,7 +51,6 @@ type Batch interface {
 	Put(key []byte, r Record) error
 	Set(key, value []byte) error
 	Delete(key []byte) error
-	DeleteRange(from, to []byte) error
 	// Commit applies the batch; the batch must not be used afterwards. It is durable once Sync returned; until then a
 	// crash may undo it together with all that were committed after it.
 	Commit() error

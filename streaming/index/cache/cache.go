@@ -66,17 +66,6 @@ func (c *Cache[K, V]) tell(v V) {
 	}
 }
 
-// DeleteFunc forgets the entries for which hit returns true.
-func (c *Cache[K, V]) DeleteFunc(hit func(K) bool) {
-	for _, generation := range []map[K]V{c.young, c.old} {
-		for key := range generation {
-			if hit(key) {
-				c.Delete(key)
-			}
-		}
-	}
-}
-
 // Age drops the old generation when the young one has grown enough.
 func (c *Cache[K, V]) Age() {
 	if c.bytes <= c.budget/2 {

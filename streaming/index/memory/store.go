@@ -164,20 +164,6 @@ func (b *batch) Delete(key []byte) error {
 	return nil
 }
 
-func (b *batch) DeleteRange(from, to []byte) error {
-	var keys [][]byte
-	err := b.Scan(from, to, func(key, _ []byte) (bool, error) {
-		keys = append(keys, key)
-		return true, nil
-	})
-	for _, key := range keys {
-		if err == nil {
-			err = b.Delete(key)
-		}
-	}
-	return err
-}
-
 func (b *batch) Commit() error {
 	s := b.store
 	if s == nil {

@@ -45,8 +45,7 @@ type write struct {
 type kind uint8
 
 const (
-	none kind = iota // it was done away with by a range
-	set
+	set kind = iota + 1
 	put
 	deleted
 )
@@ -68,7 +67,7 @@ func space[T ~string | ~[]byte](key T) byte {
 
 // find returns what the batch does to a key, or nil.
 func (w *writes) find(key []byte) *write {
-	if i, ok := w.at[string(key)]; ok && w.list[i].kind != none {
+	if i, ok := w.at[string(key)]; ok {
 		return &w.list[i]
 	}
 	return nil
@@ -82,7 +81,7 @@ func (w *writes) note(key []byte, now write) {
 		if before.record != nil && before.record != now.record {
 			before.record.Forgotten()
 		}
-		if before.inside || before.kind == none {
+		if before.inside {
 			w.pending[space(key)] = append(w.pending[space(key)], i)
 		}
 		now.key = before.key
@@ -99,25 +98,6 @@ func (w *writes) note(key []byte, now write) {
 	w.list = append(w.list, now)
 	w.at[now.key] = i
 	w.pending[space(key)] = append(w.pending[space(key)], i)
-}
-
-func (w *writes) deleteRange(from, to []byte) {
-	inside := func(key string) bool { return key >= string(from) && (to == nil || key < string(to)) }
-	for i := range w.list {
-		p := &w.list[i]
-		if p.kind == none || !inside(p.key) {
-			continue
-		}
-		if p.record != nil {
-			p.record.Forgotten()
-		}
-		own := &w.pending[space(p.key)]
-		*own = slices.DeleteFunc(*own, func(j int) bool { return j == i })
-		*p = write{key: p.key}
-	}
-	if w.read[space(from)] || to == nil || space(to) != space(from) {
-		w.cached.DeleteFunc(inside)
-	}
 }
 
 // show brings what is in the way of a scan into Pebble's batch: everything in its spaces, so that each write is brought
@@ -278,11 +258,6 @@ func (b *batch) note(key []byte, now write) error {
 		return nil
 	}
 	return classify("writing to the index", w.spill(b.batch))
-}
-
-func (b *batch) DeleteRange(from, to []byte) error {
-	b.store.writes.deleteRange(from, to)
-	return b.batch.DeleteRange(from, to, nil)
 }
 
 func (b *batch) Get(key []byte) ([]byte, bool, error) {

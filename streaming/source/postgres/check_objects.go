@@ -52,18 +52,13 @@ func (d *doctor) table(ctx context.Context, t Table) (ok bool, err error) {
 	found := c.tables[0]
 	var (
 		owner, identity string
-		owns, logs      bool
+		owns            bool
 	)
-	err = d.conn.QueryRow(ctx, `SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'USAGE'), relpersistence = 'p',
+	err = d.conn.QueryRow(ctx, `SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'USAGE'),
 			CASE relreplident WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' WHEN 'i' THEN 'USING INDEX' ELSE 'NOTHING' END
-		FROM pg_class WHERE oid = $1`, found.oid).Scan(&owner, &owns, &logs, &identity)
-	switch {
-	case err != nil:
+		FROM pg_class WHERE oid = $1`, found.oid).Scan(&owner, &owns, &identity)
+	if err != nil {
 		return false, err
-	case !logs:
-		d.bad(source.Check{Name: "table", Object: t.Name, Severity: source.Blocking, Code: failure.Unsupported.ID, Found: "not in the WAL", Wanted: "an ordinary table",
-			Fix: "Run the SQL as the owner, " + owner + ".", SQL: []string{fmt.Sprintf("ALTER TABLE %s SET LOGGED;", found.name.sql())}})
-		return false, nil
 	}
 	d.good("table", t.Name, "owned by %s, key (%s), replica identity %s", owner, strings.Join(found.key, ", "), identity)
 	if !owns {

@@ -86,7 +86,7 @@
 //
 // A row that cannot be decoded, such as one of a SQL_ASCII database with bytes that are no UTF-8, goes to the dead letters
 // of the source with its table, column, position and cause, and the source goes on without it, or stops if onBadRow says
-// so.
+// so. What the row did is not done: its node stays as it was before.
 //
 // A large transaction reaches the sink in parts. One that outgrows the server's logical_decoding_work_mem is sent while
 // it is in progress; it waits in a file until it commits, without what was rolled back of it.

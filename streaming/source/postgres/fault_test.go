@@ -40,10 +40,7 @@ func sequence(t testing.TB, sink *sourcetest.Sink, n int) {
 func TestServerCrash(t *testing.T) {
 	c := clustertest.Own(t, nil)
 	d := db{t, c.URL()}
-	d.exec("CREATE TABLE a (id serial PRIMARY KEY)")
-	s, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "a"}]`), d.ownSettings())
-	require.NoError(t, err)
-	require.NoError(t, s.Provision(t.Context()))
+	s := d.ownSource("")
 	sink := sourcetest.NewSink("")
 	stop := running(t, s, "", sink)
 	for range 3 {

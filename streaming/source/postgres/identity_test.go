@@ -10,7 +10,6 @@ import (
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
-	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
@@ -19,10 +18,7 @@ import (
 func TestOtherServer(t *testing.T) {
 	c := clustertest.Own(t, map[string]string{"fsync": "off"})
 	d := db{t, c.URL()}
-	d.exec("CREATE TABLE a (id serial PRIMARY KEY)")
-	s, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "a"}]`), d.ownSettings())
-	require.NoError(t, err)
-	require.NoError(t, s.Provision(t.Context()))
+	s := d.ownSource("")
 	sink := sourcetest.NewSink("")
 	stop := running(t, s, "", sink)
 	d.exec("INSERT INTO a DEFAULT VALUES")

@@ -2,7 +2,6 @@ package postgres_test
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -14,17 +13,13 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/postgres"
-	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
 // TestBadRows has a row with bytes that are no text. It goes to the dead letters, from the stream and from a snapshot, and
 // the rows beside it come.
 func TestBadRows(t *testing.T) {
-	d := newDB(t)
-	name := d.text("SELECT current_database()")
-	clustertest.Exec(t, clustertest.Start(t).URL(), "DROP DATABASE "+name)
-	clustertest.Exec(t, clustertest.Start(t).URL(), fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'", name))
+	d := newDBIn(t, "SQL_ASCII")
 	d.exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	var mu sync.Mutex
 	var letters []source.DeadLetter

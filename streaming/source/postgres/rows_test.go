@@ -15,7 +15,6 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/postgres"
-	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
@@ -332,10 +331,7 @@ func TestUnfitTables(t *testing.T) {
 // TestEncodings: text of other encodings is converted; what nobody can convert is refused, and the error says where.
 func TestEncodings(t *testing.T) {
 	for _, c := range []struct{ encoding, value string }{{"LATIN1", `convert_from('\xfc', 'LATIN1')`}, {"SQL_ASCII", "'ü'"}} {
-		d := newDB(t)
-		name := d.text("SELECT current_database()")
-		clustertest.Exec(t, clustertest.Start(t).URL(), "DROP DATABASE "+name)
-		clustertest.Exec(t, clustertest.Start(t).URL(), fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LC_COLLATE 'C' LC_CTYPE 'C'", name, c.encoding))
+		d := newDBIn(t, c.encoding)
 		d.exec("CREATE TABLE t (id int PRIMARY KEY, v text, j json)")
 		s := d.source(`"tables": [{"name": "t"}]`)
 		sink := sourcetest.NewSink("")

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/failure"
-	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
@@ -18,10 +17,8 @@ import (
 func TestSlotIsWatched(t *testing.T) {
 	c := clustertest.Own(t, map[string]string{"fsync": "off", "max_slot_wal_keep_size": "48MB", "min_wal_size": "32MB", "max_wal_size": "64MB"})
 	d := db{t, c.URL()}
-	d.exec("CREATE TABLE a (id serial PRIMARY KEY); CREATE TABLE other (t text)")
-	s, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "a"}], "statusInterval": "100ms"`), d.ownSettings())
-	require.NoError(t, err)
-	require.NoError(t, s.Provision(t.Context()))
+	d.exec("CREATE TABLE other (t text)")
+	s := d.ownSource(`, "statusInterval": "100ms"`)
 	sink := sourcetest.NewSink("")
 	sink.Hold()
 	done := make(chan error, 1)
@@ -43,6 +40,6 @@ func TestSlotIsWatched(t *testing.T) {
 		d.exec("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
 		d.exec("CHECKPOINT")
 	}
-	err = <-done
+	err := <-done
 	require.Equal(t, failure.SlotInvalidated, failure.CodeOf(err), "%v", err)
 }

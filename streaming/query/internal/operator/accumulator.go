@@ -242,11 +242,7 @@ func (x *extreme) read(r *store.Reader) {
 }
 
 func (x *extreme) size() int {
-	size := 2 * accumulatorSize
-	for _, v := range x.head {
-		size += graph.SizeOf(v)
-	}
-	return size
+	return 2*accumulatorSize + graph.SizeOfAll(x.head)
 }
 
 // What the record of an extreme starts with.

@@ -38,27 +38,17 @@ func sizeOfGroup(g *group) int { return g.size }
 
 // measure works out what the group takes in memory, and returns by how much that has changed.
 func (g *group) measure() (grown int) {
+	const perValue = 24 // of out, which shares what lies behind them
 	size := groupOverhead
 	for i := range g.forms {
-		size += len(g.forms[i].name) + sizeOfValues(g.forms[i].keys)
+		size += len(g.forms[i].name) + graph.SizeOfAll(g.forms[i].keys)
 	}
-	size += sizeOfValues(g.carried) + len(g.out)*valueSize
+	size += graph.SizeOfAll(g.carried) + perValue*len(g.out)
 	for _, acc := range g.accumulators {
 		size += acc.size()
 	}
 	grown, g.size = size-g.size, size
 	return grown
-}
-
-// valueSize is what a value takes beside what lies behind it.
-const valueSize = 24
-
-func sizeOfValues(values []graph.Value) int {
-	size := valueSize * len(values)
-	for _, v := range values {
-		size += graph.SizeOf(v)
-	}
-	return size
 }
 
 // group returns a group as it is, or an empty one.

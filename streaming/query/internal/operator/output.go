@@ -235,12 +235,8 @@ func (r *viewRow) AppendTo(dst []byte) []byte {
 
 // Size returns about what the row takes in memory.
 func (r *viewRow) Size() int {
-	const fixed, perValue = 80, 24 // structs and the key
-	size := fixed + perValue*len(r.values)
-	for _, v := range r.values {
-		size += graph.SizeOf(v)
-	}
-	return size
+	const fixed = 80 // structs and the key
+	return fixed + graph.SizeOfAll(r.values)
 }
 
 // Forgotten does nothing.

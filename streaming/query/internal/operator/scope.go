@@ -88,12 +88,8 @@ func (s *scopeState) AppendTo(dst []byte) []byte {
 
 // Size returns about what the state takes in memory.
 func (s *scopeState) Size() int {
-	const fixed, perValue = 144, 24 // structs and the key
-	size := fixed + perValue*len(s.outer) + graph.SizeOf(s.value)
-	for _, v := range s.outer {
-		size += graph.SizeOf(v)
-	}
-	return size
+	const fixed = 144 // structs and the key
+	return fixed + graph.SizeOfAll(s.outer) + graph.SizeOf(s.value)
 }
 
 // Forgotten does nothing.

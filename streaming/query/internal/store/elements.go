@@ -74,11 +74,8 @@ func (e *Element) AppendTo(dst []byte) []byte {
 func (e *Element) Size() int { return int(e.size) }
 
 func (e *Element) measure() {
-	const fixed, perValue = 176, 24 // structs and the key
-	size := fixed + len(e.ID) + len(e.Start) + len(e.End) + perValue*len(e.Values)
-	for _, v := range e.Values {
-		size += graph.SizeOf(v)
-	}
+	const fixed = 176 // structs and the key
+	size := fixed + len(e.ID) + len(e.Start) + len(e.End) + graph.SizeOfAll(e.Values)
 	e.size = uint32(min(size, math.MaxUint32))
 }
 
