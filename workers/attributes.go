@@ -27,10 +27,7 @@ func (p *process) registerSearchAttributes(ctx context.Context) bool {
 }
 
 func (p *process) addMissingAttributes(ctx context.Context) error {
-	namespace := p.Namespace
-	if namespace == "" {
-		namespace = "default"
-	}
+	namespace := p.namespace()
 	missing, err := p.missingAttributes(ctx, namespace)
 	if err != nil || len(missing) == 0 {
 		return err
@@ -46,6 +43,13 @@ func (p *process) addMissingAttributes(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("adding search attributes: %w", addErr)
+}
+
+func (p *process) namespace() string {
+	if p.Namespace == "" {
+		return "default"
+	}
+	return p.Namespace
 }
 
 func (p *process) missingAttributes(ctx context.Context, namespace string) (map[string]enumspb.IndexedValueType, error) {

@@ -1,47 +1,57 @@
 package workers
 
 import (
-	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/mocks"
-	"go.uber.org/zap"
-
-	"github.com/perdure/perdure/streaming/stream/streamtest"
 )
 
-// TestOneOrphanDoesNotKeepTheOthers releases the attempts of a process, of which some cannot be released.
+// TestOneOrphanDoesNotKeepTheOthers releases the attempts of a host, of which one cannot be released, on two pages.
 func TestOneOrphanDoesNotKeepTheOthers(t *testing.T) {
-	o, err := openOrphans(t.Context(), streamtest.Start(t), "h1", zap.NewNop())
-	require.NoError(t, err)
-	put := func(key string, value []byte) {
-		_, err := o.bucket.Put(t.Context(), key, value)
-		require.NoError(t, err)
-	}
-	note := func(token string) []byte {
-		value, err := json.Marshal(attemptNote{Token: []byte(token)})
-		require.NoError(t, err)
-		return value
-	}
-	put("h1.a.run.1", []byte("{"))
-	put("h1.b.run.1", note("another server's"))
-	put("h1.c.run.1", note("not answered"))
-	put("h1.d.run.1", note("known"))
-	put("h2.e.run.1", note("another host's"))
-
 	c := &mocks.Client{}
-	answer := func(token string, err error) {
-		c.On("CompleteActivity", mock.Anything, []byte(token), nil, mock.Anything).Return(err).Once()
+	page := func(after, next string, ids ...string) {
+		response := &workflowservice.ListWorkflowExecutionsResponse{NextPageToken: []byte(next)}
+		for _, id := range ids {
+			response.Executions = append(response.Executions, &workflowpb.WorkflowExecutionInfo{
+				Execution: &commonpb.WorkflowExecution{WorkflowId: id},
+			})
+		}
+		asked := mock.MatchedBy(func(r *workflowservice.ListWorkflowExecutionsRequest) bool { return string(r.GetNextPageToken()) == after })
+		c.On("ListWorkflow", mock.Anything, asked).Return(response, nil).Once()
 	}
-	answer("another server's", serviceerror.NewNamespaceNotFound("gone"))
-	answer("not answered", serviceerror.NewUnavailable("later"))
-	answer("known", nil)
-	require.ErrorContains(t, o.release(t.Context(), c), "attempt h1.c.run.1")
+	workflow := func(id string, activities ...*workflowpb.PendingActivityInfo) {
+		c.On("DescribeWorkflowExecution", mock.Anything, id, "").Return(&workflowservice.DescribeWorkflowExecutionResponse{
+			WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: "run of " + id}},
+			PendingActivities:     activities,
+		}, nil).Once()
+	}
+	pending := func(id string, state enumspb.PendingActivityState, worker string) *workflowpb.PendingActivityInfo {
+		return &workflowpb.PendingActivityInfo{ActivityId: id, State: state, LastWorkerIdentity: worker}
+	}
+	released := func(workflow, activity string, err error) {
+		c.On("CompleteActivityByID", mock.Anything, "default", workflow, "run of "+workflow, activity, nil, mock.Anything).Return(err).Once()
+	}
+	const started, waiting = enumspb.PENDING_ACTIVITY_STATE_STARTED, enumspb.PENDING_ACTIVITY_STATE_SCHEDULED
+
+	page("", "2", "a", "b", "c")
+	page("2", "", "d")
+	workflow("a", pending("not answered", started, "h1@1"), pending("over", started, "h1@1"))
+	workflow("b", pending("another host's", started, "h10@1"), pending("of nobody", waiting, "h1@1"))
+	c.On("DescribeWorkflowExecution", mock.Anything, "c", "").Return(nil, serviceerror.NewNotFound("gone")).Once()
+	workflow("d", pending("left", started, "h1@7"))
+	released("a", "not answered", serviceerror.NewUnavailable("later"))
+	released("a", "over", serviceerror.NewNotFound("gone"))
+	released("d", "left", nil)
+
+	err := releaseOrphans(t.Context(), c, "default", "h1")
+	require.ErrorContains(t, err, "workflow a: reporting the end of activity not answered: later")
+	require.NotContains(t, err.Error(), "gone")
 	c.AssertExpectations(t)
-	keys, err := o.bucket.Keys(t.Context(), "")
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{"h1.c.run.1", "h2.e.run.1"}, keys)
 }

@@ -102,7 +102,6 @@ type process struct {
 	log        *zap.Logger
 	store      *activities.Store
 	attributes atomic.Bool
-	orphans    *orphans // nil when the stream server does not answer
 	fatal      chan error
 }
 
@@ -152,7 +151,7 @@ func (p *process) workers() (first, second []*served) {
 
 func (p *process) options() worker.Options {
 	return worker.Options{
-		Identity:                     fmt.Sprintf("%s@%d", p.HostID, os.Getpid()),
+		Identity:                     identity(p.HostID, os.Getpid()),
 		WorkerStopTimeout:            stopWithin,
 		MaxHeartbeatThrottleInterval: heartbeatsEvery,
 		DisableRegistrationAliasing:  true,
@@ -170,9 +169,6 @@ func (p *process) activities(queue string, slots, pollers int, register func(wor
 	o.DisableWorkflowWorker = true
 	o.MaxConcurrentActivityExecutionSize = slots
 	o.MaxConcurrentActivityTaskPollers = pollers
-	if p.orphans != nil {
-		o.Interceptors = []interceptor.WorkerInterceptor{p.orphans}
-	}
 	w := worker.New(p.Client, queue, o)
 	register(w)
 	return &served{worker: w, queue: queue}
@@ -222,12 +218,7 @@ const errandWithin = 5 * time.Second
 func (p *process) releaseOrphans(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*errandWithin)
 	defer cancel()
-	o, err := openOrphans(ctx, p.Stream, p.HostID, p.log)
-	if err == nil {
-		p.orphans = o
-		err = o.release(ctx, p.Client)
-	}
-	if err != nil {
+	if err := releaseOrphans(ctx, p.Client, p.namespace(), p.HostID); err != nil {
 		p.log.Warn("attempts of the process before could not be released", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
 	}
 }

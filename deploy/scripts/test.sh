@@ -8,7 +8,8 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 export PERDURE_BIN_DIR="$PWD/bin"
 
-# report shows one line for each package that passes and everything that one printed which did not.
+# report shows one line for each package that passes and everything that one printed which did not; at the end once more,
+# where a reader of the last screen finds it, what the failed tests said themselves.
 report() {
 	awk '
 		/^ *--- PASS:/ { passed++ }
@@ -16,14 +17,19 @@ report() {
 		/^ *--- FAIL:/ { failed++ }
 		/: TCK: |there is no TCK in/ { line = $0; sub(/^.*\.go:[0-9]*: /, "", line); print line; fflush() }
 		{ text = text $0 "\n" }
-		/^ok  \t/ { packages++; print; fflush(); text = "" }
+		/^ +[a-z0-9_]+_test\.go:[0-9]+: / { said = /: output of / ? 0 : 12 }
+		/^(panic: |fatal error: |WARNING: DATA RACE)/ { said = 30 }
+		/^ *(---|===) / { said = 0 }
+		/^ *--- FAIL:/ { why = why $0 "\n" }
+		said > 0 { why = why $0 "\n"; said-- }
+		/^ok  \t/ { packages++; print; fflush(); text = why = "" }
 		/^\?   \t/ || /^\t.*coverage: / { text = "" }
-		/^FAIL\t/ { broken = broken "  " $2 "\n"; printf "%s", text; fflush(); text = "" }
+		/^FAIL\t/ { broken = broken "  " $2 "\n"; printf "%s", text; fflush(); reasons = reasons why; text = why = "" }
 		/^(PASS|FAIL)$/ { next }
 		END {
 			if (text ~ /[^ \n]/ && text !~ /^FAIL\n$/) printf "%s", text
 			printf "\n%s: %d packages ok, %d tests passed, %d failed, %d skipped\n\n", what, packages, passed, failed, skipped
-			if (broken != "") printf "failed packages:\n%s\n", broken
+			if (broken != "") printf "failed packages:\n%s\nwhat the failed tests said:\n%s\n", broken, substr(reasons, 1, 6000)
 		}' what="$1"
 }
 

@@ -2,14 +2,20 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 )
 
@@ -94,6 +100,33 @@ func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
 	require.Positive(t, writers.commits.Load())
 	writers.close()
 	s.requireEqualsSQL(f, 90*time.Second)
+}
+
+// The server has handed out an attempt of which the process that it went to knows nothing, because it was killed before the
+// answer reached it. Here the test is that process, under the identity of the worker's host.
+func TestAttemptThatReachedNobodyIsTakenUpSoon(t *testing.T) {
+	s := newSystem(t, externalWorkers)
+	worker := s.startWorker("worker")
+	s.startOrders()
+	f := s.follow("open-orders")
+	s.requireEqualsSQL(f, 30*time.Second)
+	worker.terminate(t, 60*time.Second)
+	hostID, err := os.ReadFile(filepath.Join(s.dir, "worker", "host-id"))
+	require.NoError(t, err)
+	c := s.client()
+	eventually(t, 60*time.Second, "an attempt at running the source", func() error {
+		task, err := c.WorkflowService().PollActivityTaskQueue(s.context(30*time.Second), &workflowservice.PollActivityTaskQueueRequest{
+			Namespace: "default", TaskQueue: &taskqueue.TaskQueue{Name: activities.QueueRun}, Identity: strings.TrimSpace(string(hostID)) + "@1",
+		})
+		if err == nil && len(task.GetTaskToken()) == 0 {
+			err = errors.New("none yet")
+		}
+		return err
+	})
+
+	execSQL(t, s.connect(), `UPDATE orders SET total = total + 1`)
+	s.startWorker("worker")
+	s.requireEqualsSQL(f, 15*time.Second) // and not when heartbeats are overdue
 }
 
 // pause chooses the moment of a fault; no outcome depends on its length.
