@@ -16,7 +16,7 @@ import (
 const (
 	sealNone     = iota
 	sealMatches  // the view is being filled; the cursor is the last element
-	sealSnapshot // the view is being turned into events; the cursor is the last row
+	sealSnapshot // events are being made of the view; the cursor is the last row
 )
 
 // sealElements and sealRows bound what one batch of sealing takes in.
@@ -116,12 +116,13 @@ func (q *Query) Seal(state result.State, rowsPerEvent int) error {
 	if err := q.want(Loading); err != nil {
 		return err
 	}
-	return q.seal(state, rowsPerEvent)
+	return q.seal(q.sealStart, func(b index.Batch) error { return q.sealEvents(b, state, max(rowsPerEvent, 1)) })
 }
 
-func (q *Query) seal(state result.State, rowsPerEvent int) error {
+// seal evaluates the query and has events made of the view, batch by batch, until the query is live.
+func (q *Query) seal(start, events func(index.Batch) error) error {
 	if q.meta.SealStage == sealNone {
-		if err := q.write(q.sealStart); err != nil {
+		if err := q.write(start); err != nil {
 			return err
 		}
 	}
@@ -131,8 +132,7 @@ func (q *Query) seal(state result.State, rowsPerEvent int) error {
 		}
 	}
 	for q.Phase() != Live {
-		err := q.write(func(b index.Batch) error { return q.sealEvents(b, state, max(rowsPerEvent, 1)) })
-		if err != nil {
+		if err := q.write(events); err != nil {
 			return err
 		}
 	}
@@ -223,11 +223,7 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 	for len(rows) > 0 {
 		n := min(rowsPerEvent, len(rows))
 		e := result.Event{Snapshot: true, Diffs: rows[:n]}
-		if len(state.Positions) == 1 {
-			for name, position := range state.Positions {
-				e.Source, e.Position = name, position
-			}
-		}
+		e.Source, e.Position = sole(state)
 		q.emit(nil, e)
 		q.meta.SealCursor = keys[n-1]
 		rows, keys = rows[n:], keys[n:]

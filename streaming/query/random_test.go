@@ -117,8 +117,14 @@ func checkRandom(t *rapid.T, n *counts) {
 			r.session.Reopen()
 			r.world.Tell("restart")
 		}
-		r.session.Apply(transactions...)
-		r.world.Tell("apply")
+		if rapid.IntRange(0, 9).Draw(t, "missed") == 9 {
+			r.session.Resync(r.world.Inserts())
+			r.world.Tell("none of them arrives; resync")
+			require.Empty(t, r.session.Resync(r.world.Inserts()), "differences to the same")
+		} else {
+			r.session.Apply(transactions...)
+			r.world.Tell("apply")
+		}
 		r.check()
 	}
 	r.session.Apply(r.world.Clear(t))

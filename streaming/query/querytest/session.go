@@ -16,10 +16,7 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-const (
-	source    = "script"
-	storeName = "query"
-)
+const source = "script"
 
 // T is what a session needs of a test; *testing.T and *rapid.T both have it.
 type T interface {
@@ -34,6 +31,7 @@ type Session struct {
 	backend index.Backend
 	plan    *query.Plan
 	Query   *query.Query
+	store   string // name
 	replica map[result.RowKey][]graph.Value
 	next    uint64 // sequence of the next event
 	offset  uint64
@@ -49,16 +47,17 @@ func NewSession(t T, backend index.Backend, text string, parameters map[string]g
 		Parameters: parameters, Now: func() time.Time { return Start },
 	})
 	require.NoError(t, err)
-	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1, clock: Start}
-	s.open()
+	s := &Session{t: t, backend: backend, plan: plan, replica: make(map[result.RowKey][]graph.Value), next: 1, clock: Start, store: "query"}
+	s.Query = s.open()
 	return s
 }
 
-func (s *Session) open() {
-	store, err := s.backend.Open(storeName)
+func (s *Session) open() *query.Query {
+	store, err := s.backend.Open(s.store)
 	require.NoError(s.t, err)
-	s.Query, err = query.Open(s.plan, store)
+	q, err := query.Open(s.plan, store)
 	require.NoError(s.t, err)
+	return q
 }
 
 // Close closes the query.
@@ -67,18 +66,46 @@ func (s *Session) Close() { require.NoError(s.t, s.Query.Close()) }
 // Reopen closes the query and opens it again, as a restart does.
 func (s *Session) Reopen() {
 	s.Close()
-	s.open()
+	s.Query = s.open()
 }
 
 // Load loads elements in several steps and seals.
 func (s *Session) Load(elements []graph.Change) {
+	s.load(elements)
+	s.again(func() error { return s.Query.Seal(result.State{}, 2) })
+	s.snapshot()
+}
+
+func (s *Session) load(elements []graph.Change) {
 	half := len(elements) / 2
 	for i, part := range [][]graph.Change{elements[:half], elements[half:]} {
 		s.again(func() error { return s.Query.Load(source, []byte{byte(i)}, part) })
 		require.Equal(s.t, []byte{byte(i)}, s.Query.Token(source))
 	}
-	s.again(func() error { return s.Query.Seal(result.State{}, 2) })
-	s.snapshot()
+}
+
+// Resync builds the state anew from all elements that there are now, whatever became of them unseen, and returns the
+// differences to what the query answered before.
+func (s *Session) Resync(elements []graph.Change) []result.Diff {
+	old := s.Query
+	before := s.next
+	s.store += "+"
+	s.Query = s.open()
+	s.load(elements)
+	s.again(func() error {
+		return s.Query.Resync(old, result.State{Offsets: map[string]uint64{source: s.offset}})
+	})
+	require.NoError(s.t, old.Close())
+	var diffs []result.Diff
+	more := false
+	s.outbox(before-1, func(e *result.Event) {
+		require.False(s.t, e.Snapshot)
+		s.replay(e)
+		diffs, more = append(diffs, e.Diffs...), e.More
+	})
+	require.False(s.t, more, "the differences are not complete")
+	s.Check()
+	return diffs
 }
 
 // Begin starts with an empty graph.
@@ -88,16 +115,23 @@ func (s *Session) Begin() {
 }
 
 func (s *Session) snapshot() {
-	err := s.Query.Outbox(0, func(_ uint64, encoded []byte) (bool, error) {
+	s.outbox(0, func(e *result.Event) {
+		require.True(s.t, e.Snapshot)
+		s.replay(e)
+	})
+	s.Check()
+}
+
+// outbox visits the events after a sequence.
+func (s *Session) outbox(after uint64, visit func(*result.Event)) {
+	err := s.Query.Outbox(after, func(_ uint64, encoded []byte) (bool, error) {
 		e, rest, err := result.DecodeEvent(encoded)
 		require.NoError(s.t, err)
 		require.Empty(s.t, rest)
-		require.True(s.t, e.Snapshot)
-		s.replay(e)
+		visit(e)
 		return true, nil
 	})
 	require.NoError(s.t, err)
-	s.Check()
 }
 
 // Apply applies transactions as one batch and checks all that must hold of the events.

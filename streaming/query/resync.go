@@ -1,0 +1,208 @@
+package query
+
+import (
+	"bytes"
+	"math"
+	"slices"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query/internal/store"
+	"github.com/perdure/perdure/streaming/result"
+)
+
+// Resync ends loading as Seal does, for a state that takes the place of another one of the same plan, which is live, has
+// come to an end and is only read. Instead of all rows come the differences between the old result set and the new one,
+// as one transaction. The numbers of the events go on where the old state's ended, whose outbox is taken over. When it
+// fails or the process ends, calling it again with the same arguments goes on.
+//
+// The memory needed is that of sealRows differences; where the query orders its rows, that of all of them.
+func (q *Query) Resync(old *Query, state result.State) error {
+	if err := q.want(Loading); err != nil {
+		return err
+	}
+	if err := old.want(Live); err != nil {
+		return err
+	}
+	if old.meta.Fingerprint != q.meta.Fingerprint {
+		return failure.StateCorrupt.Errorf("taking over the result set of a state: %w", ErrFingerprint)
+	}
+	start := func(b index.Batch) error {
+		if err := q.inherit(b, old); err != nil {
+			return err
+		}
+		return q.sealStart(b)
+	}
+	return q.seal(start, func(b index.Batch) error { return q.sealDifferences(b, old, state) })
+}
+
+// inherit takes over how far the events of another state have come, and those that are not published yet.
+func (q *Query) inherit(b index.Batch, old *Query) error {
+	q.meta.Sequence, q.trim = old.meta.Sequence, old.trim
+	return old.store.Scan(store.OutboxKey(nil, 0), store.OutboxEnd(), func(key, record []byte) (bool, error) {
+		sequence, ok := store.OutboxSequence(key)
+		if !ok {
+			return false, errOutbox
+		}
+		q.outbox.records = append(q.outbox.records, sequence)
+		return true, b.Set(slices.Clone(key), slices.Clone(record))
+	})
+}
+
+// sealDifferences turns the next differences between the old view and the new one into an event; behind the last one the
+// query is live.
+func (q *Query) sealDifferences(b index.Batch, old *Query, state result.State) error {
+	if err := q.network.Output.Save(); err != nil { // the view is read below
+		return err
+	}
+	from, to := store.ViewBounds()
+	begun := len(q.meta.SealCursor) > 0
+	if begun {
+		from = append(q.meta.SealCursor, 0)
+	}
+	limit := sealRows
+	if q.plan.plan.Ordered {
+		limit = math.MaxInt // a row whose place changed is met twice, far apart
+	}
+	var (
+		diffs  []result.Diff
+		met    = make(map[result.RowKey]int) // places in diffs
+		cursor []byte
+	)
+	columns := len(q.plan.plan.Columns)
+	err := compare(old.store, b, from, to, columns, func(key []byte, was, is *result.Row) bool {
+		if len(diffs) == limit {
+			return false
+		}
+		cursor = append(cursor[:0], key...)
+		d := difference(was, is)
+		if at, twice := met[d.Key]; twice {
+			if is == nil {
+				diffs[at].Before = was.Values
+			} else {
+				diffs[at].After = is.Values
+			}
+			diffs[at].Op = result.Updated
+			return true
+		}
+		met[d.Key] = len(diffs)
+		diffs = append(diffs, d)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	last := len(diffs) < limit
+	diffs = slices.DeleteFunc(diffs, func(d result.Diff) bool { // it has another place only
+		return d.Op == result.Updated && slices.EqualFunc(d.Before, d.After, graph.Identical)
+	})
+	if len(diffs) > 0 || begun {
+		e := result.Event{Diffs: diffs, More: !last, CommitTime: q.meta.Clock}
+		e.Source, e.Position = sole(state)
+		q.emit(nil, e)
+	}
+	q.meta.SealCursor = cursor
+	if last {
+		q.live(state)
+	}
+	return nil
+}
+
+// sole returns the only source of a state and its position; with several there is none to name.
+func sole(state result.State) (name string, position graph.Position) {
+	if len(state.Positions) != 1 {
+		return "", ""
+	}
+	for name, position = range state.Positions {
+	}
+	return name, position
+}
+
+func difference(was, is *result.Row) result.Diff {
+	switch {
+	case was == nil:
+		return result.Diff{Op: result.Added, Key: is.Key, After: is.Values}
+	case is == nil:
+		return result.Diff{Op: result.Deleted, Key: was.Key, Before: was.Values}
+	default:
+		return result.Diff{Op: result.Updated, Key: is.Key, Before: was.Values, After: is.Values}
+	}
+}
+
+// compare visits, in the order of their keys in the view, the rows in which two views differ, until visit returns false.
+func compare(old, now index.Reader, from, to []byte, columns int, visit func(key []byte, was, is *result.Row) bool) error {
+	a := rows{reader: old, from: from, to: to, columns: columns}
+	b := rows{reader: now, from: from, to: to, columns: columns}
+	for {
+		if err := a.fill(); err != nil {
+			return err
+		}
+		if err := b.fill(); err != nil {
+			return err
+		}
+		if len(a.page) == 0 && len(b.page) == 0 {
+			return nil
+		}
+		order := 0
+		switch {
+		case len(a.page) == 0:
+			order = 1
+		case len(b.page) == 0:
+			order = -1
+		default:
+			order = bytes.Compare(a.page[0].key, b.page[0].key)
+		}
+		more := true
+		switch {
+		case order < 0:
+			more = visit(a.page[0].key, &a.page[0].row, nil)
+		case order > 0:
+			more = visit(b.page[0].key, nil, &b.page[0].row)
+		case !slices.EqualFunc(a.page[0].row.Values, b.page[0].row.Values, graph.Identical):
+			more = visit(a.page[0].key, &a.page[0].row, &b.page[0].row)
+		}
+		if !more {
+			return nil
+		}
+		if order <= 0 {
+			a.page = a.page[1:]
+		}
+		if order >= 0 {
+			b.page = b.page[1:]
+		}
+	}
+}
+
+// rows reads a view page by page.
+type rows struct {
+	reader   index.Reader
+	from, to []byte
+	columns  int
+	page     []placed // what is read and not consumed
+	ended    bool
+}
+
+type placed struct {
+	key []byte
+	row result.Row
+}
+
+// fill makes the next row the first of the page; the page is empty at the end only.
+func (r *rows) fill() error {
+	if len(r.page) > 0 || r.ended {
+		return nil
+	}
+	const page = 1024
+	err := scanRows(r.reader, r.from, r.to, r.columns, func(key []byte, row result.Row) (bool, error) {
+		r.page = append(r.page, placed{slices.Clone(key), row})
+		return len(r.page) < page, nil
+	})
+	if err != nil {
+		return err
+	}
+	if r.ended = len(r.page) < page; len(r.page) > 0 {
+		r.from = append(slices.Clone(r.page[len(r.page)-1].key), 0)
+	}
+	return nil
+}
