@@ -54,6 +54,15 @@ func (b *book) number(p graph.Position) int {
 func (b *book) commit(changes ...graph.Change) graph.Position {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.change(changes)
+	position := positionOf(len(b.log) + 1)
+	b.log = append(b.log, graph.Transaction{Position: position, CommitTime: time.Now().UTC(), Changes: changes})
+	close(b.moved)
+	b.moved = make(chan struct{})
+	return position
+}
+
+func (b *book) change(changes []graph.Change) {
 	for _, c := range changes {
 		if c.Op == graph.OpDelete {
 			delete(b.elements, c.Element.ID)
@@ -61,11 +70,13 @@ func (b *book) commit(changes ...graph.Change) graph.Position {
 			b.elements[c.Element.ID] = c.Element
 		}
 	}
-	position := positionOf(len(b.log) + 1)
-	b.log = append(b.log, graph.Transaction{Position: position, CommitTime: time.Now().UTC(), Changes: changes})
-	close(b.moved)
-	b.moved = make(chan struct{})
-	return position
+}
+
+// miss changes elements in a way that no transaction tells of, as when changes are lost.
+func (b *book) miss(changes ...graph.Change) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.change(changes)
 }
 
 func (b *book) end() graph.Position {

@@ -45,7 +45,7 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef) (uint64, error) 
 	if err != nil {
 		return 0, err
 	}
-	record = bootstrapRecord{ID: ref.ID, From: end + 1}
+	record = bootstrapRecord{ID: ref.ID, Rebuild: ref.Rebuild, From: end + 1}
 	if _, err := replace(ctx, boots, ref.key(), record, revision); err != nil {
 		return 0, err
 	}

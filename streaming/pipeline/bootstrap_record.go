@@ -20,6 +20,9 @@ type BootstrapRef struct {
 	Query              string `json:"query"`
 	Source             string `json:"source"`
 	SnapshotGeneration int    `json:"snapshotGeneration"`
+	// Rebuild has the query begin anew: it declares all rows void and publishes those that there are, and not what
+	// differs from before.
+	Rebuild bool `json:"rebuild,omitempty"`
 }
 
 func (r BootstrapRef) key() string { return bootstrapKey(r.Instance, r.Query, r.Source) }
@@ -31,6 +34,7 @@ func bootstrapKey(instance, query, source string) string {
 // bootstrapRecord is the value of bucket bootstrap at <instance>.<query>.<source>.
 type bootstrapRecord struct {
 	ID          string                    `json:"id"`
+	Rebuild     bool                      `json:"rebuild,omitempty"`
 	From        uint64                    `json:"from"` // first message of the change log that is needed
 	Fingerprint string                    `json:"fingerprint,omitempty"`
 	Generation  int                       `json:"generation"` // of the snapshot

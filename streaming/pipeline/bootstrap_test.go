@@ -69,8 +69,12 @@ func (r *rig) copyAll(ref BootstrapRef, workers int) {
 // bootstrap does all of it.
 func (r *rig) bootstrap(id string) {
 	r.t.Helper()
+	r.bootstrapAs(BootstrapRef{ID: id, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1})
+}
+
+func (r *rig) bootstrapAs(ref BootstrapRef) {
+	r.t.Helper()
 	h := r.host()
-	ref := BootstrapRef{ID: id, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
 	_, err := h.Subscribe(r.t.Context(), ref)
 	require.NoError(r.t, err)
 	snapshot := r.hold(ref)
@@ -194,13 +198,21 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 	query.drained()
 	_, before := r.replayed("late")
 
-	// The workflow was asked to build it anew; the state of before is still there.
+	// The workflow was asked to read all rows again; the state of before is still there.
 	r.bootstrap("second")
 	query = r.startQuery(auto)
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	r.settled("late")
 	query.drained()
 	_, after := r.replayed("late")
+	require.Equal(t, before, after, "nothing differs")
+
+	r.bootstrapAs(BootstrapRef{ID: "anew", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1, Rebuild: true})
+	query = r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.settled("late")
+	query.drained()
+	_, after = r.replayed("late")
 	require.Equal(t, before+rebuiltAfter+1, after, "an event that says so, and one with all rows")
 
 	// The state is lost: a bootstrap is needed, whatever is on record.
@@ -212,6 +224,50 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 	query = r.startQuery(auto)
 	r.settled("late")
 	query.drained()
+	src.drained()
+}
+
+// TestResyncPublishesWhatDiffers misses changes and has the state built anew beside the old one, which is interrupted at
+// any time, also by another bootstrap. Who follows sees no more than what is different, in one transaction.
+func TestResyncPublishesWhatDiffers(t *testing.T) {
+	r := newRig(t)
+	r.stock(3000)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	random := rand.New(rand.NewPCG(5, 5))
+	for round := range 4 {
+		_, before := r.replayed("late")
+		r.book.miss(
+			item(graph.OpInsert, "Item", 5000+round, "new", 20), item(graph.OpDelete, "Item", 24+25*round, "", 0),
+			item(graph.OpUpdate, "Item", 23+25*round, "renamed", 23), item(graph.OpUpdate, "Item", 20+25*round, "out", 1),
+		)
+		for i := range 2 + round {
+			r.bootstrap(fmt.Sprint("round", round, i))
+			for range random.IntN(6) {
+				cut := r.startQuery(auto)
+				time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // the moment of the cut; nothing rests on it
+				cut.cancel()
+				_ = cut.result()
+			}
+		}
+		query = r.startQuery(auto)
+		eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+		r.settled("late")
+		_, after := r.replayed("late")
+		require.Equal(t, before+1, after)
+		r.book.scribble(random, 20)
+		r.settled("late")
+		query.drained()
+	}
+	var record queryRecord
+	b, err := r.host().bucket(t.Context(), queriesBucket)
+	require.NoError(t, err)
+	_, _, err = read(t.Context(), b, "default.late", &record)
+	require.NoError(t, err)
+	require.Empty(t, record.Previous)
 	src.drained()
 }
 

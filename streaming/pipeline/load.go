@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/stream"
 )
 
 // rowsPerSnapshotEvent is how many rows one event holds when a query starts with rows.
@@ -32,16 +33,16 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 	var current queryRecord
 	key := r.id.Instance + "." + r.id.Name
-	_, found, err := read(ctx, records, key, &current)
-	if err != nil {
+	if _, _, err := read(ctx, records, key, &current); err != nil {
 		return false, err
 	}
 
 	if boots == nil {
-		if found && current.Fingerprint == r.plan.Fingerprint() && slices.Equal(current.Sources, r.spec.Sources) {
+		if r.continues(current) {
 			r.base = current.Base
-			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
-				return live, err
+			q, err := r.openStore(ctx, current.Store, query.Live)
+			if r.query = q; q != nil || err != nil {
+				return q != nil, err
 			}
 		}
 		if r.spec.Bootstrap != "none" {
@@ -52,18 +53,19 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if boots == nil {
 		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
 	}
-	if found && current.Store == wanted.Store {
-		wanted.Base = current.Base
-	} else {
-		if wanted.Base, err = r.lastKnown(ctx); err != nil {
-			return false, err
-		}
-		if wanted.Base = max(wanted.Base, current.Base); found || wanted.Base > 0 {
-			wanted.Base += rebuiltAfter // is the number of the event that says so
-		}
+	if err := r.choosePredecessor(ctx, boots, current, &wanted); err != nil {
+		return false, err
 	}
-	if found && current.Store != wanted.Store {
-		if err := r.host.index.Remove(current.Store); err != nil {
+	defer func() {
+		if r.old != nil {
+			_ = r.old.Close() // it was only read
+		}
+	}()
+	for _, store := range []string{current.Store, current.Previous} {
+		if store == "" || store == wanted.Store || store == wanted.Previous {
+			continue
+		}
+		if err := r.host.index.Remove(store); err != nil {
 			return false, fmt.Errorf("removing the index of an earlier state: %w", err)
 		}
 	}
@@ -71,7 +73,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	r.base = wanted.Base
-	if ok, err := r.openStore(ctx, wanted.Store, query.Empty); !ok || err != nil {
+	if r.query, err = r.openStore(ctx, wanted.Store, query.Empty); r.query == nil {
 		if err == nil {
 			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
 		}
@@ -80,7 +82,89 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if boots == nil {
 		return true, r.begin(ctx)
 	}
-	return true, r.load(ctx, boots)
+	if err := r.load(ctx, boots); err != nil {
+		return false, err
+	}
+	if err := r.removePredecessor(ctx, records, key, wanted); err != nil {
+		return false, err
+	}
+	return true, r.consumed(ctx, boots)
+}
+
+// continues reports whether a record is of a state of this plan on these sources.
+func (r *queryRun) continues(record queryRecord) bool {
+	return record.Fingerprint == r.plan.Fingerprint() && slices.Equal(record.Sources, r.spec.Sources)
+}
+
+// choosePredecessor opens the state that the wanted one takes the place of, so that only what differs is published, and
+// settles where the numbers of events go on. Without one, because there is none of this plan on this host that has all
+// that was published, or because the bootstrap is to begin anew, the events say that all rows are void.
+func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current queryRecord, wanted *queryRecord) error {
+	known, err := r.lastKnown(ctx)
+	if err != nil {
+		return err
+	}
+	begun := current.Store == wanted.Store
+	candidates := []string{current.Store, current.Previous}
+	if begun {
+		candidates = candidates[1:]
+	}
+	again := slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
+	for _, store := range candidates {
+		if store == "" || boots == nil || again || !r.continues(current) {
+			continue
+		}
+		old, err := r.openStore(ctx, store, query.Live)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			continue
+		}
+		if old.State().Sequence+current.Base < known { // a crash of the machine took its end
+			if err := old.Close(); err != nil {
+				return fmt.Errorf("closing the index: %w", err)
+			}
+			continue
+		}
+		r.old, wanted.Previous, wanted.Base = old, store, current.Base
+		return nil
+	}
+	if begun && current.Previous == "" {
+		wanted.Base = current.Base
+		return nil
+	}
+	if begun { // what it has taken over so far is of no use without the rest
+		if err := r.host.index.Remove(wanted.Store); err != nil {
+			return fmt.Errorf("removing the index of a state whose predecessor is gone: %w", err)
+		}
+	}
+	if wanted.Base = max(known, current.Base); current.Store != "" || wanted.Base > 0 {
+		wanted.Base += rebuiltAfter // is the number of the event that says so
+	}
+	return nil
+}
+
+// removePredecessor drops the state whose place the new one has taken. The record goes first: it must not name what is
+// gone.
+func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket, key string, record queryRecord) error {
+	if r.old == nil {
+		return nil
+	}
+	old := r.old
+	r.old = nil
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("closing the index of the state before: %w", err)
+	}
+	store := record.Previous
+	record.Previous = ""
+	if _, err := write(ctx, records, key, record); err != nil {
+		return err
+	}
+	if err := r.host.index.Remove(store); err != nil {
+		return fmt.Errorf("removing the index of the state before: %w", err)
+	}
+	return nil
 }
 
 // record returns what bucket queries says when the state is built from these bootstraps.
@@ -96,25 +180,24 @@ func (r *queryRun) record(boots []*boot) queryRecord {
 	return record
 }
 
-// openStore opens a store if its state belongs to the plan and is at least that far.
-func (r *queryRun) openStore(ctx context.Context, name string, least query.Phase) (bool, error) {
+// openStore opens a store if its state belongs to the plan and is at least that far; else it returns nil.
+func (r *queryRun) openStore(ctx context.Context, name string, least query.Phase) (*query.Query, error) {
 	// The attempt before may be closing it still.
 	store, err := retried(ctx, func() (index.Store, error) { return r.host.index.Open(name) })
 	if err != nil {
-		return false, fmt.Errorf("opening the index: %w", err)
+		return nil, fmt.Errorf("opening the index: %w", err)
 	}
 	q, err := query.Open(r.plan, store)
 	if errors.Is(err, query.ErrFingerprint) {
-		return false, errors.Join(store.Close(), r.host.index.Remove(name))
+		return nil, errors.Join(store.Close(), r.host.index.Remove(name))
 	}
 	if err != nil {
-		return false, errors.Join(fmt.Errorf("opening the query's state: %w", err), store.Close())
+		return nil, errors.Join(fmt.Errorf("opening the query's state: %w", err), store.Close())
 	}
 	if q.Phase() < least {
-		return false, q.Close()
+		return nil, q.Close()
 	}
-	r.query = q
-	return true, nil
+	return q, nil
 }
 
 // boot is a sealed bootstrap of one source.
@@ -204,14 +287,18 @@ func (r *queryRun) load(ctx context.Context, boots []*boot) error {
 			return fmt.Errorf("syncing the index: %w", err)
 		}
 		progress.Set(func(s *Status) { s.Phase = "sealing" })
-		if err := ticking(ctx, progress, func() error { return r.query.Seal(state, rowsPerSnapshotEvent) }); err != nil {
+		seal := func() error { return r.query.Seal(state, rowsPerSnapshotEvent) }
+		if r.old != nil {
+			seal = func() error { return r.query.Resync(r.old, state) }
+		}
+		if err := ticking(ctx, progress, seal); err != nil {
 			return fmt.Errorf("sealing the loaded state: %w", err)
 		}
 		if err := r.query.Sync(); err != nil { // before anything of it is published
 			return fmt.Errorf("syncing the index: %w", err)
 		}
 	}
-	return r.consumed(ctx, boots)
+	return nil
 }
 
 // ticking says that the loop is alive while f, which cannot say so itself, computes.

@@ -143,9 +143,10 @@ type queryRun struct {
 	published uint64                 // sequence of the last event in the result log
 
 	query   *query.Query
-	applied time.Time // when a batch was last applied
-	synced  time.Time // when the state was last made durable
-	base    uint64    // added to the query's own sequences
+	old     *query.Query // whose place query takes, while it is being built
+	applied time.Time    // when a batch was last applied
+	synced  time.Time    // when the state was last made durable
+	base    uint64       // added to the query's own sequences
 	out     *outlet[*events]
 	buf     []byte // of show
 }
@@ -421,6 +422,8 @@ type queryRecord struct {
 	Store       string   `json:"store"`
 	Fingerprint string   `json:"fingerprint"`
 	Sources     []string `json:"sources"` // whose elements the store holds, in order
+	// Previous is the store of the state whose place this one takes, until this one is complete.
+	Previous string `json:"previous,omitempty"`
 	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`

@@ -52,8 +52,13 @@ func (h *Host) TeardownQuery(ctx context.Context, spec component.QuerySpec) erro
 	if _, found, err := read(ctx, records, key, &record); err != nil {
 		return err
 	} else if found {
-		if err := h.index.Remove(record.Store); err != nil {
-			return fmt.Errorf("removing the index: %w", err)
+		for _, store := range []string{record.Store, record.Previous} {
+			if store == "" {
+				continue
+			}
+			if err := h.index.Remove(store); err != nil {
+				return fmt.Errorf("removing the index: %w", err)
+			}
 		}
 	}
 	if err := h.conn.DeleteLog(ctx, resultLog(id.Instance, id.Name)); err != nil {
