@@ -22,7 +22,7 @@ type Bootstraps struct {
 
 func (r BootstrapRef) pipeline() pipeline.BootstrapRef {
 	return pipeline.BootstrapRef{
-		ID: r.ID, Instance: r.Instance, Query: r.Query, Source: r.Source, SnapshotGeneration: r.SnapshotGeneration,
+		ID: r.ID, Instance: r.Instance, Query: r.Query, Source: r.Source, SnapshotGeneration: r.SnapshotGeneration, Rebuild: r.Rebuild,
 	}
 }
 

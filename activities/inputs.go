@@ -27,6 +27,8 @@ type RunInput struct {
 const (
 	OutcomeDrained        = "drained"        // it was asked to stop, and finished what it had begun
 	OutcomeNeedsBootstrap = "needsBootstrap" // a query without state that fits its plan
+	OutcomeNeedsResync    = "needsResync"    // a query whose source has lost changes: what differs is to be found
+	OutcomeNeedsRebuild   = "needsRebuild"   // the same: all is to be read and published anew
 )
 
 // RunResult is how a long activity ended, and how far it came. Numbers of 64 bits are strings, because many readers of
@@ -88,6 +90,8 @@ type BootstrapRef struct {
 	Query              string `json:"query"`  // name
 	Source             string `json:"source"` // name
 	SnapshotGeneration int    `json:"snapGen"`
+	// Rebuild has the query publish all rows anew, and not what differs.
+	Rebuild bool `json:"rebuild,omitempty"`
 }
 
 // PlanInput is the input of Bootstraps.PlanChunks.

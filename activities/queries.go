@@ -80,10 +80,7 @@ func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) 
 	}
 	return q.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		outcome, err := q.host.RunQuery(ctx, a, spec)
-		if err == nil && outcome == pipeline.NeedsBootstrap {
-			return OutcomeNeedsBootstrap, nil
-		}
-		return OutcomeDrained, err
+		return string(outcome), err
 	})
 }
 

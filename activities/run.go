@@ -232,7 +232,7 @@ func (a *attempt) finish(ctx context.Context, cause error, e ended) (RunResult, 
 		Host: a.hostID, Attempt: a.info.Attempt, StartedAt: a.began.UTC(),
 	}
 	switch {
-	case e.err == nil && e.outcome == OutcomeNeedsBootstrap:
+	case e.err == nil && e.outcome != OutcomeDrained:
 		return result, nil
 	case e.err == nil && a.draining == wantedDrain:
 		return result, nil

@@ -21,6 +21,7 @@ type BootstrapInput struct {
 	Source      string          `json:"source"` // name
 	Spec        json.RawMessage `json:"spec"`   // of the query
 	Parallelism int             `json:"parallelism,omitempty"`
+	Rebuild     bool            `json:"rebuild,omitempty"` // the query publishes all rows anew, and not what differs
 }
 
 // BootstrapResult is how a bootstrap ended well.
@@ -133,7 +134,7 @@ func (b *bootstrap) failure(err error) error {
 
 func (b *bootstrap) ref() activities.BootstrapRef {
 	return activities.BootstrapRef{
-		ID: b.in.ID, Instance: b.in.Instance, Query: b.in.Query, Source: b.in.Source, SnapshotGeneration: b.status.Snapshot,
+		ID: b.in.ID, Instance: b.in.Instance, Query: b.in.Query, Source: b.in.Source, SnapshotGeneration: b.status.Snapshot, Rebuild: b.in.Rebuild,
 	}
 }
 

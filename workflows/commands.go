@@ -27,6 +27,8 @@ type CommandInput struct {
 	Spec            json.RawMessage `json:"spec,omitempty"`            // reconfigure
 	BaseSpecVersion int             `json:"baseSpecVersion,omitempty"` // reconfigure: refused if the spec is no longer this one
 
+	Rebuild bool `json:"rebuild,omitempty"` // rebootstrap: publish all rows anew, and not what differs
+
 	DropResources  *bool `json:"dropResources,omitempty"`  // delete: false keeps what is outside, such as a replication slot
 	Force          bool  `json:"force,omitempty"`          // delete: close also when the teardown fails
 	TimeoutSeconds int   `json:"timeoutSeconds,omitempty"` // delete: bound of the teardown
@@ -94,7 +96,7 @@ var commandHelp = map[string]string{
 	CommandStop:         "finish what is in flight and stop; a bootstrap is given up",
 	CommandRestart:      "drain and run anew",
 	CommandReconfigure:  "check another spec and, if it is valid, run with it: {\"spec\":{...}}",
-	CommandRebootstrap:  "build a query's result anew from snapshots of its sources",
+	CommandRebootstrap:  "read a query's sources again and publish what differs, or all rows anew: {\"rebuild\":true}",
 	CommandResetBreaker: "forget past failures and try at once",
 	CommandSetPosition:  "not available",
 	CommandSkip:         "not available",
@@ -237,7 +239,7 @@ func (e *entity) apply(name string, in CommandInput) bool {
 		return true
 	case CommandRebootstrap:
 		e.retry()
-		s.Restart, s.Rebootstrap = true, true
+		s.Restart, s.Rebootstrap, s.Rebuild = true, true, in.Rebuild
 		return true
 	case CommandResetBreaker:
 		if s.Breaker.State == breakerClosed && s.Breaker.Failures == 0 {

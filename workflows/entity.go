@@ -127,8 +127,8 @@ func (e *entity) loop() (*Result, error) {
 func (e *entity) between() {
 	e.state.Restart = false
 	if e.state.Rebootstrap {
-		e.state.Rebootstrap = false
-		e.state.Snapshots = snapshots{Known: true, Needed: true, Count: e.state.Snapshots.Count}
+		e.state.Snapshots = snapshots{Known: true, Needed: true, Rebuild: e.state.Rebuild, Count: e.state.Snapshots.Count}
+		e.state.Rebootstrap, e.state.Rebuild = false, false
 	}
 	if until := e.state.Breaker.OpenUntil; until != nil && !workflow.Now(e.ctx).Before(*until) {
 		e.state.Breaker.probe()

@@ -71,6 +71,7 @@ type State struct {
 	Restart     bool      `json:"restart,omitempty"`
 	Upgrade     bool      `json:"upgrade,omitempty"`
 	Rebootstrap bool      `json:"rebootstrap,omitempty"`
+	Rebuild     bool      `json:"rebuild,omitempty"` // with it
 	Delete      *deletion `json:"delete,omitempty"`
 
 	Commands []Command `json:"commands,omitempty"`
@@ -85,11 +86,12 @@ type placement struct {
 
 // snapshots is what a query knows of its bootstraps.
 type snapshots struct {
-	Known  bool      `json:"known,omitempty"`  // it is known whether one is needed
-	Needed bool      `json:"needed,omitempty"` // before the next run
-	Count  int       `json:"count,omitempty"`  // begun so far
-	Sealed []string  `json:"sealed,omitempty"` // sources that are done, of those begun together
-	At     time.Time `json:"at,omitzero"`      // when the last ones were done
+	Known   bool      `json:"known,omitempty"`   // it is known whether one is needed
+	Needed  bool      `json:"needed,omitempty"`  // before the next run
+	Rebuild bool      `json:"rebuild,omitempty"` // all rows are to be published anew, and not what differs
+	Count   int       `json:"count,omitempty"`   // begun so far
+	Sealed  []string  `json:"sealed,omitempty"`  // sources that are done, of those begun together
+	At      time.Time `json:"at,omitzero"`       // when the last ones were done
 }
 
 // deletion is what a delete asked for.

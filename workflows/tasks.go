@@ -234,6 +234,12 @@ func (e *entity) run(ctx workflow.Context) error {
 		s.Snapshots = snapshots{Known: true, Needed: true, Count: s.Snapshots.Count}
 		return nil
 	}
+	if result.Outcome == activities.OutcomeNeedsResync || result.Outcome == activities.OutcomeNeedsRebuild {
+		s.Snapshots = snapshots{
+			Known: true, Needed: true, Rebuild: result.Outcome == activities.OutcomeNeedsRebuild, Count: s.Snapshots.Count,
+		}
+		return nil
+	}
 	s.Snapshots.Known = true
 	s.Breaker.reset()
 	return nil
@@ -258,7 +264,7 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 		child := workflow.ExecuteChildWorkflow(
 			withBootstrap(ctx, id, fmt.Sprintf("snapshot of %s for query %s", source, e.declared.id.Name)),
 			TypeBootstrap,
-			BootstrapInput{ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec})
+			BootstrapInput{ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec, Rebuild: s.Rebuild})
 		e.children, e.childIDs = append(e.children, child), append(e.childIDs, id)
 		pending++
 		workflow.Go(ctx, func(ctx workflow.Context) {

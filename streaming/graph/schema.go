@@ -29,6 +29,16 @@ const (
 	SchemaJoined
 	// SchemaGone: the source does not tell of these elements any more, for the reason in To.
 	SchemaGone
+	// SchemaMissed: changes after the position From are lost, whatever elements they were of. To says what whoever has
+	// followed the changes is to do, which is one of the words below.
+	SchemaMissed
+)
+
+// What to do about changes that are lost: read all elements again, and then tell of the differences, or of everything
+// anew.
+const (
+	MissedDiff    = "diff"
+	MissedRebuild = "rebuild"
 )
 
 // SchemaChange says that elements became others without changes that say so, as when a column of a table is dropped.
@@ -71,6 +81,8 @@ func (c *SchemaChange) String() string {
 		return fmt.Sprintf("%s has the type %s and had %s", column, c.To, c.From)
 	case SchemaMoved:
 		return fmt.Sprintf("table %s was renamed to %s", c.From, c.To)
+	case SchemaMissed:
+		return "changes after " + c.From + " are lost"
 	}
 	text := ""
 	switch c.Op {

@@ -13,7 +13,7 @@ import (
 
 func TestSchemaChangesRoundTrip(t *testing.T) {
 	var schema []graph.SchemaChange
-	for op := graph.SchemaAdded; op <= graph.SchemaGone; op++ {
+	for op := graph.SchemaAdded; op <= graph.SchemaMissed; op++ {
 		schema = append(schema, graph.SchemaChange{Op: op, Labels: []string{"A", "B"}, Table: "public.a", Property: "p", From: "f", To: "t"})
 	}
 	tx := orders(3)

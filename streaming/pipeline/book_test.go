@@ -79,6 +79,14 @@ func (b *book) miss(changes ...graph.Change) {
 	b.change(changes)
 }
 
+// tell says in the log that changes were missed.
+func (b *book) tell(what string) {
+	b.commit()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.log[len(b.log)-1].Schema = []graph.SchemaChange{{Op: graph.SchemaMissed, From: "1", To: what}}
+}
+
 func (b *book) end() graph.Position {
 	b.mu.Lock()
 	defer b.mu.Unlock()

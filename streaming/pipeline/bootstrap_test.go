@@ -271,6 +271,51 @@ func TestResyncPublishesWhatDiffers(t *testing.T) {
 	src.drained()
 }
 
+// TestLostChangesAreResynced has a source tell that changes are lost: the query ends before that, asking for what the
+// source wants, and after a bootstrap has what was missed.
+func TestLostChangesAreResynced(t *testing.T) {
+	r := newRig(t)
+	r.stock(300)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	for i, what := range []string{graph.MissedDiff, graph.MissedRebuild} {
+		_, before := r.replayed("late")
+		r.book.commit(item(graph.OpUpdate, "Item", 24, fmt.Sprint("told", i), 24))
+		r.book.miss(item(graph.OpUpdate, "Item", 23, fmt.Sprint("missed", i), 23))
+		r.book.tell(what)
+		r.book.commit(item(graph.OpUpdate, "Item", 22, fmt.Sprint("later", i), 22))
+		eventually(t, func() bool { return r.book.confirmedAt() == r.book.end() }, "the source is durable")
+		outcome, err := r.host().RunQuery(t.Context(), r.attempt(late.ID()), auto)
+		require.NoError(t, err)
+		require.Equal(t, map[string]Outcome{graph.MissedDiff: NeedsResync, graph.MissedRebuild: NeedsRebuild}[what], outcome)
+		r.bootstrapAs(BootstrapRef{
+			ID: "again" + what, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1, Rebuild: outcome == NeedsRebuild,
+		})
+		query = r.startQuery(auto)
+		r.settled("late")
+		query.drained()
+		if _, after := r.replayed("late"); what == graph.MissedRebuild {
+			require.Greater(t, after, before+rebuiltAfter)
+		} else {
+			require.LessOrEqual(t, after, before+2, "what was told, perhaps, and what differs")
+		}
+	}
+	src.drained()
+}
+
+func TestLostChangesOfAQueryThatMayNotReadTheSource(t *testing.T) {
+	r := newRig(t)
+	src := r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.tell(graph.MissedDiff)
+	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
+	src.drained()
+}
+
 func TestLoadingGoesOnAfterBeingCutOff(t *testing.T) {
 	r := newRig(t)
 	r.stock(2000)

@@ -116,6 +116,10 @@ const (
 	Drained Outcome = "drained"
 	// NeedsBootstrap means that the query has no state and no sealed bootstrap to build it from.
 	NeedsBootstrap Outcome = "needsBootstrap"
+	// NeedsResync and NeedsRebuild mean that changes of a source are lost, and a bootstrap must bring what is different, or
+	// all that there is anew.
+	NeedsResync  Outcome = "needsResync"
+	NeedsRebuild Outcome = "needsRebuild"
 )
 
 func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.Source, error) {

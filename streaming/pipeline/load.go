@@ -436,6 +436,9 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, e
 			}
 		}
 		for _, tx := range m.Transactions {
+			if lost := missed(query.Batch{Transactions: []graph.Transaction{tx}}); lost != "" && tx.Position.Compare(b.record.Snapshot.Position) > 0 {
+				return lost
+			}
 			keep(tx.Position, tx.Changes)
 		}
 		if m.Parts != nil { // what is loaded of it comes again after an interruption, and is then what it is already

@@ -79,20 +79,29 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 			_ = r.query.Close() // after an error; the error is what matters
 		}
 	}()
-	if found, err := r.open(ctx); err != nil || !found {
+	found, err := r.open(ctx)
+	if lost := lossOf(err); lost != "" {
+		return lost.outcome(spec)
+	}
+	if err != nil || !found {
 		return NeedsBootstrap, err
 	}
 	// From sources that an earlier spec named; not before open, which may learn from there how far the events had come.
 	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil {
 		return "", err
 	}
-	if err := r.follow(ctx, w); !errors.Is(err, errDrained) {
+	err = r.follow(ctx, w)
+	lost := lossOf(err)
+	if lost == "" && !errors.Is(err, errDrained) {
 		return "", err
 	}
 	q := r.query
 	r.query = nil
 	if err := q.Close(); err != nil {
 		return "", fmt.Errorf("closing the index: %w", err)
+	}
+	if lost != "" {
+		return lost.outcome(spec)
 	}
 	return Drained, nil
 }
@@ -229,6 +238,10 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 		}
 		select {
 		case m := <-next:
+			if lost := missed(m.Batch); lost != "" {
+				stopReading()
+				return r.settle(ctx, synced, lost)
+			}
 			if err := r.applyBatch(ctx, m, batches, held); err != nil {
 				return err
 			}
@@ -249,17 +262,62 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 		case <-r.attempt.Drain:
 			r.attempt.Progress.Set(func(s *Status) { s.Phase = "draining" })
 			stopReading()
-			if err := r.out.flush(ctx); err != nil {
-				return err
-			}
-			if err := r.sync(synced); err != nil {
-				return err
-			}
-			return errDrained
+			return r.settle(ctx, synced, errDrained)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// settle makes everything that was applied durable and returns the reason to end.
+func (r *queryRun) settle(ctx context.Context, synced chan result.State, reason error) error {
+	if err := r.out.flush(ctx); err != nil {
+		return err
+	}
+	if err := r.sync(synced); err != nil {
+		return err
+	}
+	return reason
+}
+
+// missedError says that changes of a source are lost; it is what the source has told to do about it.
+type missedError string
+
+// Error implements error.
+func (e missedError) Error() string { return "changes are lost: " + string(e) }
+
+// lossOf returns what to do when an error says that changes are lost: that the source has told so, or that the change log
+// was too small for how far the query was behind.
+func lossOf(err error) (lost missedError) {
+	if failure.CodeOf(err) == failure.StreamTrimmed {
+		return graph.MissedDiff
+	}
+	errors.As(err, &lost)
+	return lost
+}
+
+// outcome returns what the query needs now.
+func (e missedError) outcome(spec component.QuerySpec) (Outcome, error) {
+	switch {
+	case spec.Bootstrap == "none":
+		return "", failure.ChangesLost.Errorf("changes of a source are lost, and the query is declared with bootstrap none")
+	case e == graph.MissedRebuild:
+		return NeedsRebuild, nil
+	}
+	return NeedsResync, nil
+}
+
+// missed reports whether a batch tells that changes are lost. Of such a batch nothing is applied: what it holds is read
+// again with all the rest.
+func missed(b query.Batch) missedError {
+	for i := range b.Transactions {
+		for j := range b.Transactions[i].Schema {
+			if c := &b.Transactions[i].Schema[j]; c.Op == graph.SchemaMissed {
+				return missedError(c.To)
+			}
+		}
+	}
+	return ""
 }
 
 // sync makes the query's state durable and passes on how far that is.
@@ -288,7 +346,7 @@ gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions && b.Parts == nil {
 		select {
 		case m := <-batches:
-			if m.Source != b.Source || m.Parts != nil {
+			if m.Source != b.Source || m.Parts != nil || missed(m.Batch) != "" {
 				held <- m
 				break gather
 			}

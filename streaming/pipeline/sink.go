@@ -181,14 +181,8 @@ func (s *sink) acked(c *changes, sequence uint64) {
 	if !c.commit.IsZero() {
 		s.commit = c.commit
 	}
-	s.advance(c.position)
-	s.settle()
-}
-
-// advance moves durable forward.
-func (s *sink) advance(position graph.Position) {
-	if position.Compare(s.durable) > 0 {
-		s.durable = position
+	if c.position.Compare(s.durable) > 0 {
+		s.durable = c.position
 		select {
 		case s.moved <- struct{}{}:
 		default:
@@ -196,21 +190,14 @@ func (s *sink) advance(position graph.Position) {
 	}
 }
 
-// settle lets an idle position count once all that was taken before it is durable.
-func (s *sink) settle() {
-	if s.durable.Compare(s.appended) >= 0 && s.idle != "" {
-		s.advance(s.idle)
-	}
-}
-
-// Idle implements source.Sink.
+// Idle implements source.Sink. The position counts when it is in the log, see beat: what the source's system is told must
+// never lie before where the source would resume, so that a system that stands elsewhere has lost changes.
 func (s *sink) Idle(position graph.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if position.Compare(s.idle) > 0 {
 		s.idle = position
 	}
-	s.settle()
 }
 
 // Durable implements source.Sink.
@@ -256,7 +243,8 @@ func (s *sink) pause(ctx context.Context) error {
 // beat publishes an empty message when the source moved on without changes, so that queries know how far it is.
 func (s *sink) beat(ctx context.Context) error {
 	s.mu.Lock()
-	position, due := s.durable, s.durable.Compare(s.published) > 0 && time.Since(s.sent) >= time.Second
+	position := s.idle
+	due := s.durable.Compare(s.appended) >= 0 && position.Compare(s.published) > 0 && time.Since(s.sent) >= time.Second
 	s.mu.Unlock()
 	if !due || !s.out.isIdle() {
 		return nil

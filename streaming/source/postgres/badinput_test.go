@@ -89,7 +89,7 @@ func TestIdempotent(t *testing.T) {
 	d := newDB(t)
 	d.exec(`CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)`)
 	require.NoError(t, d.unprovisioned(`"tables": [{"name": "a"}]`).Provision(t.Context()))
-	s := d.unprovisioned(`"tables": [{"name": "a"}, {"name": "b"}]`)
+	s := d.unprovisioned(`"tables": [{"name": "a"}, {"name": "b"}], "onSlotLoss": "stop"`)
 	require.NoError(t, s.Provision(t.Context()))
 	require.NoError(t, s.Provision(t.Context()))
 	require.Equal(t, "a b", d.text("SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables"))

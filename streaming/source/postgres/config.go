@@ -49,7 +49,8 @@ type Config struct {
 	StatusInterval   time.Duration `json:"statusInterval,omitempty" doc:"How often the server is told how far we are at least." default:"10s"`
 	SlotTimeout      time.Duration `json:"slotTimeout,omitempty" doc:"Longest wait, when a snapshot is taken, for the end of the transactions that run then." default:"10m"`
 
-	OnBadRow string `json:"onBadRow,omitempty" doc:"What happens to a row that cannot be decoded: deadLetter keeps it among the dead letters of the source and goes on without it, stop stops the source." enum:"deadLetter,stop" default:"deadLetter"`
+	OnSlotLoss string `json:"onSlotLoss,omitempty" doc:"What happens when the replication slot is lost, and changes with it, or when the server was promoted before it had all of them: diff creates a new slot, has the queries read the tables again and publish what differs, rebuild has them publish all rows anew, stop stops the source." enum:"diff,rebuild,stop" default:"diff"`
+	OnBadRow   string `json:"onBadRow,omitempty" doc:"What happens to a row that cannot be decoded: deadLetter keeps it among the dead letters of the source and goes on without it, stop stops the source." enum:"deadLetter,stop" default:"deadLetter"`
 
 	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"100000" minimum:"1"`
 	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`

@@ -18,7 +18,7 @@ import (
 func TestOtherServer(t *testing.T) {
 	c := clustertest.Own(t, map[string]string{"fsync": "off"})
 	d := db{t, c.URL()}
-	s := d.ownSource("")
+	s := d.ownSource(`, "onSlotLoss": "stop"`)
 	sink := sourcetest.NewSink("")
 	stop := running(t, s, "", sink)
 	d.exec("INSERT INTO a DEFAULT VALUES")

@@ -32,6 +32,9 @@ func (s *Source) Provision(ctx context.Context) error {
 		return err
 	}
 	slot, err := s.slotState(ctx, conn)
+	if s.renewable(err) {
+		return nil // Run renews it, which has to tell what is lost
+	}
 	if err != nil {
 		return err
 	}
@@ -41,6 +44,9 @@ func (s *Source) Provision(ctx context.Context) error {
 		}
 	}
 	created, err := s.ensurePublication(ctx, conn, tables, slot != nil)
+	if s.renewable(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,12 @@ func (s *Source) createSlot(ctx context.Context, conn *pgx.Conn) error {
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
 	var at string
-	err := conn.QueryRow(bounded, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')", s.slot).Scan(&at)
+	options := ""
+	err := conn.QueryRow(bounded, `SELECT CASE WHEN current_setting('server_version_num')::int >= 170000 AND NOT pg_is_in_recovery()
+		THEN ', failover => true' ELSE '' END`).Scan(&options) // standbys may have the slot, too; one on a standby cannot be passed on
+	if err == nil {
+		err = conn.QueryRow(bounded, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput'"+options+")", s.slot).Scan(&at)
+	}
 	if err = wrap(err, "creating slot %s", s.slot); failure.CodeOf(err) == failure.Timeout {
 		return failure.Of(err).WithFix("Nothing: it is tried again. The server waits for transactions that are running; end old ones: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL.")
 	}
@@ -123,8 +128,8 @@ func (s *Source) checkResume(ctx context.Context, conn *pgx.Conn, from uint64) (
 		return nil, failure.PublicationConflict.Errorf("checking the publication: %s does not exist", s.publication).
 			WithFix("Signal reconfigure to have it created again.")
 	}
-	if from != 0 && from < p.madeAt() {
-		return nil, failure.SlotMissing.Errorf("checking the slot: %s was created anew at %s, after the last position %s", s.slot, position(p.madeAt()), position(from)).
+	if from != 0 && from < slot.confirmed { // it never knows of more than we have on record
+		return nil, failure.SlotMissing.Errorf("checking the slot: %s stands at %s, after the last position %s: it was created anew, or somebody else has moved it", s.slot, position(slot.confirmed), position(from)).
 			WithDetail("slot", s.slot).WithDetail("position", string(position(from)))
 	}
 	if slot.pid != 0 && s.olderAttempt(slot.application) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -256,6 +257,14 @@ func (size tableSize) chunks(rows int) []source.Chunk {
 
 // VerifySnapshot implements source.Snapshotter.
 func (s *Source) VerifySnapshot(ctx context.Context, snapshot source.Snapshot) error {
+	err := s.verifySnapshot(ctx, snapshot)
+	if s.renewable(err) { // another snapshot will do when Run has renewed the slot
+		return failure.SnapshotLost.Errorf("changes after the snapshot are lost: %w", err)
+	}
+	return err
+}
+
+func (s *Source) verifySnapshot(ctx context.Context, snapshot source.Snapshot) error {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -289,6 +298,10 @@ func (s *Source) VerifySnapshot(ctx context.Context, snapshot source.Snapshot) e
 		return err
 	}
 	if system != snapshot.System {
+		server, _, _ := strings.Cut(system, "/")
+		if strings.HasPrefix(snapshot.System, server+"/") {
+			return failure.TimelineDiverged.Errorf("verifying the snapshot: it was taken on timeline %s, this is %s", snapshot.System, system)
+		}
 		return failure.WrongSystem.Errorf("verifying the snapshot: it was taken of server and timeline %s, this is %s", snapshot.System, system)
 	}
 	return nil

@@ -51,6 +51,11 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 			wait.Reset()
 		})
 		last = st.last
+		if ctx.Err() == nil && err != nil {
+			if last, err = s.goOn(ctx, sink, last, err); err == nil {
+				continue
+			}
+		}
 		if ctx.Err() != nil {
 			return nil
 		}

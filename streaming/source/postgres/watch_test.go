@@ -18,7 +18,7 @@ func TestSlotIsWatched(t *testing.T) {
 	c := clustertest.Own(t, map[string]string{"fsync": "off", "max_slot_wal_keep_size": "48MB", "min_wal_size": "32MB", "max_wal_size": "64MB"})
 	d := db{t, c.URL()}
 	d.exec("CREATE TABLE other (t text)")
-	s := d.ownSource(`, "statusInterval": "100ms"`)
+	s := d.ownSource(`, "statusInterval": "100ms", "onSlotLoss": "stop"`)
 	sink := sourcetest.NewSink("")
 	sink.Hold()
 	done := make(chan error, 1)
