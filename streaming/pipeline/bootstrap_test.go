@@ -231,20 +231,20 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 // any time, also by another bootstrap. Who follows sees no more than what is different, in one transaction.
 func TestResyncPublishesWhatDiffers(t *testing.T) {
 	r := newRig(t)
-	r.stock(3000)
+	r.stock(500)
 	src := r.readySource()
 	r.bootstrap("first")
 	query := r.startQuery(auto)
 	r.settled("late")
 	query.drained()
 	random := rand.New(rand.NewPCG(5, 5))
-	for round := range 4 {
+	for round := range 3 {
 		_, before := r.replayed("late")
 		r.book.miss(
 			item(graph.OpInsert, "Item", 5000+round, "new", 20), item(graph.OpDelete, "Item", 24+25*round, "", 0),
 			item(graph.OpUpdate, "Item", 23+25*round, "renamed", 23), item(graph.OpUpdate, "Item", 20+25*round, "out", 1),
 		)
-		for i := range 2 + round {
+		for i := range 1 + round {
 			r.bootstrap(fmt.Sprint("round", round, i))
 			for range random.IntN(6) {
 				cut := r.startQuery(auto)

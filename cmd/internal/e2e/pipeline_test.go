@@ -102,6 +102,34 @@ func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
 	s.requireEqualsSQL(f, 90*time.Second)
 }
 
+// The slot is dropped twice while changes go on, some of which nobody can tell of any more.
+func TestLostSlotIsMadeUpFor(t *testing.T) {
+	s := newSystem(t)
+	s.startOrders()
+	f := s.follow("open-orders")
+	s.requireEqualsSQL(f, 30*time.Second)
+	conn := s.connect()
+	for round := range uint64(2) {
+		writers := s.openShop(6+round, 2)
+		execSQL(t, conn, `DO $$ BEGIN
+			FOR i IN 1..2000 LOOP
+				BEGIN
+					PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database() AND active;
+					PERFORM pg_sleep(0.01);
+					PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database();
+					RETURN;
+				EXCEPTION WHEN object_in_use THEN NULL;
+				END;
+			END LOOP;
+			RAISE 'the slot stays in use';
+		END $$`)
+		execSQL(t, conn, `UPDATE orders SET total = total + 1 WHERE id % 3 = 0`)
+		execSQL(t, conn, `DELETE FROM orders WHERE id % 7 = 0`)
+		writers.close()
+		s.requireEqualsSQL(f, 120*time.Second)
+	}
+}
+
 // The server has handed out an attempt of which the process that it went to knows nothing, because it was killed before the
 // answer reached it. Here the test is that process, under the identity of the worker's host.
 func TestAttemptThatReachedNobodyIsTakenUpSoon(t *testing.T) {

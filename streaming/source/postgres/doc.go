@@ -92,8 +92,14 @@
 // it is in progress; it waits in a file until it commits, without what was rolled back of it.
 //
 // On every connection the server must be the one that was read before, on the same timeline or on one that left it
-// behind our position; otherwise the source stops with WrongSystem or TimelineDiverged. While streaming it looks at its
-// slot: what the server keeps for it, how that grows and when the server gives it up stand in the status.
+// behind our position. While streaming it looks at its slot: what the server keeps for it, how that grows and when the
+// server gives it up stand in the status.
+//
+// A slot that is gone, that the server has given up or that somebody else has moved, and a standby that was promoted
+// before it had all that was read, mean that changes are lost. As onSlotLoss says the source then stops, or creates the
+// slot anew and tells so in the change log, with a position behind all that came before; the queries read the tables again
+// and publish what differs (diff) or all rows (rebuild). With another server it stops with WrongSystem. From Postgres 17
+// on the slot is one that standbys may take over.
 //
 // Goroutines: Run reads in the caller's, and has one that confirms and one that watches the slot; ReadChunk has one that
 // watches for silence. They have ended when the call returns.
