@@ -10,10 +10,12 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -33,14 +35,12 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-// The throughput benchmarks drain the same WAL: benchRows rows in transactions of benchRowsPerTx, benchRounds times.
-// Absolute figures mean little on a shared machine; the ratio within one round is what counts, and CPU time per row
-// more than both.
-const (
-	benchRows      = 500_000
-	benchRowsPerTx = 50
-	benchRounds    = 5
-)
+// benchRounds is how often each contestant does the work. Absolute figures mean little on a shared machine; the ratio
+// within one round is what counts, and CPU time per row more than both.
+const benchRounds = 5
+
+// benchTable is the table that benchmarks use where nothing else is said.
+const benchTable = `CREATE TABLE bench (id bigint PRIMARY KEY, customer int NOT NULL, status text NOT NULL, total numeric(12,2) NOT NULL, note text, at timestamptz NOT NULL)`
 
 type bench struct {
 	b     *testing.B
@@ -50,7 +50,7 @@ type bench struct {
 	stop  context.CancelFunc // ends limit
 }
 
-func newBench(b *testing.B) *bench {
+func newBench(b *testing.B, table string) *bench {
 	b.Helper()
 	perdureprocess.TuneMemory()
 	pg := clustertest.Own(b, map[string]string{"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "synchronous_commit": "off"})
@@ -60,7 +60,7 @@ func newBench(b *testing.B) *bench {
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = conn.Close(context.Background()) })
 	w := &bench{b: b, pg: pg, conn: conn, limit: ctx, stop: cancel}
-	w.exec(`CREATE TABLE bench (id bigint PRIMARY KEY, customer int NOT NULL, status text NOT NULL, total numeric(12,2) NOT NULL, note text, at timestamptz NOT NULL)`)
+	w.exec(table)
 	b.Setenv("PERDURE_BENCH_DATABASE", pg.URL())
 	return w
 }
@@ -86,20 +86,6 @@ func (w *bench) check(err error) {
 	}
 }
 
-// write produces the WAL that all contestants drain: inserts and updates, half of each.
-func (w *bench) write() (end string) {
-	w.b.Helper()
-	w.exec(fmt.Sprintf(`DO $$ BEGIN FOR t IN 0..%d LOOP
-		INSERT INTO bench SELECT t * %[2]d + i, i %% 1000, 'open', (t + i) * 0.25, 'note of ' || i, now() FROM generate_series(1, %[2]d) i;
-		COMMIT; END LOOP; END $$`, benchRows/2/benchRowsPerTx-1, benchRowsPerTx))
-	w.exec(fmt.Sprintf(`DO $$ BEGIN FOR t IN 0..%d LOOP
-		UPDATE bench SET status = 'paid', total = total + 1 WHERE id > t * %[2]d AND id <= (t + 1) * %[2]d;
-		COMMIT; END LOOP; END $$`, benchRows/2/benchRowsPerTx-1, benchRowsPerTx))
-	end = w.lsn()
-	w.exec(`INSERT INTO bench VALUES (0, 0, 'last', 0, '', now())`) // whoever is past end has drained all before it
-	return end
-}
-
 func (w *bench) source(kind string, round int) component.SourceSpec {
 	name := fmt.Sprintf("%s%d", kind, round)
 	config, err := json.Marshal(object{
@@ -113,7 +99,7 @@ func (w *bench) source(kind string, round int) component.SourceSpec {
 }
 
 // benchPolicy lets the logs of all rounds fit: the server reserves what they may take.
-var benchPolicy = component.Policy{RetainBytes: 1 << 30}
+var benchPolicy = component.Policy{RetainBytes: 3 << 30}
 
 var benchQuery = component.QuerySpec{
 	Name: "bench", Instance: component.DefaultInstance, Kind: "cypher", Bootstrap: "none", Policy: benchPolicy,
@@ -166,64 +152,9 @@ func attempt(kind component.Kind, name string, drain chan struct{}) pipeline.Att
 	}
 }
 
-// BenchmarkDrain holds our source, and source with query, against pg_recvlogical on the same WAL. In each round every
-// contestant has a slot of its own at the same place; each round begins with another one, so that none is always the
-// first to touch the WAL or the one that finds the machine warm.
-func BenchmarkDrain(b *testing.B) {
-	w := newBench(b)
-	host, _ := w.host()
-	for round := range benchRounds {
-		for _, kind := range []string{"source", "query"} {
-			require.NoError(b, host.ProvisionSource(w.limit, w.source(kind, round)))
-		}
-		w.exec(fmt.Sprintf(`SELECT pg_create_logical_replication_slot('bench_recv_%d', 'pgoutput')`, round))
-	}
-	w.exec(`CREATE PUBLICATION bench_recv FOR TABLE bench`)
-	end := w.write()
-
-	w.compare("of-recvlogical", benchRows,
-		contestant{"pg_recvlogical", func(round int) sample {
-			m := w.measure()
-			cmd := osexec.CommandContext(w.limit, "pg_recvlogical", "-d", w.pg.URL(), "--slot", fmt.Sprintf("bench_recv_%d", round), "--start", "--no-loop", "--endpos", end,
-				"-o", "proto_version=1", "-o", "publication_names=bench_recv", "-o", "binary=true", "-f", "/dev/null")
-			out, err := cmd.CombinedOutput()
-			s := m.end()
-			require.NoError(b, err, "%s", out)
-			return s.of(cmd)
-		}},
-		contestant{"source-into-stream", func(round int) sample {
-			spec, drain := w.source("source", round), make(chan struct{})
-			m := w.measure()
-			var group sync.WaitGroup
-			group.Go(func() { w.check(host.RunSource(w.limit, attempt(component.Source, spec.Name, drain), spec)) })
-			w.awaitPast(end, func() graph.Position { return w.confirmed("bench_" + spec.Name) })
-			s := m.end()
-			close(drain)
-			group.Wait()
-			return s
-		}},
-		contestant{"source-query-result", func(round int) sample {
-			spec, drain := w.source("query", round), make(chan struct{})
-			query := benchQuery
-			query.Name, query.Sources = fmt.Sprintf("bench%d", round), []string{spec.Name}
-			a := attempt(component.Query, query.Name, drain)
-			m := w.measure()
-			var group sync.WaitGroup
-			group.Go(func() { w.check(host.RunSource(w.limit, attempt(component.Source, spec.Name, drain), spec)) })
-			eventually(b, 30*time.Second, "change stream", func() error { return host.SourceReady(w.limit, component.DefaultInstance, spec.Name) })
-			group.Go(func() { _, err := host.RunQuery(w.limit, a, query); w.check(err) })
-			w.awaitPast(end, func() graph.Position { return a.Progress.Snapshot().Position })
-			s := m.end()
-			close(drain)
-			group.Wait()
-			return s
-		}},
-	)
-}
-
 // BenchmarkSnapshot holds the copy of a table into the bootstrap stream against COPY TO STDOUT.
 func BenchmarkSnapshot(b *testing.B) {
-	w := newBench(b)
+	w := newBench(b, benchTable)
 	const rows = 2_000_000
 	w.exec(`INSERT INTO bench SELECT i, i % 1000, 'open', i * 0.25, 'note of ' || i, now() FROM generate_series(1, $1) i`, rows)
 	w.exec(`VACUUM ANALYZE bench`)
@@ -291,12 +222,19 @@ type contestant struct {
 	run  func(round int) sample
 }
 
-// sample is what one run took: time, CPU time of the contestant and of the server.
-type sample struct{ took, own, server time.Duration }
+// sample is what one run took: time, CPU time of the contestant and of the server, and the most memory that the contestant
+// had, in bytes. Ours is with the stream server.
+type sample struct {
+	took, own, server time.Duration
+	peak              int64
+}
 
-// of puts the CPU time of a program in place of ours.
+// of puts what a program took in place of what we did.
 func (s sample) of(cmd *osexec.Cmd) sample {
 	s.own = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.peak = usage.Maxrss << 10
+	}
 	return s
 }
 
@@ -306,12 +244,24 @@ type measurement struct {
 	begin time.Time
 }
 
-func (w *bench) measure() measurement { return measurement{newCPU(w.b, w.pg.PID()), time.Now()} }
+func (w *bench) measure() measurement {
+	debug.FreeOSMemory()
+	require.NoError(w.b, os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)) // the peak counts from here on
+	return measurement{newCPU(w.b, w.pg.PID()), time.Now()}
+}
 
 func (m measurement) end() sample {
 	took := time.Since(m.begin)
 	own, server := m.cpu.spent()
-	return sample{took, own, server}
+	s := sample{took: took, own: own, server: server}
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(m.cpu.b, err)
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &s.peak); err == nil {
+			s.peak <<= 10
+		}
+	}
+	return s
 }
 
 // compare runs all contestants benchRounds times and reports medians; the ratio to the first contestant is taken within
@@ -336,18 +286,19 @@ func (w *bench) compare(ratio string, rows int, contestants ...contestant) {
 		{ratio, func(s, base sample) float64 { return base.took.Seconds() / s.took.Seconds() }},
 		{"cpu-s/Mrow", func(s, _ sample) float64 { return s.own.Seconds() / million }},
 		{"server-cpu-s/Mrow", func(s, _ sample) float64 { return s.server.Seconds() / million }},
+		{"peak-MiB", func(s, _ sample) float64 { return float64(s.peak) / (1 << 20) }},
 	}
 	var table strings.Builder
 	columns := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(columns, "round\t")
 	for _, c := range contestants {
-		fmt.Fprintf(columns, "%s\t%s\tcpu-s/Mrow\t+ server\t", c.name, ratio)
+		fmt.Fprintf(columns, "%s\t%s\tcpu-s/Mrow\t+ server\tMiB\t", c.name, ratio)
 	}
 	for round := range benchRounds {
 		fmt.Fprintf(columns, "\n%d\t", round+1)
 		for i := range contestants {
 			at := func(f int) float64 { return figures[f].of(samples[i][round], samples[0][round]) }
-			fmt.Fprintf(columns, "%.0f rows/s\t%.2f\t%.2f\t%.2f\t", at(0), at(1), at(2), at(3))
+			fmt.Fprintf(columns, "%.0f rows/s\t%.2f\t%.2f\t%.2f\t%.0f\t", at(0), at(1), at(2), at(3), at(4))
 		}
 	}
 	fmt.Fprintln(columns)
