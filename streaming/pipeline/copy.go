@@ -65,7 +65,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 			if !ok {
 				continue
 			}
-			cp := &copying{bucket: b, log: log, snapshot: *record.Snapshot, chunk: c, total: total, report: report}
+			cp := &copying{copied: h.metrics.Copied(ref.Instance, ref.Query, ref.Source), bucket: b, log: log, snapshot: *record.Snapshot, chunk: c, total: total, report: report}
 			if err := cp.run(ctx, s); err != nil {
 				cp.release(ctx)
 				return total, fmt.Errorf("copying chunk %d of %s: %w", c.Chunk.Number, c.Chunk.Scope, err)
@@ -104,6 +104,7 @@ func lease(ctx context.Context, b *stream.Bucket, c storedChunk, worker string) 
 
 // copying is one attempt to copy one chunk.
 type copying struct {
+	copied   interface{ Add(rows float64) } // counts them
 	bucket   *stream.Bucket
 	log      *stream.Log
 	snapshot source.Snapshot
@@ -180,6 +181,7 @@ func (c *copying) emit(ctx context.Context, out *outlet[*changes], batch []graph
 		}
 	}
 	c.rows += int64(len(batch))
+	c.copied.Add(float64(len(batch)))
 	if time.Since(c.reported) >= time.Second {
 		c.reported = time.Now()
 		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.rows})

@@ -16,6 +16,7 @@ import (
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // deliverFor is how long one event is tried again in place before the reaction gives up and leaves the next try to
@@ -33,6 +34,7 @@ type lane struct {
 	log      *stream.Log
 	letters  *stream.SharedWriter // dead letters
 	progress *Progress
+	metrics  *telemetry.Reaction
 
 	done  *mark
 	drain <-chan struct{}
@@ -114,7 +116,9 @@ func (l *lane) deliverAll(ctx, reading context.Context) error {
 			if err := l.deliver(ctx, e); err != nil {
 				return fmt.Errorf("delivering event %d of query %s: %w", e.Sequence, l.query, err)
 			}
-			at.Sequence = e.Sequence
+			if at.Sequence = e.Sequence; !e.CommitTime.IsZero() {
+				l.metrics.EndToEnd.Observe(max(0, time.Since(e.CommitTime).Seconds()))
+			}
 			if i == len(events)-1 {
 				at.Message = m.Sequence
 			}
@@ -151,11 +155,13 @@ func (l *lane) open(ctx context.Context, at deliveryRecord) (*stream.Reader, err
 // letters.
 func (l *lane) deliver(ctx context.Context, e *result.Event) error {
 	defer l.since.Store(0)
+	began := time.Now()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval = 100 * time.Millisecond
 	wait.MaxInterval = 30 * time.Second
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		l.since.Store(time.Now().UnixNano())
+		l.metrics.Attempts.Inc()
 		err := guard(func() error { return l.reaction.Deliver(ctx, l.query, e) })
 		if err != nil && (ctx.Err() != nil || !failure.ClassOf(err).Retryable()) {
 			err = backoff.Permanent(err)
@@ -170,9 +176,14 @@ func (l *lane) deliver(ctx context.Context, e *result.Event) error {
 			})
 		}),
 	)
+	if err == nil {
+		l.metrics.Deliveries.Inc()
+		l.metrics.Delivery.Observe(time.Since(began).Seconds())
+	}
 	if err == nil || failure.ClassOf(err) != failure.Data {
 		return err
 	}
+	l.metrics.DeadLetters.Inc()
 	letter, encodeErr := json.Marshal(deadLetter{l.query, e.Sequence, failure.Describe(err), e})
 	if encodeErr != nil {
 		return fmt.Errorf("encoding a dead letter: %w", encodeErr)
@@ -197,6 +208,8 @@ func (h *Host) runDeliverer(ctx context.Context, a Attempt, spec component.React
 	if err != nil {
 		return err
 	}
+	metrics := h.metrics.Reaction(id.Instance, id.Name)
+	defer metrics.Close()
 	lanes := make([]*lane, 0, len(spec.Queries))
 	for _, name := range spec.Queries {
 		log, err := h.openResultLog(ctx, id.Instance, name)
@@ -208,7 +221,8 @@ func (h *Host) runDeliverer(ctx context.Context, a Attempt, spec component.React
 			return err
 		}
 		lanes = append(lanes, &lane{
-			reaction: d, query: name, log: log, letters: letters.NewSharedWriter(), progress: a.Progress, done: done, drain: a.Drain,
+			reaction: d, query: name, log: log, letters: letters.NewSharedWriter(), progress: a.Progress, metrics: metrics,
+			done: done, drain: a.Drain,
 		})
 	}
 	a.Progress.Set(func(s *Status) { s.Phase = "delivering" })

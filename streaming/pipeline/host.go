@@ -30,6 +30,8 @@ type Options struct {
 	// HostID names the process that runs the stages, for fences and leases.
 	HostID string
 	Log    *zap.Logger
+	// Metrics count what the stages do; when nil, nobody sees them.
+	Metrics *telemetry.Metrics
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
 	Secret func(ref string) (string, error)
 }
@@ -43,6 +45,7 @@ type Host struct {
 	spillDir  string
 	hostID    string
 	log       *zap.Logger
+	metrics   *telemetry.Metrics
 	secret    func(ref string) (string, error)
 
 	running sync.WaitGroup
@@ -61,11 +64,15 @@ func NewHost(o Options) (*Host, error) {
 		spillDir:  o.SpillDir,
 		hostID:    o.HostID,
 		log:       o.Log,
+		metrics:   o.Metrics,
 		secret:    o.Secret,
 		buckets:   make(map[string]*stream.Bucket),
 	}
 	if h.log == nil {
 		h.log = zap.NewNop()
+	}
+	if h.metrics == nil {
+		h.metrics = telemetry.NewMetrics("")
 	}
 	if h.secret == nil {
 		h.secret = component.ResolveSecret

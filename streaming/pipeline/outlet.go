@@ -57,6 +57,13 @@ func newOutlet[P parcel](
 	return &outlet[P]{fresh: fresh, append: append, acked: acked, wake: make(chan struct{}, 1)}
 }
 
+// queued returns how many encoded bytes wait for their acknowledgement.
+func (o *outlet[P]) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waiting
+}
+
 // add lets fill put something into the open parcel, after waiting for room. An alone addition gets a parcel of its own.
 func (o *outlet[P]) add(ctx context.Context, alone bool, fill func(P)) error {
 	o.mu.Lock()

@@ -44,6 +44,7 @@ func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
 
 func (r *queryRun) send(ctx context.Context, e *result.Event) error {
 	r.published = e.Sequence
+	r.metrics.Events.Inc()
 	return r.out.add(ctx, false, func(p *events) {
 		p.buf = result.AppendEvent(p.buf, e)
 		p.took(e.Sequence)

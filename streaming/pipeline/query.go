@@ -14,6 +14,7 @@ import (
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 const (
@@ -73,7 +74,9 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 		return "", err
 	}
 
-	r := &queryRun{host: h, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
+	metrics := h.metrics.Query(id.Instance, id.Name)
+	defer metrics.Close()
+	r := &queryRun{host: h, metrics: metrics, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
 	defer func() {
 		if r.query != nil {
 			_ = r.query.Close() // after an error; the error is what matters
@@ -148,6 +151,7 @@ type queryRun struct {
 	id        component.ID
 	plan      *query.Plan
 	fence     *stream.Fence
+	metrics   *telemetry.Query
 	logs      map[string]*stream.Log // change logs by source
 	published uint64                 // sequence of the last event in the result log
 
@@ -335,6 +339,12 @@ func (r *queryRun) sync(synced chan result.State) error {
 	r.attempt.Progress.SetDetail("rows", strconv.FormatInt(stats.Rows, 10))
 	r.attempt.Progress.SetDetail("failedRows", strconv.FormatInt(stats.FailedRows, 10))
 	r.attempt.Progress.SetDetail("elements", strconv.FormatInt(stats.Elements, 10))
+	m := r.metrics
+	m.Rows.Set(float64(stats.Rows))
+	m.FailedRows.Set(float64(stats.FailedRows))
+	m.Elements.Set(float64(stats.Elements))
+	m.Bytes.Set(float64(stats.Bytes))
+	m.Queue.Set(float64(r.out.queued()))
 	return nil
 }
 
@@ -357,8 +367,10 @@ gather:
 			break gather
 		}
 	}
+	began := time.Now()
 	changed, err := r.query.Apply(b)
 	r.applied = time.Now()
+	r.metrics.Apply.Observe(r.applied.Sub(began).Seconds())
 	if err != nil {
 		return fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
 	}
@@ -384,6 +396,14 @@ func (r *queryRun) progressed(b query.Batch) {
 	p := r.attempt.Progress
 	if !r.out.isStuck() {
 		p.Tick()
+	}
+	changes := 0
+	for i := range b.Transactions {
+		changes += len(b.Transactions[i].Changes)
+	}
+	r.metrics.Changes.Add(float64(changes))
+	if n := len(b.Transactions); n > 0 && !b.Transactions[n-1].CommitTime.IsZero() {
+		r.metrics.Lag.Observe(max(0, r.applied.Sub(b.Transactions[n-1].CommitTime).Seconds()))
 	}
 	p.Set(func(s *Status) {
 		s.Position, s.Offset, s.Sequence, s.Backpressure = b.Position, b.Offset, max(s.Sequence, r.published), ""

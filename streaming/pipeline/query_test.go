@@ -20,6 +20,7 @@ import (
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 var late = component.QuerySpec{
@@ -426,7 +427,7 @@ func TestAlternatingSourcesLeaveTimeForTheRest(t *testing.T) {
 		close(drain)
 		run := &queryRun{
 			attempt: Attempt{Drain: drain, Progress: &Progress{}}, spec: spec, plan: plan, query: q,
-			out: newOutlet(func() *events { return &events{} }, nil, nil),
+			out: newOutlet(func() *events { return &events{} }, nil, nil), metrics: telemetry.NewMetrics("").Query("default", "late"),
 		}
 		err = run.apply(t.Context(), batches, nil, make(chan result.State, 1), func() {})
 		require.ErrorIs(t, err, errDrained)

@@ -45,6 +45,7 @@ func (h *Host) rejecter(spec component.SourceSpec) func(context.Context, source.
 		if err != nil {
 			return fmt.Errorf("writing a dead letter: %w", err)
 		}
+		h.metrics.Source(id.Instance, id.Name).DeadLetters.Inc()
 		h.logFor(id).Warn("a record went to the dead letters", zap.String("scope", letter.Scope),
 			zap.String("position", string(letter.Position)), zap.Error(letter.Cause))
 		return nil

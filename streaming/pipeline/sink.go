@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // changes is a message of a change log that is being filled.
@@ -29,6 +30,7 @@ type sink struct {
 	out      *outlet[*changes]
 	epoch    stream.Epoch
 	progress *Progress
+	metrics  *telemetry.Source
 	moved    chan struct{}
 	pausing  chan struct{} // closed: take nothing more
 
@@ -49,9 +51,9 @@ type sink struct {
 	system    string
 }
 
-func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, p *Progress) *sink {
+func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, p *Progress, m *telemetry.Source) *sink {
 	s := &sink{
-		epoch: epoch, progress: p, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
+		epoch: epoch, progress: p, metrics: m, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
 		labelled: resume.Position, appended: resume.Position, durable: resume.Position, published: resume.Position,
 		offset: resume.Offset, system: resume.System,
 	}
@@ -85,6 +87,7 @@ func (s *sink) Append(ctx context.Context, tx *graph.Transaction) error {
 	}); err != nil {
 		return err
 	}
+	s.metrics.Changes.Add(float64(len(tx.Changes)))
 	s.stand(tx.Position)
 	return nil
 }
@@ -124,6 +127,7 @@ func (s *sink) appendFragments(ctx context.Context, tx *graph.Transaction, parts
 		}); err != nil {
 			return err
 		}
+		s.metrics.Changes.Add(float64(len(part)))
 		s.fragments++
 	}
 	if last {
@@ -154,6 +158,7 @@ func (s *sink) stand(position graph.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.appended = position
+	s.metrics.Transactions.Inc()
 }
 
 // label names a message and says where the source is after it. The name holds the attempt, since what a message holds
@@ -178,8 +183,11 @@ func (s *sink) acked(c *changes, sequence uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offset, s.sent, s.published = sequence, time.Now(), c.position
-	if !c.commit.IsZero() {
+	if c.commit.IsZero() {
+		s.metrics.Lag.Set(0)
+	} else {
 		s.commit = c.commit
+		s.metrics.Lag.Set(max(0, s.sent.Sub(c.commit).Seconds()))
 	}
 	if c.position.Compare(s.durable) > 0 {
 		s.durable = c.position
@@ -226,6 +234,9 @@ func (s *sink) Identify(system string) {
 
 // Note implements source.Sink.
 func (s *sink) Note(key, value string) { s.progress.SetDetail(key, value) }
+
+// Measure implements source.Sink.
+func (s *sink) Measure(name string, value float64) { s.metrics.Measure(name, value) }
 
 // Tick implements source.Sink. A source that is alive but whose changes go nowhere is not progress.
 func (s *sink) Tick() {

@@ -61,7 +61,9 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 	}
 	from := resume.Position
 
-	s := newSink(w, a.Epoch, resume, a.Progress)
+	metrics := h.metrics.Source(id.Instance, id.Name)
+	defer metrics.Close()
+	s := newSink(w, a.Epoch, resume, a.Progress, metrics)
 	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, positions: positions, key: key, progress: a.Progress}
 	a.Progress.Set(func(st *Status) {
 		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, resume.Offset, src.Describe()
@@ -190,6 +192,7 @@ func (k *keeper) run(ctx context.Context) error {
 // report writes the source's position where bootstraps and other processes look for it.
 func (k *keeper) report(ctx context.Context) error {
 	now, commit := k.sink.where()
+	k.sink.metrics.Queue.Set(float64(k.sink.out.queued()))
 	k.progress.Set(func(s *Status) {
 		s.Position, s.Offset, s.CommitTime, s.Backpressure = now.Position, now.Offset, commit, ""
 		if k.sink.out.isFull() {

@@ -88,6 +88,9 @@ type Sink interface {
 	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
 	// never blocks.
 	Note(key, value string)
+	// Measure exports a number that only the source can know, such as what the system keeps for it, as the metric
+	// perdure_source_<name>; one that is not a number removes it. It never blocks and is safe for concurrent use.
+	Measure(name string, value float64)
 	// Tick tells the watchdog that the reading loop is alive; called at least every five seconds, also while idle.
 	Tick()
 }

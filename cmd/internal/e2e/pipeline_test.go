@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,11 +59,37 @@ func TestChangeReachesSSEAndStopAndResumeLoseNothing(t *testing.T) {
 	s.awaitPhase("query.default.open-orders", "Running", 60*time.Second)
 	writers.close()
 	s.requireEqualsSQL(f, 60*time.Second)
+	s.requireMetrics()
 
 	s.signal("source.default.shop", "stop")
 	s.awaitPhase("source.default.shop", "Stopped", 90*time.Second)
 	requireSlotInactive(t, s)
 	s.dev.terminate(t, 60*time.Second)
+}
+
+// requireMetrics looks for what each stage measures.
+func (s *system) requireMetrics() {
+	s.t.Helper()
+	for _, series := range []string{
+		`perdure_source_changes_total{instance="default",source="shop"}`,
+		`perdure_source_wal_retained_bytes{instance="default",source="shop"}`,
+		`perdure_query_result_rows{instance="default",query="open-orders"}`,
+		`perdure_query_lag_seconds_count{instance="default",query="open-orders"}`,
+		`perdure_reaction_end_to_end_seconds_count{instance="default",reaction="print"}`,
+	} {
+		eventually(s.t, 20*time.Second, series, func() error {
+			response, err := http.Get(s.url("/metrics"))
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err == nil && !strings.Contains(string(text), series+" ") {
+				err = fmt.Errorf("missing among %d bytes", len(text))
+			}
+			return err
+		})
+	}
 }
 
 func requireSlotInactive(t *testing.T, s *system) {

@@ -30,9 +30,11 @@ type Deps struct {
 	// WriteTimeout is how long a reader of results may take to accept a part of them; 30 s when zero.
 	WriteTimeout time.Duration
 	Log          *zap.Logger
+	// Metrics is served at /metrics; nil: there is none.
+	Metrics http.Handler
 }
 
-// New returns the handler of everything below /api/v1, and of /livez and /readyz.
+// New returns the handler of everything below /api/v1, and of /livez, /readyz and /metrics.
 func New(d Deps) http.Handler {
 	if d.Log == nil {
 		d.Log = zap.NewNop()
@@ -47,6 +49,9 @@ func New(d Deps) http.Handler {
 	mux.HandleFunc("GET /api/v1/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, version.Get()) })
 	mux.HandleFunc("GET /api/v1/health", a.ready)
 	mux.HandleFunc("GET /readyz", a.ready)
+	if d.Metrics != nil {
+		mux.Handle("GET /metrics", d.Metrics)
+	}
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, health{"ok"}) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem{Status: http.StatusNotFound, Detail: r.Method + " " + r.URL.Path + " is not part of the API"})

@@ -20,6 +20,7 @@ import (
 	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/httpapi"
 	"github.com/perdure/perdure/cmd/internal/process"
+	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/catalog"
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
@@ -28,6 +29,7 @@ import (
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/reaction/sse"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 	"github.com/perdure/perdure/workers"
 )
 
@@ -52,7 +54,8 @@ type Options struct {
 // Node is one process's share of the work.
 type Node struct {
 	Options
-	polls atomic.Bool // the workers have been seen to ask for tasks
+	metrics *telemetry.Metrics
+	polls   atomic.Bool // the workers have been seen to ask for tasks
 }
 
 // New returns a node that does nothing yet.
@@ -60,7 +63,7 @@ func New(o Options) *Node {
 	if o.Secret == nil {
 		o.Secret = component.ResolveSecret
 	}
-	return &Node{Options: o}
+	return &Node{Options: o, metrics: telemetry.NewMetrics(version.Get().Version)}
 }
 
 // Run works until ctx ends or something fails for good. It stops in order: first the workers, which drain what they
@@ -118,6 +121,7 @@ func (n *Node) work(ctx context.Context) error {
 		SpillDir:  n.Data.Join("spill"),
 		HostID:    n.Data.HostID,
 		Log:       n.Log,
+		Metrics:   n.metrics,
 		Secret:    n.Secret,
 	})
 	if err != nil {
@@ -143,6 +147,7 @@ func (n *Node) serve(drained <-chan struct{}) error {
 			Results: func(instance string) reaction.Results { return pipeline.NewResults(n.Stream, instance) },
 			Events:  func(results reaction.Results) http.Handler { return sse.NewHandler(results, sse.Options{Log: n.Log}) },
 			Ready:   n.Ready,
+			Metrics: n.metrics.Handler(),
 			Log:     n.Log,
 		}),
 		BaseContext:       func(net.Listener) context.Context { return base },

@@ -79,6 +79,7 @@ func (s *countingSink) Idle(graph.Position)             {}
 func (s *countingSink) System() string                  { return "" }
 func (s *countingSink) Identify(string)                 {}
 func (s *countingSink) Note(string, string)             {}
+func (s *countingSink) Measure(string, float64)         {}
 func (s *countingSink) Durable() graph.Position         { return "" }
 func (s *countingSink) DurableChanged() <-chan struct{} { return nil }
 func (s *countingSink) Tick()                           {}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,7 @@ type retention struct {
 	at       time.Time
 	status   string // reserved, extended, unreserved or lost
 	retained int64  // bytes from the oldest that the slot needs
+	lag      int64  // bytes from what we have confirmed
 	left     int64  // bytes that may be written before the server gives the slot up; negative: as many as there is room for
 }
 
@@ -68,8 +70,10 @@ func (s *Source) retention(ctx context.Context) (r retention, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	r.at = time.Now()
-	err = conn.QueryRow(ctx, `SELECT wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(safe_wal_size, -1)
-		FROM pg_replication_slots WHERE slot_name = $1`, s.slot).Scan(&r.status, &r.retained, &r.left)
+	err = conn.QueryRow(ctx, `SELECT wal_status, coalesce(pg_wal_lsn_diff(here, restart_lsn), 0)::bigint, coalesce(pg_wal_lsn_diff(here, confirmed_flush_lsn), 0)::bigint,
+			coalesce(safe_wal_size, -1)
+		FROM pg_replication_slots, coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) here
+		WHERE slot_name = $1`, s.slot).Scan(&r.status, &r.retained, &r.lag, &r.left)
 	if err == pgx.ErrNoRows { //nolint:errorlint // it is returned as it is
 		return r, failure.SlotMissing.Errorf("watching the slot: %s does not exist", s.slot)
 	}
@@ -84,6 +88,18 @@ func (w *watcher) look(now retention) {
 	}
 	w.last = now
 	w.sink.Note(noteWAL, w.String())
+	w.sink.Measure("lag_bytes", float64(now.lag))
+	w.sink.Measure("wal_retained_bytes", float64(now.retained))
+	w.sink.Measure("wal_growth_bytes_per_second", w.growth)
+	left, until := math.NaN(), math.NaN() // without a limit there are none
+	if now.left >= 0 {
+		left = float64(now.left)
+		if w.growth > 0 {
+			until = left / w.growth
+		}
+	}
+	w.sink.Measure("wal_safe_bytes", left)
+	w.sink.Measure("wal_safe_seconds", until)
 	if endangered := now.status == "unreserved"; endangered != w.warned {
 		w.warned = endangered
 		if endangered {

@@ -36,6 +36,11 @@ func TestSlotIsWatched(t *testing.T) {
 	d.exec("INSERT INTO a DEFAULT VALUES")
 	d.exec("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
 	sourcetest.Eventually(t, "growth", noted("max_slot_wal_keep_size is reached in"))
+	sourcetest.Eventually(t, "numbers", func() bool {
+		m := sink.Measures()
+		return m["lag_bytes"] > 20e6 && m["wal_retained_bytes"] >= m["lag_bytes"] && m["wal_growth_bytes_per_second"] > 0 &&
+			m["wal_safe_bytes"] > 0 && m["wal_safe_seconds"] > 0
+	})
 	for range 8 {
 		d.exec("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
 		d.exec("CHECKPOINT")

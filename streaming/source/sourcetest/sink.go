@@ -30,6 +30,7 @@ type Sink struct {
 	mostParts    int
 	repeated     int
 	notes        []string
+	measures     map[string]float64
 	system       string
 	held         bool
 	ticks        int
@@ -150,6 +151,23 @@ func (s *Sink) Note(key, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notes = append(s.notes, key+": "+value)
+}
+
+// Measure implements source.Sink.
+func (s *Sink) Measure(name string, value float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.measures == nil {
+		s.measures = make(map[string]float64)
+	}
+	s.measures[name] = value
+}
+
+// Measures returns the latest of each number that was measured.
+func (s *Sink) Measures() map[string]float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.measures)
 }
 
 // Notes returns all that was noted, as "key: value".
