@@ -28,6 +28,7 @@ type relation struct {
 	wire  []wireColumn // by slot; fewer where not all columns are kept
 	key   []int        // slots
 	edges []relationEdge
+	ends  []relationEdge // start and end, where rows are relationships
 	// blind says that changed and deleted rows cannot be told apart: the replica identity lacks columns of the key.
 	blind bool
 	// needsOld says that they can only be told apart by complete old rows.
@@ -72,14 +73,24 @@ func compile(t *table, columns []column, types *typeMap) (*relation, error) {
 	if r.key, err = r.slots(t.key); err != nil {
 		return nil, err
 	}
-	for _, e := range t.edges {
+	if r.edges, err = r.compileEdges(t.edges); err != nil {
+		return nil, err
+	}
+	if r.ends, err = r.compileEdges(t.ends); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *relation) compileEdges(edges []edge) (compiled []relationEdge, err error) {
+	for _, e := range edges {
 		columns, err := r.slots(e.columns)
 		if err != nil {
 			return nil, err
 		}
-		r.edges = append(r.edges, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
+		compiled = append(compiled, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
 	}
-	return r, nil
+	return compiled, nil
 }
 
 func (r *relation) slots(names []string) ([]int, error) {
@@ -243,12 +254,36 @@ func appendKey(b []byte, v graph.Value) []byte {
 	}
 }
 
-// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
+// element returns what a row is. A relationship does not exist where a column of its foreign keys is null; these columns
+// are not among its properties, since its ends say the same.
+func (r *relation) element(d *decoder, row row) (e graph.Element, exists bool) {
+	e = graph.Element{ID: d.id(r.prefix, row.key), Labels: r.labels, Shape: r.shape, Values: row.values}
+	if len(r.ends) == 0 {
+		return e, true
+	}
+	start, end := &r.ends[0], &r.ends[1]
+	e.Start, e.End = d.target(start.target, row.values, start.columns), d.target(end.target, row.values, end.columns)
+	for _, slot := range start.columns {
+		row.values[slot] = graph.Null
+	}
+	for _, slot := range end.columns {
+		row.values[slot] = graph.Null
+	}
+	exists = e.Start != "" && e.End != ""
+	r.table.optional = r.table.optional || !exists // what was NOT NULL may not be any more
+	return e, exists
+}
+
+// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships; or itself a
+// relationship.
 func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
-	id := d.id(r.prefix, row.key)
-	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	e, exists := r.element(d, row)
+	if !exists {
+		return changes
+	}
+	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: e})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
+		if c := r.relationship(d, &r.edges[i], e.ID, row); c.Op == graph.OpInsert {
 			changes = append(changes, c)
 		}
 	}
@@ -258,10 +293,13 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph
 // updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
 // or deleted when the foreign key is null.
 func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
-	id := d.id(r.prefix, row.key)
-	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	e, exists := r.element(d, row)
+	if !exists {
+		return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: e.ID, Labels: e.Labels}})
+	}
+	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: e})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
+		if c := r.relationship(d, &r.edges[i], e.ID, row); c.Op != 0 {
 			changes = append(changes, c)
 		}
 	}
@@ -284,6 +322,26 @@ func (r *relation) truncated(changes []graph.Change) []graph.Change {
 	}
 	return append(changes, graph.Change{Op: graph.OpTruncate, Element: graph.Element{Labels: r.labels}})
 }
+
+// partial reports whether values that an update did not bring are needed: those of a relationship that may not have been
+// there, since an end was missing, and the rest of a foreign key of which a part came.
+func (r *relation) partial(values []graph.Value) bool {
+	unchanged := func(slot int) bool { return values[slot].Kind() == graph.KindUnchanged }
+	if r.table.optional && slices.ContainsFunc(values, isUnchanged) {
+		return true
+	}
+	for _, e := range r.ends {
+		if slices.ContainsFunc(e.columns, unchanged) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.edges, func(e relationEdge) bool {
+		at := slices.IndexFunc(e.columns, unchanged)
+		return at >= 0 && slices.ContainsFunc(e.columns, func(slot int) bool { return !unchanged(slot) })
+	})
+}
+
+func isUnchanged(v graph.Value) bool { return v.Kind() == graph.KindUnchanged }
 
 // relationship returns an insert, a delete when the foreign key is null, or nothing when it did not change.
 func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, row row) graph.Change {
