@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -172,8 +173,9 @@ func (f *foreignKeys) ends(t *table, spec Table) (ends []edge, err error) {
 		}
 	}
 	if wanted := 2 - len(given); wanted > 0 && len(candidates) != wanted {
-		return nil, fmt.Errorf("the ends of the relationships in %s are not clear: %d of its foreign keys may be the %d that start and end leave open (%s), others lead to no table whose rows are nodes (%s): give start and end columns, and references where the database knows no foreign key",
-			t.name, len(candidates), wanted, strings.Join(fit, ", "), strings.Join(unfit, ", "))
+		list := func(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "none") }
+		return nil, fmt.Errorf("which foreign keys of %s are start and end is not clear: %d wanted; those to nodes are: %s; those to tables that are not nodes in the spec: %s; give columns under start and end, and references where the database knows no foreign key",
+			t.name, wanted, list(fit), list(unfit))
 	}
 	for _, end := range []*End{spec.Start, spec.End} {
 		if end == nil {

@@ -164,11 +164,10 @@ func TestUnclearEnds(t *testing.T) {
 		}
 	}
 	refused(`{"name": "none", "type": "N"}, {"name": "one", "type": "O"}, {"name": "three", "type": "T"}`, failure.ConfigInvalid,
-		"tables[1]: the ends of the relationships in public.none are not clear: 0 of its foreign keys may be the 2 that start and end leave open (), others lead to no table whose rows are nodes ((y) to public.other)",
-		"tables[2]: the ends of the relationships in public.one are not clear: 1 of its foreign keys may be the 2 that start and end leave open ((x) to public.a)",
-		"tables[3]: the ends of the relationships in public.three are not clear: 3 of its foreign keys may be the 2 that start and end leave open ((x) to public.a, (y) to public.a, (z) to public.a)",
-		"give start and end columns")
-	refused(`{"name": "three", "type": "T", "end": {"columns": ["x"]}}`, failure.ConfigInvalid, "2 of its foreign keys may be the 1 that start and end leave open ((y) to public.a, (z) to public.a)")
+		"tables[1]: which foreign keys of public.none are start and end is not clear: 2 wanted; those to nodes are: none; those to tables that are not nodes in the spec: (y) to public.other; give columns under start and end",
+		"tables[2]: which foreign keys of public.one are start and end is not clear: 2 wanted; those to nodes are: (x) to public.a; ",
+		"tables[3]: which foreign keys of public.three are start and end is not clear: 2 wanted; those to nodes are: (x) to public.a, (y) to public.a, (z) to public.a; ")
+	refused(`{"name": "three", "type": "T", "end": {"columns": ["x"]}}`, failure.ConfigInvalid, "1 wanted; those to nodes are: (y) to public.a, (z) to public.a; ")
 	refused(`{"name": "none", "type": "N", "start": {"columns": ["x"]}, "end": {"columns": ["y"]}}`, failure.ConfigInvalid, "the database knows 0 foreign keys (x) of public.none: say under references which table is meant")
 	refused(`{"name": "none", "type": "N", "start": {"columns": ["y"]}, "end": {"columns": ["x"], "references": "a"}}`, failure.ConfigInvalid, "(y) of public.none references public.other, which is not one of tables whose rows are nodes")
 	refused(`{"name": "three", "type": "T", "start": {"columns": ["nope"]}, "end": {"columns": ["y"]}}`, failure.ColumnMissing, "public.three.nope")
