@@ -38,7 +38,7 @@ const (
 )
 
 // large is a text that is stored apart, so that an update that does not change it does not bring it.
-const large = `(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 100))`
+const large = `(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 300))`
 
 // write commits random transactions.
 func (p *people) write(transactions int) {
