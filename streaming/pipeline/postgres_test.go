@@ -28,8 +28,9 @@ const peopleSchema = `
 	CREATE TABLE person (id int PRIMARY KEY, name text NOT NULL);
 	CREATE TABLE knows (id int PRIMARY KEY, a int REFERENCES person ON DELETE CASCADE ON UPDATE CASCADE, b int REFERENCES person ON DELETE SET NULL ON UPDATE CASCADE,
 		weight int NOT NULL, note text);
+	ALTER TABLE knows ALTER note SET STORAGE EXTERNAL;
 	INSERT INTO person SELECT i, 'person ' || i FROM generate_series(1, 40) i;
-	INSERT INTO knows SELECT i, 1 + i % 40, NULLIF(1 + i % 7, 3), i % 10, repeat('n', i % 3) FROM generate_series(1, 300) i`
+	INSERT INTO knows SELECT i, 1 + i % 40, NULLIF(1 + i % 7, 3), i % 10, repeat('n', i % 2 * 3000) FROM generate_series(1, 300) i`
 
 const (
 	peopleQuery = `MATCH (a:Person)-[r:KNOWS]->(b:Person) WHERE r.weight > 3 RETURN r.id AS id, a.name AS a, b.name AS b, r.weight AS weight, right(r.note, 5) AS note, size(keys(r)) AS keys`
@@ -38,7 +39,7 @@ const (
 )
 
 // large is a text that is stored apart, so that an update that does not change it does not bring it.
-const large = `(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 300))`
+const large = `(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 100))`
 
 // write commits random transactions.
 func (p *people) write(transactions int) {
@@ -64,7 +65,7 @@ func (p *people) write(transactions int) {
 			}[p.random.IntN(12)]
 		}
 		if p.random.IntN(100) == 0 {
-			statements += "TRUNCATE knows; INSERT INTO knows SELECT i, p.id, p.id, 5, NULL FROM person p, generate_series(p.id, p.id + 200, 40) i ON CONFLICT DO NOTHING; "
+			statements += "TRUNCATE knows; INSERT INTO knows SELECT i, p.id, NULLIF(p.id, i), 5, repeat(p.name, 500) FROM person p, generate_series(p.id, p.id + 200, 40) i ON CONFLICT DO NOTHING; "
 		}
 		clustertest.Exec(p.t, p.url, statements+"COMMIT")
 	}
