@@ -29,10 +29,11 @@
 //
 //	"start": {"columns": ["student"]}, "end": {"columns": ["course"], "references": "course"}
 //
-// Ids are made of the keys that the spec uses, so a foreign key must name these and not other unique columns. A null in a
-// foreign key is no relationship. One whose node is missing, which only a constraint prevents, waits for it. Nothing leads
-// to a relationship: a table with more foreign keys that matter is one of nodes. The key is all that the replica identity
-// must have, also where ends move.
+// Ids are made of the keys that the spec uses, so a foreign key must name these and not other unique columns. A null in
+// a foreign key is no relationship. One that is written otherwise than the key, as citext and collations that are not
+// deterministic allow, leads to no node. One whose node is missing, which only a constraint prevents, waits for it.
+// Nothing leads to a relationship: a table with more foreign keys that matter is one of nodes. The key is all that the
+// replica identity must have, also where ends move.
 //
 // Positions are LSNs: for a transaction the end of its commit record, between transactions how far the server has
 // read its WAL, so that an idle source does not make the server keep WAL.

@@ -155,6 +155,13 @@ func TestJoinTableForms(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, chunks, 1)
 	require.Equal(t, `"public"."loose"`, chunks[0].Scope, "a type selects its table")
+
+	d.since("15") // column lists
+	require.Equal(t, "{id,From,To,v}", d.text("SELECT attnames FROM pg_publication_tables WHERE tablename = 'loose'"))
+	d.exec(`CREATE PUBLICATION theirs FOR TABLE node, loose (id, "From")`)
+	err = d.unprovisioned(`"publication": "theirs", "tables": [{"name": "node"}, {"name": "loose", "type": "L", "start": {"columns": ["From"], "references": "node"}, "end": {"columns": ["To"], "references": "node"}}]`).Provision(t.Context())
+	require.Equal(t, failure.PublicationConflict, failure.CodeOf(err), "%v", err)
+	require.Contains(t, err.Error(), "leaves out columns of public.loose that are needed: To")
 }
 
 // TestUnclearEnds: where the catalog does not say which foreign keys are meant, the error lists them.

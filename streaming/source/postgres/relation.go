@@ -254,36 +254,16 @@ func appendKey(b []byte, v graph.Value) []byte {
 	}
 }
 
-// element returns what a row is. A relationship does not exist where a column of its foreign keys is null; these columns
-// are not among its properties, since its ends say the same.
-func (r *relation) element(d *decoder, row row) (e graph.Element, exists bool) {
-	e = graph.Element{ID: d.id(r.prefix, row.key), Labels: r.labels, Shape: r.shape, Values: row.values}
-	if len(r.ends) == 0 {
-		return e, true
-	}
-	start, end := &r.ends[0], &r.ends[1]
-	e.Start, e.End = d.target(start.target, row.values, start.columns), d.target(end.target, row.values, end.columns)
-	for _, slot := range start.columns {
-		row.values[slot] = graph.Null
-	}
-	for _, slot := range end.columns {
-		row.values[slot] = graph.Null
-	}
-	exists = e.Start != "" && e.End != ""
-	r.table.optional = r.table.optional || !exists // what was NOT NULL may not be any more
-	return e, exists
-}
-
-// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships; or itself a
-// relationship.
+// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships; or the
+// relationship that the row is.
 func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
-	e, exists := r.element(d, row)
-	if !exists {
-		return changes
+	id := d.id(r.prefix, row.key)
+	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	if r.table.relates {
+		return r.connected(d, changes)
 	}
-	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: e})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], e.ID, row); c.Op == graph.OpInsert {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
 			changes = append(changes, c)
 		}
 	}
@@ -293,15 +273,39 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph
 // updated appends what a changed row is. An update does not say which columns changed: a relationship is stated anew,
 // or deleted when the foreign key is null.
 func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
-	e, exists := r.element(d, row)
-	if !exists {
-		return append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: e.ID, Labels: e.Labels}})
+	id := d.id(r.prefix, row.key)
+	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	if r.table.relates {
+		return r.connected(d, changes)
 	}
-	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: e})
 	for i := range r.edges {
-		if c := r.relationship(d, &r.edges[i], e.ID, row); c.Op != 0 {
+		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
 			changes = append(changes, c)
 		}
+	}
+	return changes
+}
+
+// connected gives the last of changes, which is about a relationship, its ends. The columns that name them are not among
+// its properties. Where one is null, there is no relationship: an insert is dropped, and an update becomes a delete.
+func (r *relation) connected(d *decoder, changes []graph.Change) []graph.Change {
+	last := len(changes) - 1
+	e := &changes[last].Element
+	start, end := &r.ends[0], &r.ends[1]
+	e.Start, e.End = d.target(start.target, e.Values, start.columns), d.target(end.target, e.Values, end.columns)
+	if e.Start == "" || e.End == "" {
+		r.table.optional = true // what was NOT NULL may not be any more
+		if changes[last].Op == graph.OpInsert {
+			return changes[:last]
+		}
+		changes[last] = graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: e.ID, Labels: e.Labels}}
+		return changes
+	}
+	for _, slot := range start.columns {
+		e.Values[slot] = graph.Null
+	}
+	for _, slot := range end.columns {
+		e.Values[slot] = graph.Null
 	}
 	return changes
 }
