@@ -36,7 +36,7 @@ func (r *rig) hold(ref BootstrapRef) *holder {
 	ready := make(chan graph.Position, 1)
 	host := r.host()
 	go func() {
-		h.done <- host.HoldSnapshot(ctx, ref, shop, func(p graph.Position) error { ready <- p; return nil }, func() {})
+		h.done <- host.HoldSnapshot(ctx, ref, r.source, func(p graph.Position) error { ready <- p; return nil }, func() {})
 	}()
 	select {
 	case h.position = <-ready:
@@ -57,7 +57,7 @@ func (r *rig) copyAll(ref BootstrapRef, workers int) {
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
-			_, err := r.host().CopyChunks(r.t.Context(), ref, shop, fmt.Sprint("worker", i), func(CopyProgress) {})
+			_, err := r.host().CopyChunks(r.t.Context(), ref, r.source, fmt.Sprint("worker", i), func(CopyProgress) {})
 			if err != nil {
 				r.t.Error(err)
 			}
@@ -78,10 +78,10 @@ func (r *rig) bootstrapAs(ref BootstrapRef) {
 	_, err := h.Subscribe(r.t.Context(), ref)
 	require.NoError(r.t, err)
 	snapshot := r.hold(ref)
-	_, err = h.PlanChunks(r.t.Context(), ref, shop, auto)
+	_, err = h.PlanChunks(r.t.Context(), ref, r.source, r.query)
 	require.NoError(r.t, err)
 	r.copyAll(ref, 3)
-	require.NoError(r.t, h.VerifyBootstrap(r.t.Context(), ref, shop, func() {}))
+	require.NoError(r.t, h.VerifyBootstrap(r.t.Context(), ref, r.source, func() {}))
 	position, _, err := h.SealBootstrap(r.t.Context(), ref)
 	require.NoError(r.t, err)
 	require.Equal(r.t, snapshot.position, position)

@@ -16,16 +16,20 @@ import (
 	"github.com/perdure/perdure/streaming/index/memory"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(clustertest.M(m)) }
 
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
 	t         testing.TB
 	conn      *stream.Conn
 	book      *book
+	source    component.SourceSpec
+	query     component.QuerySpec // that is bootstrapped
+	sources   []source.Factory
 	index     index.Backend
 	reactions []reaction.Factory
 	attempts  atomic.Uint64
@@ -42,12 +46,13 @@ func newRig(t testing.TB) *rig {
 	conn, err := stream.Connect(t.Context(), stream.Options{Server: server, Name: t.Name(), Log: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
-	return &rig{t: t, conn: conn, book: newBook(), index: memory.New()}
+	b := newBook()
+	return &rig{t: t, conn: conn, book: b, source: shop, query: auto, sources: []source.Factory{b}, index: memory.New()}
 }
 
 func (r *rig) host() *Host {
 	h, err := NewHost(Options{
-		Stream: r.conn, Sources: []source.Factory{r.book}, Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
+		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
 	})
 	require.NoError(r.t, err)
 	return h
@@ -110,7 +115,7 @@ func (r *run) drained() {
 
 func (r *rig) startSource() *run {
 	h := r.host()
-	return r.start(shop.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, shop) })
+	return r.start(r.source.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, r.source) })
 }
 
 func (r *rig) startQuery(spec component.QuerySpec) *run {

@@ -89,15 +89,17 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 				require.Equal(r.t, sequence+1, e.Sequence)
 			}
 			sequence = e.Sequence
-			for _, d := range e.Diffs {
-				text := func(values []graph.Value) string {
-					return string(result.RowJSON(e.Columns, result.Row{Values: values}))
-				}
+			text := func(values []graph.Value) string {
+				return string(result.RowJSON(e.Columns, result.Row{Values: values}))
+			}
+			for _, d := range e.Diffs { // in no order: what comes may look like what goes
 				if d.Before != nil {
 					id := fmt.Sprint(d.Before[0].AsInt())
 					require.Equal(r.t, rows[id], text(d.Before), "event %d", sequence)
 					delete(rows, id)
 				}
+			}
+			for _, d := range e.Diffs {
 				if d.After != nil {
 					id := fmt.Sprint(d.After[0].AsInt())
 					require.NotContains(r.t, rows, id, "event %d", sequence)
@@ -115,7 +117,12 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 // of the last one.
 func (r *rig) caughtUp(query string) uint64 {
 	r.t.Helper()
-	end := r.book.end()
+	return r.caughtUpWith(query, r.book.end())
+}
+
+// caughtUpWith waits until the query has seen everything up to a position of its source.
+func (r *rig) caughtUpWith(query string, end graph.Position) uint64 {
+	r.t.Helper()
 	var sequence uint64
 	eventually(r.t, func() bool {
 		_, state, err := r.shown(query)
@@ -135,12 +142,19 @@ func (r *rig) caughtUp(query string) uint64 {
 // settled waits until the query has caught up, and checks view and result log against the model.
 func (r *rig) settled(query string) {
 	r.t.Helper()
-	r.caughtUp(query)
+	r.settledAt(query, r.book.end(), r.book.wanted())
+}
+
+// settledAt waits until the query has seen everything up to a position of its source, and checks view and result log
+// against the rows that are wanted then.
+func (r *rig) settledAt(query string, end graph.Position, wanted map[string]string) {
+	r.t.Helper()
+	r.caughtUpWith(query, end)
 	rows, state, err := r.shown(query)
 	require.NoError(r.t, err)
-	require.Equal(r.t, r.book.wanted(), rows)
+	require.Equal(r.t, wanted, rows)
 	replayed, sequence := r.replayed(query)
-	require.Equal(r.t, r.book.wanted(), replayed)
+	require.Equal(r.t, wanted, replayed)
 	require.Equal(r.t, state.Sequence, sequence)
 }
 

@@ -72,7 +72,7 @@ func newDemo() *cobra.Command {
 	var c config.Demo
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Watch the answers of two queries follow a shop's orders, then compare them with SQL",
+		Short: "Watch the answers of three queries follow a shop's orders, then compare them with SQL",
 		Long: `Starts everything, a private Postgres server included, creates a shop's tables, starts the source,
 queries and reaction of deploy/examples/orders, writes to the tables and prints every difference
 as it arrives. It ends with a summary, and with exit status 1 if an answer differs from SQL's.`,

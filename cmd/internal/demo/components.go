@@ -24,12 +24,12 @@ var components = []struct {
 	files []string
 }{
 	{component.Source, []string{"source.json"}},
-	{component.Query, []string{"query.json", "query-urgent.json"}},
+	{component.Query, []string{"query.json", "query-urgent.json", "query-lines.json"}},
 	{component.Reaction, []string{"reaction.json"}},
 }
 
 // queries are the names of the example's queries; the question of each in SQL is in the file of the same name.
-var queries = []string{"open-orders", "urgent-orders"}
+var queries = []string{"open-orders", "urgent-orders", "valuable-lines"}
 
 // startComponents starts the workflow of each file, or finds it running since an earlier demonstration.
 func (d *demo) startComponents(ctx context.Context) error {

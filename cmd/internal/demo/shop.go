@@ -20,6 +20,7 @@ const (
 	backlog = 150
 )
 
+// products are those of schema.sql.
 var products = []string{"lamp", "desk", "chair", "shelf", "clock", "kettle", "carpet", "mirror"}
 
 // shop is the example's database and the clients that write to it.

@@ -30,12 +30,23 @@ func (d *doctor) tables(ctx context.Context) error {
 	var err error
 	if d.catalog, err = d.loadCatalog(ctx, d.conn); err != nil { // what is left: relationships
 		d.failed("relationship", "", err, "foreign keys that name the key of their target")
+		return nil
+	}
+	for _, t := range d.catalog.tables {
+		if t.relates {
+			start, end := t.ends[0], t.ends[1]
+			d.good("relationship", t.label, "from %s by (%s) to %s by (%s) of each row of %s", start.target, strings.Join(start.columns, ", "), end.target, strings.Join(end.columns, ", "), t.name)
+		}
+		for _, e := range t.edges {
+			d.good("relationship", e.kind, "from %s to %s by (%s)", t.label, e.target, strings.Join(e.columns, ", "))
+		}
 	}
 	return nil
 }
 
 func (d *doctor) table(ctx context.Context, t Table) (ok bool, err error) {
 	alone := *d.Source
+	t.Type, t.Start, t.End = "", nil, nil
 	alone.config.Tables, alone.config.Relationships = []Table{t}, nil
 	c, err := alone.loadCatalog(ctx, d.conn)
 	if err != nil {

@@ -49,10 +49,7 @@ func (s *Source) chooseColumns(c *catalog) error {
 			}
 		}
 		if len(wanted) > 0 {
-			t.kept = slices.Concat(wanted, t.key)
-			for _, e := range t.edges {
-				t.kept = append(t.kept, e.columns...)
-			}
+			t.kept = slices.Concat(wanted, t.key, t.foreign())
 		}
 		t.columns = slices.DeleteFunc(slices.Clone(t.all), func(col column) bool { return !t.keeps(col.name) })
 	}

@@ -36,7 +36,7 @@ type Config struct {
 	TargetSessionAttrs string `json:"targetSessionAttrs,omitempty" doc:"Which server will do, as in libpq; PGTARGETSESSIONATTRS, else primary, when left out, because a logical slot lives on the primary." enum:"any,read-write,read-only,primary,standby,prefer-standby"`
 
 	Tables        []Table        `json:"tables" doc:"The tables to watch." required:"true"`
-	Relationships []Relationship `json:"relationships,omitempty" doc:"Foreign keys that become relationships."`
+	Relationships []Relationship `json:"relationships,omitempty" doc:"Foreign keys that become relationships. A table whose rows are relationships has a type instead."`
 
 	Slot        string `json:"slot,omitempty" doc:"Name of the replication slot; derived from instance and name when left out."`
 	Publication string `json:"publication,omitempty" doc:"Name of the publication; derived from instance and name when left out. One that exists already is used as it is."`
@@ -56,13 +56,22 @@ type Config struct {
 	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`
 }
 
-// Table says how a table's rows become nodes.
+// Table says how a table's rows become nodes or, where it has a type, relationships.
 type Table struct {
 	Name     string   `json:"name" doc:"Name as stored by Postgres, such as public.orders; the schema is public when left out. Parts that contain dots are put in double quotes." required:"true"`
 	Label    string   `json:"label,omitempty" doc:"Label of the nodes; the table's name when left out."`
+	Type     string   `json:"type,omitempty" doc:"Type of the relationships that the rows are instead of nodes. They lead from the node that one foreign key of the table names to that of another one, and have the other columns as properties."`
+	Start    *End     `json:"start,omitempty" doc:"Where the relationships of a table with a type begin; the first of the table's two foreign keys, in the order of its columns, when left out."`
+	End      *End     `json:"end,omitempty" doc:"Where the relationships of a table with a type end; the other foreign key when left out."`
 	Key      []string `json:"key,omitempty" doc:"Columns that identify a row; the primary key when left out."`
 	WholeRow bool     `json:"wholeRow,omitempty" doc:"Whether all columns together identify a row, for a table without a key; its replica identity must be FULL. Identical rows are one node, which stays until the last of them is gone."`
 	Columns  []string `json:"columns,omitempty" doc:"Columns that become properties, beside those of key and relationships; all when left out. From Postgres 15 on the others do not leave the server."`
+}
+
+// End says which foreign key names the nodes at one end of a table's relationships.
+type End struct {
+	Columns    []string `json:"columns" doc:"The columns of the foreign key." required:"true"`
+	References string   `json:"references,omitempty" doc:"The table that they name, one of tables; that of the foreign key that the database knows when left out."`
 }
 
 // Relationship says how a foreign key becomes relationships, from the row that has it to the row that it names.
@@ -70,7 +79,7 @@ type Relationship struct {
 	Type       string   `json:"type" doc:"Type of the relationships." required:"true"`
 	Table      string   `json:"table" doc:"The table that has the foreign key, one of tables." required:"true"`
 	Columns    []string `json:"columns" doc:"The columns of the foreign key." required:"true"`
-	References string   `json:"references" doc:"The table that the foreign key names, one of tables." required:"true"`
+	References string   `json:"references,omitempty" doc:"The table that the foreign key names, one of tables; that of the foreign key that the database knows when left out."`
 }
 
 var slotPattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
@@ -110,6 +119,8 @@ func (c *Config) validateTables(p *component.Problems) {
 			continue
 		case tables[name]:
 			p.Addf(at+".name", "%s is named twice", t.Name)
+		case labels[t.label(name)] && t.Type != "":
+			p.Addf(at+".type", "%s is used twice", t.Type)
 		case labels[t.label(name)]:
 			p.Addf(at+".label", "label %s is used twice, so that truncating one table would remove the other's nodes: give one of them another label", t.label(name))
 		}
@@ -119,6 +130,11 @@ func (c *Config) validateTables(p *component.Problems) {
 		tables[name], labels[t.label(name)] = true, true
 		validateColumns(at+".key", t.Key, p)
 		validateColumns(at+".columns", t.Columns, p)
+		if t.Type != "" && t.Label != "" {
+			p.Addf(at+".label", "cannot be given beside type: rows are either nodes or relationships")
+		}
+		c.validateEnd(at+".start", t, t.Start, p)
+		c.validateEnd(at+".end", t, t.End, p)
 	}
 	for i, r := range c.Relationships {
 		if labels[r.Type] {
@@ -128,14 +144,22 @@ func (c *Config) validateTables(p *component.Problems) {
 	}
 }
 
+func (c *Config) validateEnd(at string, t Table, end *End, p *component.Problems) {
+	if end == nil {
+		return
+	}
+	if t.Type == "" {
+		p.Addf(at, "needs type")
+	}
+	c.validateNodes(at+".references", end.References, p)
+	validateColumns(at+".columns", end.Columns, p)
+}
+
 func (c *Config) validateRelationships(p *component.Problems) {
 	for i, r := range c.Relationships {
 		at := fmt.Sprintf("relationships[%d]", i)
-		for _, f := range []struct{ name, table string }{{"table", r.Table}, {"references", r.References}} {
-			if _, err := c.table(f.table); err != nil && f.table != "" {
-				p.Addf(at+"."+f.name, "%s", err)
-			}
-		}
+		c.validateNodes(at+".table", r.Table, p)
+		c.validateNodes(at+".references", r.References, p)
 		validateColumns(at+".columns", r.Columns, p)
 	}
 }
@@ -150,22 +174,34 @@ func validateColumns(at string, columns []string, p *component.Problems) {
 	}
 }
 
-// table finds one of the spec's tables by the name that a relationship uses.
-func (c *Config) table(name string) (tableName, error) {
+// validateNodes looks whether a name, if one is given, is that of one of tables, and its rows are nodes.
+func (c *Config) validateNodes(at, name string, p *component.Problems) {
+	if name == "" {
+		return
+	}
 	wanted, err := parseTableName(name)
 	if err != nil {
-		return tableName{}, err
+		p.Addf(at, "%s", err)
+		return
 	}
-	for _, t := range c.Tables {
-		if have, err := parseTableName(t.Name); err == nil && have == wanted {
-			return wanted, nil
-		}
+	i := slices.IndexFunc(c.Tables, func(t Table) bool {
+		have, err := parseTableName(t.Name)
+		return err == nil && have == wanted
+	})
+	switch {
+	case i < 0:
+		p.Addf(at, "%s is not one of tables", name)
+	case c.Tables[i].Type != "":
+		p.Addf(at, "the rows of %s are relationships, since it has a type, and relationships connect nodes", name)
 	}
-	return tableName{}, fmt.Errorf("%s is not one of tables", name)
 }
 
+// label returns the label or type of the elements that the rows are.
 func (t Table) label(name tableName) string {
-	if t.Label != "" {
+	switch {
+	case t.Type != "":
+		return t.Type
+	case t.Label != "":
 		return t.Label
 	}
 	return name.table

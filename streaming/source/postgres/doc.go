@@ -16,8 +16,24 @@
 // Transactions whole and in commit order, at least once; a position is confirmed to the server only when the sink says
 // that it is durable, so a crash repeats changes but loses none, and resuming after a position does not repeat it. A
 // row is a node "<label>:<key>"; the parts of a key of several columns are joined by commas, with a backslash before
-// commas and backslashes in them. A foreign key that the spec names is a relationship "<type>:<key>" from the row
-// that has it. A snapshot holds exactly the transactions whose position is at or below its own.
+// commas and backslashes in them. A snapshot holds exactly the transactions whose position is at or below its own.
+//
+// A foreign key that the spec names is a relationship "<type>:<key>" from the node of the row that has it. A table that
+// has a type in the spec is a join table: its rows are relationships "<type>:<key>", and no nodes,
+//
+//	"tables": [{"name": "student"}, {"name": "course"}, {"name": "enrolment", "type": "ENROLLED_IN"}]
+//
+// from the node that its first foreign key names to that of the second, in the order of the table's columns; its other
+// columns are their properties. Where the database does not know exactly two foreign keys to tables of nodes, or they
+// should lead the other way, start and end say which columns are meant, or one of them if that leaves one foreign key:
+//
+//	"start": {"columns": ["student"]}, "end": {"columns": ["course"], "references": "course"}
+//
+// Ids are made of the keys that the spec uses, so a foreign key must name these and not other unique columns. A null in
+// a foreign key is no relationship. One that is written otherwise than the key, as citext and collations that are not
+// deterministic allow, leads to no node. One whose node is missing, which only a constraint prevents, waits for it.
+// Nothing leads to a relationship: a table with more foreign keys that matter is one of nodes. The key is all that the
+// replica identity must have, also where ends move.
 //
 // Positions are LSNs: for a transaction the end of its commit record, between transactions how far the server has
 // read its WAL, so that an idle source does not make the server keep WAL.
@@ -70,7 +86,9 @@
 //
 // An update does not bring large values that did not change (TOAST): they are Unchanged. When the key changes as well,
 // the element becomes another one, so they are read from the table, as it is by then; so are those of a row that an
-// update brought into a row filter. What is read from the table waits until the transaction is visible.
+// update brought into a row filter, those of a relationship that may not have been there, since an end of it could be
+// null, and the rest of a foreign key of which a part changed. What is read from the table waits until the transaction
+// is visible.
 //
 // With wholeRow identical rows are one node, so that a query counts them once; it stays until the last of them is gone.
 // Whether a deleted row has a copy is asked of the table, which is read once for each transaction that deletes, and once

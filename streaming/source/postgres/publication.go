@@ -119,10 +119,7 @@ func (s *Source) applyPublication(ctx context.Context, conn *pgx.Conn, c *catalo
 
 // needed returns the columns without which a table cannot be watched as the spec says.
 func (t *table) needed(wanted []string) []string {
-	needed := slices.Concat(wanted, t.key)
-	for _, e := range t.edges {
-		needed = append(needed, e.columns...)
-	}
+	needed := slices.Concat(wanted, t.key, t.foreign())
 	for _, col := range t.all { // the server itself refuses updates of rows whose identity is not published
 		if slices.ContainsFunc(t.parts(), func(part *table) bool { return part.identifies(col.name) }) {
 			needed = append(needed, col.name)

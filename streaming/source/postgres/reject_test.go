@@ -30,11 +30,7 @@ func TestBadRows(t *testing.T) {
 		letters = append(letters, letter)
 		return nil
 	}
-	made, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "t"}]`), settings)
-	require.NoError(t, err)
-	s := made.(fullSource)
-	require.NoError(t, s.Provision(t.Context()))
-	t.Cleanup(func() { require.NoError(t, s.Teardown(context.Background())) })
+	s := d.sourceWith(`"tables": [{"name": "t"}]`, settings)
 	sink := sourcetest.NewSink("")
 	stop := running(t, s, "", sink)
 	d.exec(`INSERT INTO t VALUES (1, 'a'), (2, E'\xfc'), (3, 'c')`)
@@ -59,7 +55,7 @@ func TestBadRows(t *testing.T) {
 		require.NotEmpty(t, letter.Position)
 	}
 
-	made, err = postgres.Factory{}.New(d.config(`"tables": [{"name": "t"}], "onBadRow": "stop"`), settings)
+	made, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "t"}], "onBadRow": "stop"`), settings)
 	require.NoError(t, err)
 	d.exec(`UPDATE t SET v = v`)
 	require.Equal(t, failure.BadRecord, failure.CodeOf(made.Run(t.Context(), sink.Durable(), sourcetest.NewSink(sink.Durable()))))

@@ -28,6 +28,7 @@ type relation struct {
 	wire  []wireColumn // by slot; fewer where not all columns are kept
 	key   []int        // slots
 	edges []relationEdge
+	ends  []relationEdge // start and end, where rows are relationships
 	// blind says that changed and deleted rows cannot be told apart: the replica identity lacks columns of the key.
 	blind bool
 	// needsOld says that they can only be told apart by complete old rows.
@@ -72,14 +73,24 @@ func compile(t *table, columns []column, types *typeMap) (*relation, error) {
 	if r.key, err = r.slots(t.key); err != nil {
 		return nil, err
 	}
-	for _, e := range t.edges {
+	if r.edges, err = r.compileEdges(t.edges); err != nil {
+		return nil, err
+	}
+	if r.ends, err = r.compileEdges(t.ends); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *relation) compileEdges(edges []edge) (compiled []relationEdge, err error) {
+	for _, e := range edges {
 		columns, err := r.slots(e.columns)
 		if err != nil {
 			return nil, err
 		}
-		r.edges = append(r.edges, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
+		compiled = append(compiled, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
 	}
-	return r, nil
+	return compiled, nil
 }
 
 func (r *relation) slots(names []string) ([]int, error) {
@@ -243,10 +254,14 @@ func appendKey(b []byte, v graph.Value) []byte {
 	}
 }
 
-// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships.
+// inserted appends what a new row is: its node and, where the foreign key is not null, its relationships; or the
+// relationship that the row is.
 func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph.Change {
 	id := d.id(r.prefix, row.key)
 	changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	if r.table.relates {
+		return r.connected(d, changes)
+	}
 	for i := range r.edges {
 		if c := r.relationship(d, &r.edges[i], id, row); c.Op == graph.OpInsert {
 			changes = append(changes, c)
@@ -260,10 +275,37 @@ func (r *relation) inserted(d *decoder, changes []graph.Change, row row) []graph
 func (r *relation) updated(d *decoder, changes []graph.Change, row row) []graph.Change {
 	id := d.id(r.prefix, row.key)
 	changes = append(changes, graph.Change{Op: graph.OpUpdate, Element: graph.Element{ID: id, Labels: r.labels, Shape: r.shape, Values: row.values}})
+	if r.table.relates {
+		return r.connected(d, changes)
+	}
 	for i := range r.edges {
 		if c := r.relationship(d, &r.edges[i], id, row); c.Op != 0 {
 			changes = append(changes, c)
 		}
+	}
+	return changes
+}
+
+// connected gives the last of changes, which is about a relationship, its ends. The columns that name them are not among
+// its properties. Where one is null, there is no relationship: an insert is dropped, and an update becomes a delete.
+func (r *relation) connected(d *decoder, changes []graph.Change) []graph.Change {
+	last := len(changes) - 1
+	e := &changes[last].Element
+	start, end := &r.ends[0], &r.ends[1]
+	e.Start, e.End = d.target(start.target, e.Values, start.columns), d.target(end.target, e.Values, end.columns)
+	if e.Start == "" || e.End == "" {
+		r.table.optional = true // what was NOT NULL may not be any more
+		if changes[last].Op == graph.OpInsert {
+			return changes[:last]
+		}
+		changes[last] = graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: e.ID, Labels: e.Labels}}
+		return changes
+	}
+	for _, slot := range start.columns {
+		e.Values[slot] = graph.Null
+	}
+	for _, slot := range end.columns {
+		e.Values[slot] = graph.Null
 	}
 	return changes
 }
@@ -284,6 +326,26 @@ func (r *relation) truncated(changes []graph.Change) []graph.Change {
 	}
 	return append(changes, graph.Change{Op: graph.OpTruncate, Element: graph.Element{Labels: r.labels}})
 }
+
+// partial reports whether values that an update did not bring are needed: those of a relationship that may not have been
+// there, since an end was missing, and the rest of a foreign key of which a part came.
+func (r *relation) partial(values []graph.Value) bool {
+	unchanged := func(slot int) bool { return values[slot].Kind() == graph.KindUnchanged }
+	if r.table.optional && slices.ContainsFunc(values, isUnchanged) {
+		return true
+	}
+	for _, e := range r.ends {
+		if slices.ContainsFunc(e.columns, unchanged) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.edges, func(e relationEdge) bool {
+		at := slices.IndexFunc(e.columns, unchanged)
+		return at >= 0 && slices.ContainsFunc(e.columns, func(slot int) bool { return !unchanged(slot) })
+	})
+}
+
+func isUnchanged(v graph.Value) bool { return v.Kind() == graph.KindUnchanged }
 
 // relationship returns an insert, a delete when the foreign key is null, or nothing when it did not change.
 func (r *relation) relationship(d *decoder, e *relationEdge, owner graph.ElementID, row row) graph.Change {

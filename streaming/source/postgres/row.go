@@ -71,6 +71,11 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	case before.values != nil && (r.table.wholeRow || !bytes.Equal(before.key, after.key)):
 		return a.moved(ctx, r, before, after, old, src)
 	default:
+		if a.unchanged && r.partial(after.values) {
+			if err := a.fetch(ctx, r, after.values, filled(src, old)); err != nil {
+				return err
+			}
+		}
 		a.changes = r.updated(&a.decoder, a.changes, after)
 	}
 	return nil
@@ -131,8 +136,7 @@ func fill(after, before []graph.Value) {
 // not change, cannot be kept from an element that is gone: those that the old row does not have are read from the table
 // as it is now; should they change once more, that change is still to come.
 func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, tuple []byte) error {
-	unchanged := func(v graph.Value) bool { return v.Kind() == graph.KindUnchanged }
-	if slices.ContainsFunc(after.values, unchanged) {
+	if slices.ContainsFunc(after.values, isUnchanged) {
 		if err := a.fetch(ctx, r, after.values, filled(tuple, old)); err != nil {
 			return err
 		}

@@ -61,10 +61,16 @@ type fullSource interface {
 // source makes and provisions a source.
 func (d db) source(members string) fullSource {
 	d.Helper()
-	s := d.unprovisioned(members)
+	return d.sourceWith(members, d.settings())
+}
+
+func (d db) sourceWith(members string, settings source.Settings) fullSource {
+	d.Helper()
+	s, err := postgres.Factory{}.New(d.config(members), settings)
+	require.NoError(d, err)
 	require.NoError(d, s.Provision(d.Context()))
 	d.Cleanup(func() { require.NoError(d, s.Teardown(context.Background())) })
-	return s
+	return s.(fullSource)
 }
 
 func (d db) unprovisioned(members string) fullSource {

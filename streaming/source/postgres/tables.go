@@ -14,7 +14,8 @@ import (
 // table is one of the spec's tables as the catalog describes it.
 type table struct {
 	name        tableName
-	label       string
+	label       string // or type, where the rows are relationships
+	relates     bool   // the rows are relationships
 	oid         uint32
 	partitioned bool
 	readable    bool // the role may SELECT
@@ -30,7 +31,9 @@ type table struct {
 	identifying []string // columns that the stream has of a deleted row; nil means all
 	key         []string // columns of the element id
 	wholeRow    bool     // all columns are the key
-	edges       []edge
+	edges       []edge   // beside the nodes
+	ends        []edge   // of the rows that are relationships: start and end
+	optional    bool     // an end may be missing, since a column of its foreign key may be null
 	filter      string   // rows that are published
 	leaves      []*table // partitions that have rows
 }
@@ -40,9 +43,9 @@ type column struct {
 	oid  uint32 // type
 }
 
-// edge is a foreign key that becomes relationships.
+// edge is a foreign key that leads to nodes.
 type edge struct {
-	kind    string
+	kind    string   // type of the relationships; "" for an end of rows that are relationships
 	target  string   // label
 	columns []string // in the order of the target's key
 }
@@ -51,6 +54,14 @@ func (t *table) hasColumn(name string) bool { return hasColumn(t.all, name) }
 
 func hasColumn(columns []column, name string) bool {
 	return slices.ContainsFunc(columns, func(c column) bool { return c.name == name })
+}
+
+// foreign returns the columns that say where relationships lead.
+func (t *table) foreign() (columns []string) {
+	for _, e := range slices.Concat(t.edges, t.ends) {
+		columns = append(columns, e.columns...)
+	}
+	return columns
 }
 
 // keeps reports whether a column becomes a property.
@@ -133,7 +144,7 @@ func (s *Source) loadCatalog(ctx context.Context, conn *pgx.Conn) (*catalog, err
 	if err := s.chooseKeys(c); err != nil {
 		return nil, err
 	}
-	if err := s.loadEdges(ctx, conn, c); err != nil {
+	if err := s.loadForeignKeys(ctx, conn, c); err != nil {
 		return nil, err
 	}
 	if err := s.chooseColumns(c); err != nil {
@@ -157,7 +168,7 @@ func (s *Source) loadTables(ctx context.Context, conn *pgx.Conn, c *catalog) err
 			return failure.ConfigInvalid.Errorf("tables: %w", err)
 		}
 		schemas, names = append(schemas, name.schema), append(names, name.table)
-		c.tables = append(c.tables, &table{name: name, label: t.label(name), wholeRow: t.WholeRow})
+		c.tables = append(c.tables, &table{name: name, label: t.label(name), relates: t.Type != "", wholeRow: t.WholeRow})
 	}
 	rows, err := conn.Query(ctx, `
 		SELECT n.nspname::text, r.relname::text, r.oid, r.relkind::text, r.relpersistence = 'u', r.relreplident::text,

@@ -35,9 +35,13 @@ func wholeKey(fields [][]byte) []byte {
 	return hex.AppendEncode(nil, hash.Sum(nil)[:16])
 }
 
-// filled returns a tuple's fields with those that did not change taken from the old one, where it has them.
+// filled returns a tuple's fields with those that did not change taken from the old one, where there is one that has them.
 func filled(tuple, old []byte) [][]byte {
-	values, before := fields(tuple), fields(old)
+	values := fields(tuple)
+	if old == nil {
+		return values
+	}
+	before := fields(old)
 	at := 2
 	for i := range values {
 		switch tuple[at] {
