@@ -162,11 +162,12 @@ func (m *Metrics) Source(instance, name string) *Source {
 
 // measureHelp says what the names mean that sources use for what they alone can measure.
 var measureHelp = map[string]string{
-	"source_lag_bytes":                   "WAL that the server has written and we have not confirmed.",
-	"source_wal_retained_bytes":          "WAL that the server keeps for the replication slot.",
-	"source_wal_growth_bytes_per_second": "How fast what the server keeps for the replication slot grows.",
-	"source_wal_safe_bytes":              "WAL that may be written before the server gives the replication slot up.",
-	"source_wal_safe_seconds":            "Time until the server gives the replication slot up, if what it keeps goes on growing like this.",
+	"source_lag_bytes":                     "WAL that the server has written and we have not confirmed.",
+	"source_catalog_xmin_age_transactions": "Transactions since the oldest whose catalog rows vacuum must keep for the replication slot.",
+	"source_wal_retained_bytes":            "WAL that the server keeps for the replication slot.",
+	"source_wal_growth_bytes_per_second":   "How fast what the server keeps for the replication slot grows.",
+	"source_wal_safe_bytes":                "WAL that may be written before the server gives the replication slot up.",
+	"source_wal_safe_seconds":              "Time until the server gives the replication slot up, if what it keeps goes on growing like this.",
 }
 
 // Measure sets a number that only the source can know, as perdure_source_<name>. What is not a number removes it.

@@ -29,6 +29,7 @@ type retention struct {
 	at       time.Time
 	status   string // reserved, extended, unreserved or lost
 	retained int64  // bytes from the oldest that the slot needs
+	age      int64  // transactions since the oldest whose catalog rows vacuum must keep for the slot
 	lag      int64  // bytes from what we have confirmed
 	left     int64  // bytes that may be written before the server gives the slot up; negative: as many as there is room for
 }
@@ -71,9 +72,9 @@ func (s *Source) retention(ctx context.Context) (r retention, err error) {
 	defer cancel()
 	r.at = time.Now()
 	err = conn.QueryRow(ctx, `SELECT wal_status, coalesce(pg_wal_lsn_diff(here, restart_lsn), 0)::bigint, coalesce(pg_wal_lsn_diff(here, confirmed_flush_lsn), 0)::bigint,
-			coalesce(safe_wal_size, -1)
+			coalesce(safe_wal_size, -1), coalesce(age(catalog_xmin), 0)
 		FROM pg_replication_slots, coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) here
-		WHERE slot_name = $1`, s.slot).Scan(&r.status, &r.retained, &r.lag, &r.left)
+		WHERE slot_name = $1`, s.slot).Scan(&r.status, &r.retained, &r.lag, &r.left, &r.age)
 	if err == pgx.ErrNoRows { //nolint:errorlint // it is returned as it is
 		return r, failure.SlotMissing.Errorf("watching the slot: %s does not exist", s.slot)
 	}
@@ -90,6 +91,7 @@ func (w *watcher) look(now retention) {
 	w.sink.Note(noteWAL, w.String())
 	w.sink.Measure("lag_bytes", float64(now.lag))
 	w.sink.Measure("wal_retained_bytes", float64(now.retained))
+	w.sink.Measure("catalog_xmin_age_transactions", float64(now.age))
 	w.sink.Measure("wal_growth_bytes_per_second", w.growth)
 	left, until := math.NaN(), math.NaN() // without a limit there are none
 	if now.left >= 0 {
