@@ -43,4 +43,5 @@ type Transaction struct {
 	Position   Position  // where the source stands after it; resuming there must not repeat it
 	CommitTime time.Time // at the source, UTC
 	Changes    []Change
+	Schema     []SchemaChange // what elements look like from this transaction on
 }

@@ -3,17 +3,24 @@ package graph
 // The wire format of batches, elements and values.
 //
 //	message     = version transactions:u32 changes:u32 values:u32 { transaction } end position
-//	transaction = tag position seconds nanoseconds [ fragment ] count { change }
+//	transaction = tag position seconds nanoseconds [ fragment ] count { change } [ count { schema } ]
 //	change      = flags [ labels ] [ shape ] id [ start end ] [ count { value } ]
 //	labels      = 0 count { string } | reference
 //	shape       = 0 count { string } | reference
+//	schema      = operation count { label } table property from to
 //	element     = flags id [ start end ] count { label } [ count { name } ] [ count { value } ]
 //	value       = kind and three bits, content by kind
 //
 // Numbers are varints, signed ones zigzag; strings are a length and bytes. The three totals in front are little-endian
 // and let a decoder allocate once. A label set or shape is written out where a message first uses it, by reference
 // (counted from 1) after that, and not at all where it is the one of the change before.
-const codecVersion = 1
+//
+// Version 2 is version 1 with changes of the schema. A message without them has version 1, so that readers that know no
+// other go on for as long as there are none.
+const (
+	codecVersion       = 1
+	codecVersionSchema = 2
+)
 
 // headerSize is what version and totals take.
 const headerSize = 1 + 3*4
@@ -24,6 +31,7 @@ const (
 	tagWhole
 	tagFragment
 	tagLastFragment
+	tagSchema byte = 1 << 7 // with one of the others: changes of the schema follow
 )
 
 // Flags of changes and elements. The operation of a change is in the lowest three bits.

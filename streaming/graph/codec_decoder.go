@@ -79,7 +79,7 @@ func decodeElement(r reader) (*Element, []byte, error) {
 
 func (d *Decoder) message(r *reader) Message {
 	header := r.bytes(headerSize)
-	if header == nil || header[0] != codecVersion {
+	if header == nil || header[0] != codecVersion && header[0] != codecVersionSchema {
 		r.fail("unknown version")
 		return Message{}
 	}
@@ -119,7 +119,8 @@ type origin struct {
 
 // transaction decodes into tx, taking changes from the front of free, and returns the rest of free.
 func (d *Decoder) transaction(r *reader, tag byte, tx *FragmentedTransaction, free []Change, last *origin) []Change {
-	if tag > tagLastFragment {
+	schema := tag&tagSchema != 0
+	if tag &^= tagSchema; tag == tagEnd || tag > tagLastFragment {
 		r.fail("unknown kind of transaction")
 		return free
 	}
@@ -148,7 +149,29 @@ func (d *Decoder) transaction(r *reader, tag byte, tx *FragmentedTransaction, fr
 		}
 		d.change(r, &tx.Changes[i], last)
 	}
+	if schema && !tx.Last {
+		r.fail("changes of the schema before the end of a transaction")
+	} else if schema {
+		tx.Schema = r.schema()
+	}
 	return free[n:]
+}
+
+// schema decodes changes of the schema into memory of their own: they are few, and kept for long.
+func (r *reader) schema() []SchemaChange {
+	var changes []SchemaChange
+	for n := r.count(); n > 0 && r.failure == ""; n-- {
+		c := SchemaChange{Op: SchemaOp(r.byte())}
+		if c.Op < SchemaAdded || c.Op > SchemaGone {
+			r.fail("unknown change of the schema")
+		}
+		c.Labels = splitStrings(r.stringsBytes())
+		for _, text := range []*string{&c.Table, &c.Property, &c.From, &c.To} {
+			*text = string(r.bytes(r.uvarint()))
+		}
+		changes = append(changes, c)
+	}
+	return changes
 }
 
 func (d *Decoder) change(r *reader, c *Change, last *origin) {

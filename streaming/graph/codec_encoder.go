@@ -45,15 +45,16 @@ func (e *Encoder) Grow(n int) {
 }
 
 // Add appends a whole transaction.
-func (e *Encoder) Add(tx *Transaction) { e.add(tx, tx.Changes, tagWhole, 0) }
+func (e *Encoder) Add(tx *Transaction) { e.add(tx, tx.Changes, tx.Schema, tagWhole, 0) }
 
-// AddFragment appends one part of a large transaction: these of its changes. Parts are numbered from 0.
+// AddFragment appends one part of a large transaction: these of its changes, and with the last one its changes of the
+// schema. Parts are numbered from 0.
 func (e *Encoder) AddFragment(tx *Transaction, changes []Change, number int, last bool) {
-	tag := tagFragment
 	if last {
-		tag = tagLastFragment
+		e.add(tx, changes, tx.Schema, tagLastFragment, number)
+		return
 	}
-	e.add(tx, changes, tag, number)
+	e.add(tx, changes, nil, tagFragment, number)
 }
 
 // Size returns how many bytes the message has so far, without its end.
@@ -70,10 +71,13 @@ func (e *Encoder) Finish(position Position) []byte {
 	return e.buf
 }
 
-func (e *Encoder) add(tx *Transaction, changes []Change, tag byte, fragment int) {
+func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, tag byte, fragment int) {
 	e.transactions++
 	e.changes += uint32(len(changes))
-	e.buf = append(e.buf, tag)
+	if e.buf = append(e.buf, tag); len(schema) > 0 {
+		e.buf[0] = codecVersionSchema
+		e.buf[len(e.buf)-1] |= tagSchema
+	}
 	e.buf = appendString(e.buf, string(tx.Position))
 	e.buf = appendTime(e.buf, tx.CommitTime)
 	if tag != tagWhole {
@@ -82,6 +86,17 @@ func (e *Encoder) add(tx *Transaction, changes []Change, tag byte, fragment int)
 	e.buf = binary.AppendUvarint(e.buf, uint64(len(changes)))
 	for i := range changes {
 		e.change(&changes[i])
+	}
+	if len(schema) == 0 {
+		return
+	}
+	e.buf = binary.AppendUvarint(e.buf, uint64(len(schema)))
+	for i := range schema {
+		c := &schema[i]
+		e.buf = appendStrings(append(e.buf, byte(c.Op)), c.Labels)
+		for _, text := range []string{c.Table, c.Property, c.From, c.To} {
+			e.buf = appendString(e.buf, text)
+		}
 	}
 }
 

@@ -87,6 +87,9 @@ func FuzzDecode(f *testing.F) {
 		e.AddFragment(&tx, tx.Changes, 3, false)
 		f.Add(e.Finish("1/A"))
 	}
+	e.Begin()
+	e.Add(&graph.Transaction{Position: "1/A", Schema: []graph.SchemaChange{{Op: graph.SchemaRenamed, Labels: []string{"L"}, Table: "t", Property: "a", From: "a", To: "b"}}})
+	f.Add(e.Finish("1/A"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d graph.Decoder
 		m, err := d.Decode(data)
@@ -109,6 +112,7 @@ func FuzzDecode(f *testing.F) {
 		for i, tx := range m.Transactions {
 			require.Equal(t, tx.Position, again.Transactions[i].Position)
 			require.Equal(t, showChanges(tx.Changes), showChanges(again.Transactions[i].Changes))
+			require.Equal(t, tx.Schema, again.Transactions[i].Schema)
 		}
 	})
 }

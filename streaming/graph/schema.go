@@ -1,0 +1,88 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// SchemaOp says what happened to all elements of a label at once.
+type SchemaOp uint8
+
+// The operations. Those up to SchemaRetyped are about one property, the others about the elements themselves.
+const (
+	// SchemaAdded: there is another property, which the elements that exist do not have.
+	SchemaAdded SchemaOp = iota + 1
+	// SchemaFilled: there is another property, and elements that exist have a value of it.
+	SchemaFilled
+	// SchemaDropped: a property is gone, with its values.
+	SchemaDropped
+	// SchemaRenamed: a property has the name To now and had From before.
+	SchemaRenamed
+	// SchemaRetyped: the values of a property are others now; From and To are types of the source.
+	SchemaRetyped
+	// SchemaMoved: the table has the name To now and had From before. Nothing becomes of the elements.
+	SchemaMoved
+	// SchemaRekeyed: elements have other ids or ends now, or others of them are told of.
+	SchemaRekeyed
+	// SchemaJoined: the source tells of these elements from now on; those that exist came without changes.
+	SchemaJoined
+	// SchemaGone: the source does not tell of these elements any more, for the reason in To.
+	SchemaGone
+)
+
+// SchemaChange says that elements became others without changes that say so, as when a column of a table is dropped.
+type SchemaChange struct {
+	Op       SchemaOp
+	Labels   []string // of the nodes, or types of the relationships
+	Table    string   // where the elements come from, as the source names it
+	Property string   // the one that it is about, or because of which the elements themselves are; may be empty
+	From, To string
+}
+
+// Touches reports whether whoever reads these properties of such elements, "*" being all of them, may know something
+// that is not so any more.
+func (c *SchemaChange) Touches(properties []string) bool {
+	reads := func(name string) bool { return slices.Contains(properties, name) || slices.Contains(properties, "*") }
+	switch c.Op {
+	case SchemaAdded, SchemaMoved:
+		return false
+	case SchemaFilled, SchemaDropped, SchemaRetyped:
+		return reads(c.Property)
+	case SchemaRenamed:
+		return reads(c.From) || reads(c.To)
+	}
+	return true
+}
+
+// String says for people what happened.
+func (c *SchemaChange) String() string {
+	column := fmt.Sprintf("column %s of %s", c.Property, c.Table)
+	switch c.Op {
+	case SchemaAdded:
+		return fmt.Sprintf("%s (%s) was added", column, c.To)
+	case SchemaFilled:
+		return fmt.Sprintf("%s (%s) was added with a value in the rows that existed", column, c.To)
+	case SchemaDropped:
+		return column + " was dropped"
+	case SchemaRenamed:
+		return column + " was renamed to " + c.To
+	case SchemaRetyped:
+		return fmt.Sprintf("%s has the type %s and had %s", column, c.To, c.From)
+	case SchemaMoved:
+		return fmt.Sprintf("table %s was renamed to %s", c.From, c.To)
+	}
+	text := ""
+	switch c.Op {
+	case SchemaRekeyed:
+		text = fmt.Sprintf("what rows of %s are as %s changed", c.Table, strings.Join(c.Labels, ", "))
+	case SchemaJoined:
+		text = fmt.Sprintf("%s is read as %s from now on", c.Table, strings.Join(c.Labels, ", "))
+	case SchemaGone:
+		text = fmt.Sprintf("%s is not read as %s any more: %s", c.Table, strings.Join(c.Labels, ", "), c.To)
+	}
+	if c.Property != "" {
+		text += ", because of column " + c.Property
+	}
+	return text
+}
