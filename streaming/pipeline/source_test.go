@@ -152,7 +152,7 @@ func TestChangeLogIsTrimmedToTheSlowestSubscriber(t *testing.T) {
 	_, err = write(t.Context(), subscriptions, "default.shop.fast", subscription{Offset: before.Last})
 	require.NoError(t, err)
 
-	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "20", Offset: before.Last}, nil)
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "20", Offset: before.Last}, nil, nil)
 	k := &keeper{host: h, spec: shop, log: log, sink: s, key: "default.shop"}
 	for range 2 {
 		require.NoError(t, k.trim(t.Context()))
@@ -185,7 +185,7 @@ func TestTrimmingWaitsForAWholeRound(t *testing.T) {
 	state, err := log.State(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, r.conn.DeleteLog(t.Context(), changeLog("default", "shop")))
-	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil), key: "default.shop"}
+	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil, nil), key: "default.shop"}
 	require.ErrorIs(t, k.trim(t.Context()), stream.ErrMissing)
 	require.Zero(t, k.trimTo)
 }

@@ -85,6 +85,11 @@ type Sink interface {
 	// nothing was. A source compares it with the system that it is connected to, and calls Identify before it goes on.
 	System() string
 	Identify(system string)
+	// Schema returns what the source last said with Learn, also in earlier attempts; nil when it never did. Learn keeps, in
+	// the source's own notation, what elements look like behind everything that was appended so far; it becomes durable
+	// after that. The slice belongs to the sink.
+	Schema() []byte
+	Learn(schema []byte)
 	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
 	// never blocks.
 	Note(key, value string)

@@ -185,6 +185,9 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, lab
 	if err != nil {
 		return nil, err
 	}
+	if err := s.published(ctx, conn, tables); err != nil {
+		return nil, err
+	}
 	var chunks []source.Chunk
 	for _, t := range tables.tables {
 		yields := []string{t.label}
@@ -193,6 +196,11 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, lab
 		}
 		if labels != nil && !slices.ContainsFunc(yields, func(l string) bool { return slices.Contains(labels, l) }) {
 			continue
+		}
+		if t.unpublished { // its rows would stay as they are in the snapshot
+			return nil, failure.PublicationConflict.Errorf("reading %s: the publication %s does not have it", t.name, s.publication).
+				WithDetail("table", t.name.String()).
+				WithFix("Run ALTER PUBLICATION %s ADD TABLE %s; then signal rebootstrap.", quote(s.publication), t.from())
 		}
 		size, err := s.measure(ctx, conn, t)
 		if err != nil {
