@@ -16,10 +16,11 @@ import (
 	"github.com/perdure/perdure/streaming/index/memory"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(clustertest.M(m)) }
 
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
@@ -28,6 +29,7 @@ type rig struct {
 	book      *book
 	index     index.Backend
 	reactions []reaction.Factory
+	sources   []source.Factory // beside the book
 	attempts  atomic.Uint64
 }
 
@@ -47,7 +49,7 @@ func newRig(t testing.TB) *rig {
 
 func (r *rig) host() *Host {
 	h, err := NewHost(Options{
-		Stream: r.conn, Sources: []source.Factory{r.book}, Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
+		Stream: r.conn, Sources: append([]source.Factory{r.book}, r.sources...), Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
 	})
 	require.NoError(r.t, err)
 	return h

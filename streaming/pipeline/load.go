@@ -340,10 +340,8 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, error) {
 	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
-		if m.Position.Compare(b.record.Snapshot.Position) > 0 { // else the copy was made of what tables are since
-			if err := r.fits(m); err != nil {
-				return err
-			}
+		if err := r.fits(m, b.record.position); err != nil {
+			return err
 		}
 		var kept []graph.Change
 		keep := func(position graph.Position, changes []graph.Change) {

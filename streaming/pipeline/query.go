@@ -282,7 +282,7 @@ func (r *queryRun) sync(synced chan result.State) error {
 // applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. A message that it took
 // but that belongs to another commit goes to held, which is empty.
 func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message, held chan<- message) error {
-	if err := r.fits(first); err != nil {
+	if err := r.fits(first, nil); err != nil {
 		return err
 	}
 	b, bytes := first.Batch, first.bytes
@@ -290,7 +290,7 @@ gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions && b.Parts == nil {
 		select {
 		case m := <-batches:
-			if m.Source != b.Source || m.Parts != nil || r.fits(m) != nil {
+			if m.Source != b.Source || m.Parts != nil || r.fits(m, nil) != nil {
 				held <- m
 				break gather
 			}
