@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,7 +40,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 
 	if boots == nil {
 		if found && current.Fingerprint == r.plan.Fingerprint() && slices.Equal(current.Sources, r.spec.Sources) {
-			r.base = current.Base
+			r.base, r.schemas = current.Base, current.Schemas
 			if live, err := r.openStore(ctx, current.Store, query.Live); live || err != nil {
 				return live, err
 			}
@@ -70,7 +71,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if _, err := write(ctx, records, key, wanted); err != nil {
 		return false, err
 	}
-	r.base = wanted.Base
+	r.base, r.schemas = wanted.Base, wanted.Schemas
 	if ok, err := r.openStore(ctx, wanted.Store, query.Empty); !ok || err != nil {
 		if err == nil {
 			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
@@ -86,10 +87,14 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 // record returns what bucket queries says when the state is built from these bootstraps.
 func (r *queryRun) record(boots []*boot) queryRecord {
 	hash := sha256.New()
-	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources}
+	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources, Schemas: make(map[string]map[string]string)}
 	hash.Write([]byte(record.Fingerprint))
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
+		record.Schemas[b.source] = maps.Clone(b.record.Snapshot.Schema)
+		for label := range b.record.Labels { // from an earlier snapshot
+			delete(record.Schemas[b.source], label)
+		}
 		hash.Write([]byte("/" + b.record.ID))
 	}
 	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])

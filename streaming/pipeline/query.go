@@ -139,8 +139,9 @@ type queryRun struct {
 	id        component.ID
 	plan      *query.Plan
 	fence     *stream.Fence
-	logs      map[string]*stream.Log // change logs by source
-	published uint64                 // sequence of the last event in the result log
+	logs      map[string]*stream.Log       // change logs by source
+	schemas   map[string]map[string]string // see queryRecord
+	published uint64                       // sequence of the last event in the result log
 
 	query   *query.Query
 	applied time.Time // when a batch was last applied
@@ -428,4 +429,7 @@ type queryRecord struct {
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`
 	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
+	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
+	// the copy, whatever its position, which may be behind the moment at which it happened.
+	Schemas map[string]map[string]string `json:"schemas,omitempty"`
 }

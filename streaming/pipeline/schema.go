@@ -13,10 +13,10 @@ import (
 func (r *queryRun) fits(m message, known func(labels []string) graph.Position) error {
 	for i := range m.Transactions {
 		tx := &m.Transactions[i]
-		touched := r.plan.Touched(tx.Schema)
-		if known != nil {
-			touched = slices.DeleteFunc(touched, func(c graph.SchemaChange) bool { return tx.Position.Compare(known(c.Labels)) <= 0 })
-		}
+		touched := slices.DeleteFunc(r.plan.Touched(tx.Schema), func(c graph.SchemaChange) bool {
+			return known != nil && tx.Position.Compare(known(c.Labels)) <= 0 ||
+				c.State != "" && c.State == r.schemas[m.Source][c.Labels[0]] // the snapshot was taken behind it
+		})
 		if len(touched) > 0 {
 			return r.tableChanged(m.Source, tx, touched)
 		}

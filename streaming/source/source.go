@@ -119,6 +119,8 @@ type Snapshot struct {
 	Position graph.Position `json:"position"`
 	System   string         `json:"system"` // identity of the server and its timeline
 	TakenAt  time.Time      `json:"takenAt"`
+	// Schema names what elements look like in it, by label or type, as graph.SchemaChange.State does.
+	Schema map[string]string `json:"schema,omitempty"`
 }
 
 // Chunk is a part of a snapshot that is read, and retried, alone. Scope and the range are the source's own notation.

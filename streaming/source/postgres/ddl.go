@@ -13,7 +13,7 @@ import (
 
 // DDL is not in the stream. It is learned of at two places. The server describes a table before the first change of a row
 // that follows after the DDL; see learn. And the watcher compares the catalog with what is known: at the start, now and
-// then, and when the server describes a table again. What it finds it writes into the WAL as a logical message, which
+// then, and when the server describes a table. What it finds it writes into the WAL as a logical message, which
 // comes to the reader behind the DDL and, if the reader has not learned it by then, makes it known at a position of its
 // own; see announced. So nothing is ever told of before it happened.
 
@@ -323,7 +323,6 @@ func (a *assembler) learn(ctx context.Context, t *table, name tableName, columns
 	all := slices.Clone(a.known)
 	*labelled(all, t.label) = now
 	a.learned(all)
-	a.described() // the catalog may know more
 	return fit, nil
 }
 

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -92,6 +94,17 @@ func (l *layout) like(other *layout) bool {
 		})
 }
 
+// state names what the table looks like.
+func (l *layout) state() string {
+	same := *l
+	same.Spec, same.File, same.Columns = "", 0, slices.Clone(l.Columns)
+	for i := range same.Columns {
+		same.Columns[i].filled = false
+	}
+	sum := sha256.Sum256(encodeLayouts([]layout{same}))
+	return hex.EncodeToString(sum[:8])
+}
+
 // MarshalJSON writes the column short: there are many.
 func (c column) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]any{c.num, c.name, c.oid, c.mod, c.filled})
@@ -123,17 +136,21 @@ type differ struct {
 	types   *typeMap
 	changes []graph.SchemaChange
 	rekeyed map[string]string // labels whose elements have other ids, with the column to blame
+	state   string            // of the table at hand
 }
 
 // schemaChanges returns what happened to elements between two states of the tables.
 func schemaChanges(types *typeMap, before, now []layout) []graph.SchemaChange {
 	d := &differ{types: types, rekeyed: make(map[string]string)}
 	for i := range now {
+		d.state = now[i].state()
 		d.columns(labelled(before, now[i].Label), &now[i])
 	}
 	for i := range now {
+		d.state = now[i].state()
 		d.elements(labelled(before, now[i].Label), &now[i])
 	}
+	d.state = ""
 	for i := range before {
 		if labelled(now, before[i].Label) == nil {
 			d.elements(&before[i], &layout{Missing: "the spec does not name it"})
@@ -143,7 +160,7 @@ func schemaChanges(types *typeMap, before, now []layout) []graph.SchemaChange {
 }
 
 func (d *differ) add(op graph.SchemaOp, table string, labels []string, property, from, to string) {
-	d.changes = append(d.changes, graph.SchemaChange{Op: op, Labels: labels, Table: table, Property: property, From: from, To: to})
+	d.changes = append(d.changes, graph.SchemaChange{Op: op, Labels: labels, Table: table, Property: property, From: from, To: to, State: d.state})
 }
 
 // comparable reports whether it is the same table, read before and now.
@@ -254,8 +271,11 @@ func (d *differ) edges(old, now *layout) {
 			continue
 		}
 		column, other := d.otherValues(old, now, was.Columns, is.Columns)
-		if target, ok := d.rekeyed[is.Target]; ok && !other {
-			column, other = target, true
+		if target, ok := d.rekeyed[is.Target]; ok {
+			if !other {
+				column, other = target, true
+			}
+			d.state = "" // it says nothing about the target
 		}
 		if (other || was.Target != is.Target) && !rekeyed {
 			d.add(graph.SchemaRekeyed, now.Name, []string{is.Type}, column, "", "")

@@ -60,7 +60,7 @@ type assembler struct {
 	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
 	// attributes reads all columns that a table ever had, as the catalog knows them now, and where its rows are.
 	attributes func(ctx context.Context, oid uint32) ([]attribute, uint32, error)
-	// described is called when a table is described once more: something about it changed.
+	// described is called when a table is described: it may have changed in ways that do not show there.
 	described func()
 	// partitions looks whether a table has other partitions by now.
 	partitions func(ctx context.Context, t *table) error
@@ -193,13 +193,11 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		schema = "pg_catalog"
 	}
 	t := a.catalog.root(oid)
-	if _, again := a.relations[oid]; again {
-		a.described()
-	}
 	if t == nil {
 		a.relations[oid] = nil
 		return nil
 	}
+	a.described()
 	if here := (tableName{schema, name}); t.name != here { // it was renamed
 		renamed := *t
 		renamed.name, t = here, &renamed

@@ -104,6 +104,17 @@ func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 	case point == 0 || point > now:
 		return source.Snapshot{}, failure.SnapshotLost.Errorf("checking the snapshot: its position %s is not before the server's %s", snapshot.Position, current)
 	}
+	f := &follower{Source: *s, now: make(map[tableName]*Table)}
+	_, layouts, err := f.look(ctx, conn, s.config)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	snapshot.Schema = make(map[string]string)
+	for i := range layouts {
+		for _, label := range layouts[i].labels() {
+			snapshot.Schema[label] = layouts[i].state()
+		}
+	}
 	return snapshot, nil
 }
 
