@@ -76,6 +76,8 @@ var (
 	RowFailed        = define("RowFailed", Data, "An expression failed for a row.", "See the row's element ids in the query's errors.")
 	PatternUnbounded = define("PatternUnbounded", Configuration, "A variable-length pattern has more ways around one changed element than the query may follow.", "Give the pattern an upper bound or conditions on its relationships, or raise limits.pathSteps in the query's spec.")
 	TooManyRows      = define("TooManyRows", Configuration, "One change makes more rows than the query may handle at once.", "Connect the parts of the pattern with each other, or raise limits.rows in the query's spec.")
+	PropertyGone     = define("PropertyGone", Configuration, "A column that the query reads was renamed or dropped.", "Correct the query's text and send it again with the signal reconfigure; or signal rebootstrap to go on without the property.")
+	TableChanged     = define("TableChanged", Invalidated, "A table that the query reads changed in a way that no changes of its rows tell.", "Signal rebootstrap to read the tables anew.")
 	DeliveryFailed   = define("DeliveryFailed", Transient, "A reaction's target did not take a result.", "Check the target; delivery goes on by itself.")
 	DeliveryRejected = define("DeliveryRejected", Data, "A reaction's target refuses a result for good.", "Look at the result in the dead letters.")
 	QueryNotReady    = define("QueryNotReady", Transient, "A query that is asked for has results but does not run at present: it starts, is being built or is stopped.", "Ask again in a moment; if it persists, look at the status of the query.")

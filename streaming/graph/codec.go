@@ -7,7 +7,7 @@ package graph
 //	change      = flags [ labels ] [ shape ] id [ start end ] [ count { value } ]
 //	labels      = 0 count { string } | reference
 //	shape       = 0 count { string } | reference
-//	schema      = operation count { label } table property from to
+//	schema      = operation count { label } table property from to state
 //	element     = flags id [ start end ] count { label } [ count { name } ] [ count { value } ]
 //	value       = kind and three bits, content by kind
 //

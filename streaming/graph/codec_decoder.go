@@ -166,7 +166,7 @@ func (r *reader) schema() []SchemaChange {
 			r.fail("unknown change of the schema")
 		}
 		c.Labels = splitStrings(r.stringsBytes())
-		for _, text := range []*string{&c.Table, &c.Property, &c.From, &c.To} {
+		for _, text := range []*string{&c.Table, &c.Property, &c.From, &c.To, &c.State} {
 			*text = string(r.bytes(r.uvarint()))
 		}
 		changes = append(changes, c)

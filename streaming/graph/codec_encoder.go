@@ -94,7 +94,7 @@ func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, 
 	for i := range schema {
 		c := &schema[i]
 		e.buf = appendStrings(append(e.buf, byte(c.Op)), c.Labels)
-		for _, text := range []string{c.Table, c.Property, c.From, c.To} {
+		for _, text := range []string{c.Table, c.Property, c.From, c.To, c.State} {
 			e.buf = appendString(e.buf, text)
 		}
 	}

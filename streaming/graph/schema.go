@@ -44,10 +44,13 @@ const (
 // SchemaChange says that elements became others without changes that say so, as when a column of a table is dropped.
 type SchemaChange struct {
 	Op       SchemaOp
-	Labels   []string // of the nodes, or types of the relationships
+	Labels   []string // of the nodes, or types of the relationships; none: of all there are
 	Table    string   // where the elements come from, as the source names it
 	Property string   // the one that it is about, or because of which the elements themselves are; may be empty
 	From, To string
+	// State names, in the source's own notation, what the elements look like now; a snapshot that has the same for their
+	// label was taken behind the change. It may be empty.
+	State string
 }
 
 // Touches reports whether whoever reads these properties of such elements, "*" being all of them, may know something

@@ -14,7 +14,7 @@ import (
 func TestSchemaChangesRoundTrip(t *testing.T) {
 	var schema []graph.SchemaChange
 	for op := graph.SchemaAdded; op <= graph.SchemaMissed; op++ {
-		schema = append(schema, graph.SchemaChange{Op: op, Labels: []string{"A", "B"}, Table: "public.a", Property: "p", From: "f", To: "t"})
+		schema = append(schema, graph.SchemaChange{Op: op, Labels: []string{"A", "B"}, Table: "public.a", Property: "p", From: "f", To: "t", State: "s"})
 	}
 	tx := orders(3)
 	tx.Position, tx.Schema = "1/A", schema

@@ -84,7 +84,7 @@ func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.
 			f.parts = append(f.parts, part.Changes...)
 		}
 		f.next++
-		if part.Last {
+		if part.Last { // and has what is said of the schema
 			whole := part.Transaction
 			whole.Changes = f.parts
 			if f.bytes > maxHeld {

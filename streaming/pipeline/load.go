@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,7 +40,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 
 	if boots == nil {
 		if r.continues(current) {
-			r.base = current.Base
+			r.base, r.schemas = current.Base, current.Schemas
 			q, err := r.openStore(ctx, current.Store, query.Live)
 			if r.query = q; q != nil || err != nil {
 				return q != nil, err
@@ -72,7 +73,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if _, err := write(ctx, records, key, wanted); err != nil {
 		return false, err
 	}
-	r.base = wanted.Base
+	r.base, r.schemas = wanted.Base, wanted.Schemas
 	if r.query, err = r.openStore(ctx, wanted.Store, query.Empty); r.query == nil {
 		if err == nil {
 			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
@@ -170,10 +171,14 @@ func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket
 // record returns what bucket queries says when the state is built from these bootstraps.
 func (r *queryRun) record(boots []*boot) queryRecord {
 	hash := sha256.New()
-	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources}
+	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources, Schemas: make(map[string]map[string]string)}
 	hash.Write([]byte(record.Fingerprint))
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
+		record.Schemas[b.source] = maps.Clone(b.record.Snapshot.Schema)
+		for label := range b.record.Labels { // from an earlier snapshot
+			delete(record.Schemas[b.source], label)
+		}
 		hash.Write([]byte("/" + b.record.ID))
 	}
 	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])
@@ -427,6 +432,9 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, error) {
 	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
+		if err := r.fits(m, b.record.position); err != nil {
+			return err
+		}
 		var kept []graph.Change
 		keep := func(position graph.Position, changes []graph.Change) {
 			for i := range changes {
@@ -436,9 +444,6 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, e
 			}
 		}
 		for _, tx := range m.Transactions {
-			if lost := missed(query.Batch{Transactions: []graph.Transaction{tx}}); lost != "" && tx.Position.Compare(b.record.Snapshot.Position) > 0 {
-				return lost
-			}
 			keep(tx.Position, tx.Changes)
 		}
 		if m.Parts != nil { // what is loaded of it comes again after an interruption, and is then what it is already

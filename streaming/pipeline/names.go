@@ -24,7 +24,7 @@ func bootstrapLog(instance, query, source string) string {
 
 // Names of buckets.
 const (
-	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable
+	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there
 	subscriptionsBucket = "subscriptions" // <instance>.<source>.<query>[.bootstrap]: what must not be trimmed yet
 	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.chunk...]: bootstraps and their chunks
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state
@@ -41,6 +41,9 @@ type sourcePosition struct {
 	System   string         `json:"system,omitempty"` // from which that came
 	At       time.Time      `json:"at"`
 }
+
+// schemaSuffix ends the key of what a source has learned of the schema, which is in its own notation.
+const schemaSuffix = ".schema"
 
 // subscription is the value of bucket subscriptions.
 type subscription struct {

@@ -152,8 +152,9 @@ type queryRun struct {
 	plan      *query.Plan
 	fence     *stream.Fence
 	metrics   *telemetry.Query
-	logs      map[string]*stream.Log // change logs by source
-	published uint64                 // sequence of the last event in the result log
+	logs      map[string]*stream.Log       // change logs by source
+	schemas   map[string]map[string]string // see queryRecord
+	published uint64                       // sequence of the last event in the result log
 
 	query   *query.Query
 	old     *query.Query // whose place query takes, while it is being built
@@ -242,9 +243,9 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 		}
 		select {
 		case m := <-next:
-			if lost := missed(m.Batch); lost != "" {
+			if err := r.fits(m, nil); err != nil {
 				stopReading()
-				return r.settle(ctx, synced, lost)
+				return r.settle(ctx, synced, err)
 			}
 			if err := r.applyBatch(ctx, m, batches, held); err != nil {
 				return err
@@ -311,19 +312,6 @@ func (e missedError) outcome(spec component.QuerySpec) (Outcome, error) {
 	return NeedsResync, nil
 }
 
-// missed reports whether a batch tells that changes are lost. Of such a batch nothing is applied: what it holds is read
-// again with all the rest.
-func missed(b query.Batch) missedError {
-	for i := range b.Transactions {
-		for j := range b.Transactions[i].Schema {
-			if c := &b.Transactions[i].Schema[j]; c.Op == graph.SchemaMissed {
-				return missedError(c.To)
-			}
-		}
-	}
-	return ""
-}
-
 // sync makes the query's state durable and passes on how far that is.
 func (r *queryRun) sync(synced chan result.State) error {
 	if r.applied.Before(r.synced) {
@@ -356,7 +344,7 @@ gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions && b.Parts == nil {
 		select {
 		case m := <-batches:
-			if m.Source != b.Source || m.Parts != nil || missed(m.Batch) != "" {
+			if m.Source != b.Source || m.Parts != nil || r.fits(m, nil) != nil {
 				held <- m
 				break gather
 			}
@@ -506,4 +494,7 @@ type queryRecord struct {
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`
 	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
+	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
+	// the copy, whatever its position, which may be behind the moment at which it happened.
+	Schemas map[string]map[string]string `json:"schemas,omitempty"`
 }

@@ -49,13 +49,16 @@ type sink struct {
 	sent      time.Time      // when that was
 	commit    time.Time
 	system    string
+	schema    []byte         // durable
+	learned   []byte         // what it becomes when all up to learnedAt is durable; nil: nothing
+	learnedAt graph.Position // of the last whole transaction that was taken then
 }
 
-func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, p *Progress, m *telemetry.Source) *sink {
+func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, schema []byte, p *Progress, m *telemetry.Source) *sink {
 	s := &sink{
 		epoch: epoch, progress: p, metrics: m, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
 		labelled: resume.Position, appended: resume.Position, durable: resume.Position, published: resume.Position,
-		offset: resume.Offset, system: resume.System,
+		offset: resume.Offset, system: resume.System, schema: schema,
 	}
 	s.out = newOutlet(
 		func() *changes { return &changes{} },
@@ -81,7 +84,8 @@ func (s *sink) Append(ctx context.Context, tx *graph.Transaction) error {
 		s.fragments = 0
 		return s.appendFragments(ctx, tx, parts, true)
 	}
-	if err := s.out.add(ctx, false, func(c *changes) {
+	// A change of the schema may stop a query, which then has all that was in the messages before.
+	if err := s.out.add(ctx, len(tx.Schema) > 0, func(c *changes) {
 		c.encoder.Add(tx)
 		s.label(c, tx.Position, tx.CommitTime)
 	}); err != nil {
@@ -198,6 +202,13 @@ func (s *sink) acked(c *changes, sequence uint64) {
 	}
 }
 
+// settle lets what was learned count once all that was taken before is durable.
+func (s *sink) settle() {
+	if s.learned != nil && s.durable.Compare(s.learnedAt) >= 0 {
+		s.schema, s.learned = s.learned, nil
+	}
+}
+
 // Idle implements source.Sink. The position counts when it is in the log, see beat: what the source's system is told must
 // never lie before where the source would resume, so that a system that stands elsewhere has lost changes.
 func (s *sink) Idle(position graph.Position) {
@@ -230,6 +241,30 @@ func (s *sink) Identify(system string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.system = system
+}
+
+// Schema implements source.Sink.
+func (s *sink) Schema() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.learned != nil {
+		return s.learned
+	}
+	return s.schema
+}
+
+// Learn implements source.Sink.
+func (s *sink) Learn(schema []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learned, s.learnedAt = schema, s.appended
+	s.settle()
+}
+
+func (s *sink) durableSchema() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.schema
 }
 
 // Note implements source.Sink.

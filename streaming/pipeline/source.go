@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,11 +61,15 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 		return err
 	}
 	from := resume.Position
+	schema, err := positions.Get(ctx, key+schemaSuffix)
+	if err != nil && !errors.Is(err, stream.ErrMissing) {
+		return fmt.Errorf("reading the schema that was learned: %w", err)
+	}
 
 	metrics := h.metrics.Source(id.Instance, id.Name)
 	defer metrics.Close()
-	s := newSink(w, a.Epoch, resume, a.Progress, metrics)
-	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, positions: positions, key: key, progress: a.Progress}
+	s := newSink(w, a.Epoch, resume, schema.Value, a.Progress, metrics)
+	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, positions: positions, key: key, progress: a.Progress, learned: schema.Value}
 	a.Progress.Set(func(st *Status) {
 		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, resume.Offset, src.Describe()
 	})
@@ -153,6 +158,7 @@ type keeper struct {
 	progress  *Progress
 
 	reported sourcePosition
+	learned  []byte // the schema on record
 	trimTo   uint64 // what the round before found trimmable
 }
 
@@ -191,6 +197,12 @@ func (k *keeper) run(ctx context.Context) error {
 
 // report writes the source's position where bootstraps and other processes look for it.
 func (k *keeper) report(ctx context.Context) error {
+	if schema := k.sink.durableSchema(); !bytes.Equal(schema, k.learned) {
+		if _, err := k.positions.Put(ctx, k.key+schemaSuffix, schema); err != nil {
+			return fmt.Errorf("recording the schema: %w", err)
+		}
+		k.learned = schema
+	}
 	now, commit := k.sink.where()
 	k.sink.metrics.Queue.Set(float64(k.sink.out.queued()))
 	k.progress.Set(func(s *Status) {

@@ -153,7 +153,7 @@ func TestChangeLogIsTrimmedToTheSlowestSubscriber(t *testing.T) {
 	_, err = write(t.Context(), subscriptions, "default.shop.fast", subscription{Offset: before.Last})
 	require.NoError(t, err)
 
-	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "20", Offset: before.Last}, nil, telemetry.NewMetrics("").Source("default", "shop"))
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "20", Offset: before.Last}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
 	k := &keeper{host: h, spec: shop, log: log, sink: s, key: "default.shop"}
 	for range 2 {
 		require.NoError(t, k.trim(t.Context()))
@@ -186,7 +186,7 @@ func TestTrimmingWaitsForAWholeRound(t *testing.T) {
 	state, err := log.State(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, r.conn.DeleteLog(t.Context(), changeLog("default", "shop")))
-	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil, telemetry.NewMetrics("").Source("default", "shop")), key: "default.shop"}
+	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil, nil, telemetry.NewMetrics("").Source("default", "shop")), key: "default.shop"}
 	require.ErrorIs(t, k.trim(t.Context()), stream.ErrMissing)
 	require.Zero(t, k.trimTo)
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/perdure/perdure/streaming/cypher/ast"
+	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 )
 
@@ -57,6 +58,28 @@ func (p *Plan) Labels() []string {
 	}
 	slices.Sort(labels)
 	return labels
+}
+
+// Touched returns those changes of the schema after which what the plan has read may not be so any more.
+func (p *Plan) Touched(changes []graph.SchemaChange) (touched []graph.SchemaChange) {
+	if len(changes) == 0 {
+		return nil
+	}
+	needs := p.Needs().Properties
+	for i := range changes {
+		c := &changes[i]
+		if len(c.Labels) == 0 {
+			touched = append(touched, *c)
+			continue
+		}
+		for _, label := range append(slices.Clone(c.Labels), "") {
+			if properties, read := needs[label]; read && c.Touches(properties) {
+				touched = append(touched, *c)
+				break
+			}
+		}
+	}
+	return touched
 }
 
 // candidatesOf returns the labels of which an element has at least one when it stands at a position; nil: it may be any.

@@ -85,6 +85,11 @@ type Sink interface {
 	// nothing was. A source compares it with the system that it is connected to, and calls Identify before it goes on.
 	System() string
 	Identify(system string)
+	// Schema returns what the source last said with Learn, also in earlier attempts; nil when it never did. Learn keeps, in
+	// the source's own notation, what elements look like behind everything that was appended so far; it becomes durable
+	// after that. The slice belongs to the sink.
+	Schema() []byte
+	Learn(schema []byte)
 	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
 	// never blocks.
 	Note(key, value string)
@@ -117,6 +122,8 @@ type Snapshot struct {
 	Position graph.Position `json:"position"`
 	System   string         `json:"system"` // identity of the server and its timeline
 	TakenAt  time.Time      `json:"takenAt"`
+	// Schema names what elements look like in it, by label or type, as graph.SchemaChange.State does.
+	Schema map[string]string `json:"schema,omitempty"`
 }
 
 // Chunk is a part of a snapshot that is read, and retried, alone. Scope and the range are the source's own notation.

@@ -78,6 +78,8 @@ func (s *countingSink) AppendPart(ctx context.Context, part *graph.Transaction, 
 func (s *countingSink) Idle(graph.Position)             {}
 func (s *countingSink) System() string                  { return "" }
 func (s *countingSink) Identify(string)                 {}
+func (s *countingSink) Schema() []byte                  { return nil }
+func (s *countingSink) Learn([]byte)                    {}
 func (s *countingSink) Note(string, string)             {}
 func (s *countingSink) Measure(string, float64)         {}
 func (s *countingSink) Durable() graph.Position         { return "" }

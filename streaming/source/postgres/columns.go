@@ -10,9 +10,14 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 )
 
+// filledColumn says of a row of pg_attribute whether rows that existed when the column was added got a value then. A constant
+// is noted there; otherwise the table was rewritten, for which there was a reason that may still be seen.
+const filledColumn = `(atthasmissing OR atthasdef OR attidentity <> '' OR attnotnull
+	OR EXISTS (SELECT FROM pg_type t WHERE t.oid = atttypid AND t.typdefault IS NOT NULL))`
+
 // loadColumns reads the columns of tables. Those that the stream leaves out, the generated ones, are kept apart.
 func loadColumns(ctx context.Context, conn *pgx.Conn, c *catalog) error {
-	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attgenerated::text, attnotnull FROM pg_attribute
+	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attnum, atttypmod, `+filledColumn+`, attgenerated::text, attnotnull FROM pg_attribute a
 		WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped
 		ORDER BY attrelid, attnum`, oids(c.tables))
 	if err != nil {
@@ -24,7 +29,7 @@ func loadColumns(ctx context.Context, conn *pgx.Conn, c *catalog) error {
 		generated string
 		notNull   bool
 	)
-	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &generated, &notNull}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &col.num, &col.mod, &col.filled, &generated, &notNull}, func() error {
 		t := c.byOID(relation)
 		if !notNull {
 			t.nullable = append(t.nullable, col.name)
@@ -51,7 +56,11 @@ func (s *Source) chooseColumns(c *catalog) error {
 		if len(wanted) > 0 {
 			t.kept = slices.Concat(wanted, t.key, t.foreign())
 		}
-		t.columns = slices.DeleteFunc(slices.Clone(t.all), func(col column) bool { return !t.keeps(col.name) })
+		t.required = t.numbers(t.key)
+		for _, e := range slices.Concat(t.edges, t.ends) {
+			t.required = append(t.required, t.numbers(e.columns)...)
+		}
+		t.columns = slices.DeleteFunc(slices.Clone(t.all), func(col column) bool { return !t.keeps(col) })
 	}
 	return nil
 }

@@ -58,14 +58,19 @@ func (w wire) column(flags byte, s string, oid uint32) wire {
 
 // orders is a table like that of the demonstration, its messages as the server sends them.
 func orders() (*assembler, [][]byte) {
-	columns := []column{{"id", pgtype.Int8OID}, {"customer_id", pgtype.Int4OID}, {"status", pgtype.TextOID},
-		{"total", pgtype.NumericOID}, {"placed", pgtype.TimestamptzOID}, {"note", pgtype.TextOID}}
-	t := &table{name: tableName{"public", "orders"}, label: "Order", oid: 1, key: []string{"id"}, columns: columns,
+	columns := []column{{name: "id", oid: pgtype.Int8OID}, {name: "customer_id", oid: pgtype.Int4OID}, {name: "status", oid: pgtype.TextOID},
+		{name: "total", oid: pgtype.NumericOID}, {name: "placed", oid: pgtype.TimestamptzOID}, {name: "note", oid: pgtype.TextOID}}
+	for i := range columns {
+		columns[i].num, columns[i].mod = int16(i+1), -1
+	}
+	t := &table{name: tableName{"public", "orders"}, label: "Order", oid: 1, key: []string{"id"}, all: columns, columns: columns,
 		edges: []edge{{"OF", "Customer", []string{"customer_id"}}}}
 	types := newTypeMap()
 	a := &assembler{decoder: decoder{types: types}, catalog: &catalog{tables: []*table{t}, types: types}, relations: make(map[uint32]*relation),
-		resolve: func(context.Context, []uint32) error { return nil },
-		fetch:   func(context.Context, *relation, []graph.Value, [][]byte) error { return nil }}
+		resolve:    func(context.Context, []uint32) error { return nil },
+		attributes: func(context.Context, uint32) ([]attribute, uint32, error) { return nil, 0, nil },
+		described:  func() {},
+		fetch:      func(context.Context, *relation, []graph.Value, [][]byte) error { return nil }}
 	relation := wire{}.u8('R').u32(1).text("public").text("orders").u8('d').u16(uint16(len(columns)))
 	for i, c := range columns {
 		relation = relation.column("\x01\x00"[min(i, 1)], c.name, c.oid)
@@ -142,7 +147,7 @@ func FuzzValues(f *testing.F) {
 		for _, decode := range scalars {
 			_, _ = decode(d, src)
 		}
-		pair := &typeInfo{kind: 'c', attributes: []column{{"b", pgtype.TextOID}, {"a", pgtype.Int4OID}}, order: []int{1, 0}, keys: []string{"a", "b"}}
+		pair := &typeInfo{kind: 'c', attributes: []column{{name: "b", oid: pgtype.TextOID}, {name: "a", oid: pgtype.Int4OID}}, order: []int{1, 0}, keys: []string{"a", "b"}}
 		d.types.known[1] = pair
 		for _, decode := range []decodeFunc{decodeArray, decodeComposite(1), decodeRange(pgtype.Int4OID), decodeMultirange(decodeRange(pgtype.TextOID))} {
 			_, _ = decode(d, src)

@@ -58,6 +58,10 @@ type assembler struct {
 	fetch func(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error
 	// remaining says which of some rows, given by all their columns, the table has now.
 	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
+	// attributes reads all columns that a table ever had, as the catalog knows them now, and where its rows are.
+	attributes func(ctx context.Context, oid uint32) ([]attribute, uint32, error)
+	// described is called when a table is described: it may have changed in ways that do not show there.
+	described func()
 	// partitions looks whether a table has other partitions by now.
 	partitions func(ctx context.Context, t *table) error
 
@@ -71,6 +75,12 @@ type assembler struct {
 	taken      bool      // the transaction at hand was
 	bytes      int       // of messages since the last part was taken out
 	parts      int       // of the transaction at hand that were taken out
+
+	prefix  string               // of logical messages that are for us
+	known   []layout             // what tables look like here
+	schema  []graph.SchemaChange // of the transaction at hand
+	news    bool                 // known has changed since it was last passed on
+	renewed bool                 // and by more than the description of a table: the catalog must be read anew
 }
 
 // partBytes is how much of a transaction is held before it is handed over in parts.
@@ -115,7 +125,9 @@ func (a *assembler) message(ctx context.Context, src []byte) (*graph.Transaction
 		return nil, a.relation(ctx, src)
 	case 'T':
 		return nil, a.truncate(src)
-	case 'Y', 'O', 'M': // names of types, origins and logical messages say nothing that matters here
+	case 'M':
+		return nil, a.announced(src)
+	case 'Y', 'O': // names of types and origins say nothing that matters here
 		return nil, nil
 	}
 	return nil, failure.Unsupported.Errorf("the server sent a message of unknown kind %q", kind)
@@ -126,7 +138,7 @@ func (a *assembler) begin(src []byte) error {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
 	a.open, a.end, a.xid = true, binary.BigEndian.Uint64(src), binary.BigEndian.Uint32(src[16:])
-	a.parts, a.bytes, a.taken = 0, 0, a.end < a.floor
+	a.parts, a.bytes, a.schema, a.taken = 0, 0, nil, a.end < a.floor
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
 	return nil
 }
@@ -141,7 +153,7 @@ func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction,
 		}
 	}
 	// The position is the end of the commit record: resuming there does not repeat the transaction.
-	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime}
+	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime, Schema: a.schema}
 	if len(a.changes) <= shrinkAt {
 		tx.Changes = slices.Clone(a.changes)
 		clear(a.changes)
@@ -172,23 +184,23 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		return bad
 	}
 	oid := binary.BigEndian.Uint32(src)
-	schema, rest, ok1 := bytes.Cut(src[4:], []byte{0})
-	name, rest, ok2 := bytes.Cut(rest, []byte{0})
+	schema, rest, ok1 := cutText(src[4:])
+	name, rest, ok2 := cutText(rest)
 	if !ok1 || !ok2 || len(rest) < 3 {
 		return bad
 	}
-	if len(schema) == 0 {
-		schema = []byte("pg_catalog")
+	if schema == "" {
+		schema = "pg_catalog"
 	}
-	var t *table
-	for _, candidate := range a.catalog.tables {
-		if candidate.name == (tableName{string(schema), string(name)}) {
-			t = candidate
-		}
-	}
+	t := a.catalog.root(oid)
 	if t == nil {
 		a.relations[oid] = nil
 		return nil
+	}
+	a.described()
+	if here := (tableName{schema, name}); t.name != here { // it was renamed
+		renamed := *t
+		renamed.name, t = here, &renamed
 	}
 	replicaIdentity, count := rest[0], int(binary.BigEndian.Uint16(rest[1:]))
 	rest = rest[3:]
@@ -198,11 +210,11 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		if len(rest) < 1 {
 			return bad
 		}
-		name, after, ok := bytes.Cut(rest[1:], []byte{0})
+		name, after, ok := cutText(rest[1:])
 		if !ok || len(after) < 8 {
 			return bad
 		}
-		columns[i] = column{string(name), binary.BigEndian.Uint32(after)}
+		columns[i] = column{name: name, oid: binary.BigEndian.Uint32(after), mod: int32(binary.BigEndian.Uint32(after[4:]))}
 		identifying[i] = rest[0]&1 != 0
 		rest = after[8:]
 		if !a.types.knows(columns[i].oid) {
@@ -214,6 +226,14 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 			return err
 		}
 	}
+	fit, err := a.learn(ctx, t, t.name, columns)
+	if err != nil {
+		return err
+	}
+	if !fit {
+		a.relations[oid] = nil
+		return nil
+	}
 	r, err := compile(t, columns, a.types)
 	if err != nil {
 		return err
@@ -224,14 +244,16 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	r.needsOld = replicaIdentity == 'f' && !containsAll(t.primary, t.key)
 	if t.wholeRow {
 		r.blind, r.needsOld = slices.Contains(identifying, false), true
-		if !slices.Equal(columns, t.columns) {
-			return failure.SchemaMismatch.Errorf("the columns of %s are others now, and with them what identifies its rows", r.name).
-				WithDetail("table", r.name.String()).WithFix("Signal rebootstrap to read the table anew.")
-		}
 	}
 	a.relations[oid] = r
 	if t.partitioned {
-		return a.partitions(ctx, t)
+		return a.partitions(ctx, a.catalog.root(oid))
 	}
 	return nil
+}
+
+// cutText takes a string that ends with a zero byte.
+func cutText(src []byte) (text string, rest []byte, ok bool) {
+	before, rest, ok := bytes.Cut(src, []byte{0})
+	return string(before), rest, ok
 }

@@ -100,7 +100,7 @@ func (s *Source) applyPublication(ctx context.Context, conn *pgx.Conn, c *catalo
 			available = slices.Concat(t.all, t.generated)
 		}
 		t.columns = slices.DeleteFunc(slices.Clone(available), func(col column) bool {
-			return !t.keeps(col.name) || !slices.Contains(p.columns, col.name)
+			return !t.keeps(col) || !slices.Contains(p.columns, col.name)
 		})
 		var missing []string
 		for _, name := range t.needed(s.config.Tables[i].Columns) {
@@ -113,6 +113,35 @@ func (s *Source) applyPublication(ctx context.Context, conn *pgx.Conn, c *catalo
 				WithDetail("table", t.name.String()).
 				WithFix("Run %s then signal resume.", t.publishAnew(s.publication, p, missing))
 		}
+	}
+	return nil
+}
+
+// published finds out which tables and columns the stream has: somebody may have altered the publication since it was
+// checked.
+func (s *Source) published(ctx context.Context, conn *pgx.Conn, c *catalog) error {
+	if c.publication == nil {
+		return failure.PublicationConflict.Errorf("checking the publication: %s does not exist", s.publication)
+	}
+	if err := s.loadPublished(ctx, conn, c.publication); err != nil {
+		return err
+	}
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	for _, t := range c.tables {
+		p := c.publication.table(t.name)
+		if t.unpublished = p == nil; t.unpublished {
+			var there *bool // the view sees what was dropped since the transaction began
+			if err := conn.QueryRow(ctx, "SELECT pg_relation_is_publishable($1)", t.oid).Scan(&there); err != nil {
+				return wrap(err, "reading the publication")
+			}
+			if there == nil {
+				return failure.Unclassified.Errorf("reading the publication: %s was dropped meanwhile", t.name)
+			}
+		} else if len(p.columns) > 0 {
+			t.columns = slices.DeleteFunc(t.columns, func(col column) bool { return !slices.Contains(p.columns, col.name) })
+		}
+		slices.SortFunc(t.columns, func(a, b column) int { return int(a.num) - int(b.num) }) // as in the stream
 	}
 	return nil
 }

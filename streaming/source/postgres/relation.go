@@ -59,48 +59,61 @@ type relationEdge struct {
 func compile(t *table, columns []column, types *typeMap) (*relation, error) {
 	r := &relation{table: t, name: t.name, labels: []string{t.label}, prefix: t.label + ":", types: types, columns: columns}
 	var names []string
+	var kept []column
 	for i, c := range columns {
-		if !t.keeps(c.name) {
+		if !t.keeps(c) {
 			r.decode = append(r.decode, skip)
 			continue
 		}
-		names = append(names, c.name)
+		names, kept = append(names, c.name), append(kept, c)
 		r.wire = append(r.wire, wireColumn{i, c.oid, types.format(c.oid)})
 		r.decode = append(r.decode, types.decoder(c.oid))
 	}
 	r.shape = graph.NewShape(names...)
-	var err error
-	if r.key, err = r.slots(t.key); err != nil {
-		return nil, err
+	missing := ""
+	if r.key, missing = t.slots(kept, t.key); missing != "" {
+		return nil, columnGone(r.name, missing)
 	}
-	if r.edges, err = r.compileEdges(t.edges); err != nil {
-		return nil, err
+	for _, e := range t.edges {
+		if columns, missing := t.slots(kept, e.columns); missing == "" { // else a change of the schema says so
+			r.edges = append(r.edges, compiledEdge(e, columns))
+		}
 	}
-	if r.ends, err = r.compileEdges(t.ends); err != nil {
-		return nil, err
+	for _, e := range t.ends {
+		columns, missing := t.slots(kept, e.columns)
+		if missing != "" {
+			return nil, columnGone(r.name, missing)
+		}
+		r.ends = append(r.ends, compiledEdge(e, columns))
 	}
 	return r, nil
 }
 
-func (r *relation) compileEdges(edges []edge) (compiled []relationEdge, err error) {
-	for _, e := range edges {
-		columns, err := r.slots(e.columns)
-		if err != nil {
-			return nil, err
-		}
-		compiled = append(compiled, relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns})
-	}
-	return compiled, nil
+func compiledEdge(e edge, columns []int) relationEdge {
+	return relationEdge{[]string{e.kind}, e.kind + ":", e.target + ":", columns}
 }
 
-func (r *relation) slots(names []string) ([]int, error) {
-	slots := make([]int, len(names))
+func columnGone(table tableName, column string) error {
+	return failure.SchemaMismatch.Errorf("table %s has no column %s any more", table, column).
+		WithDetail("table", table.String()).WithDetail("column", column)
+}
+
+// slots finds columns of the catalog among those that there are here: by number, since names may be others here.
+func (t *table) slots(here []column, names []string) (slots []int, missing string) {
+	numbers := t.numbers(names)
 	for i, name := range names {
-		if slots[i] = r.shape.Slot(name); slots[i] < 0 {
-			return nil, failure.SchemaMismatch.Errorf("table %s has no column %s any more", r.name, name).WithDetail("table", r.name.String())
+		slot := slices.IndexFunc(here, func(c column) bool {
+			if c.num != 0 && numbers[i] != 0 {
+				return c.num == numbers[i]
+			}
+			return c.name == name
+		})
+		if slot < 0 {
+			return nil, name
 		}
+		slots = append(slots, slot)
 	}
-	return slots, nil
+	return slots, ""
 }
 
 // tuple decodes a row of the stream into values and returns what follows it. Each column has a kind: null, unchanged,

@@ -105,6 +105,17 @@ func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 	case point == 0 || point > now:
 		return source.Snapshot{}, failure.SnapshotLost.Errorf("checking the snapshot: its position %s is not before the server's %s", snapshot.Position, current)
 	}
+	f := &follower{Source: *s, now: make(map[tableName]*Table)}
+	_, layouts, err := f.look(ctx, conn, s.config)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	snapshot.Schema = make(map[string]string)
+	for i := range layouts {
+		for _, label := range layouts[i].labels() {
+			snapshot.Schema[label] = layouts[i].state()
+		}
+	}
 	return snapshot, nil
 }
 
@@ -186,6 +197,9 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, lab
 	if err != nil {
 		return nil, err
 	}
+	if err := s.published(ctx, conn, tables); err != nil {
+		return nil, err
+	}
 	var chunks []source.Chunk
 	for _, t := range tables.tables {
 		yields := []string{t.label}
@@ -194,6 +208,11 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, lab
 		}
 		if labels != nil && !slices.ContainsFunc(yields, func(l string) bool { return slices.Contains(labels, l) }) {
 			continue
+		}
+		if t.unpublished { // its rows would stay as they are in the snapshot
+			return nil, failure.PublicationConflict.Errorf("reading %s: the publication %s does not have it", t.name, s.publication).
+				WithDetail("table", t.name.String()).
+				WithFix("Run ALTER PUBLICATION %s ADD TABLE %s; then signal rebootstrap.", quote(s.publication), t.from())
 		}
 		size, err := s.measure(ctx, conn, t)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -41,8 +42,13 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = firstRetry, longestRetry, 0.3
 	lost := false
+	known, err := decodeLayouts(sink.Schema())
+	if err != nil {
+		return err
+	}
 	for {
 		st := &stream{source: s, sink: sink, last: last}
+		st.known.Store(&known)
 		err := st.run(ctx, func() {
 			if lost {
 				s.log.Info("streaming again", zap.String("position", string(position(last))))
@@ -50,7 +56,7 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 			lost = false
 			wait.Reset()
 		})
-		last = st.last
+		last, known = st.last, *st.known.Load()
 		if ctx.Err() == nil && err != nil {
 			if last, err = s.goOn(ctx, sink, last, err); err == nil {
 				continue
@@ -58,6 +64,10 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errTablesChanged) {
+			s.log.Info("tables changed: streaming begins anew with what they are now", zap.String("position", string(position(last))))
+			continue
 		}
 		if !failure.ClassOf(err).Retryable() {
 			return fmt.Errorf("streaming from slot %s: %w", s.slot, withPosition(err, last))
@@ -135,11 +145,17 @@ type stream struct {
 	side      side
 	visible   uint32 // a transaction that the side connection sees
 	confirmer confirmer
+	known     atomic.Pointer[[]layout] // what tables look like behind what was appended; for the watcher
+	look      chan struct{}            // capacity one: the watcher is to look at the tables
 }
+
+// errTablesChanged ends a connection so that the next one knows the tables as they are.
+var errTablesChanged = errors.New("tables changed")
 
 // run connects and streams until ctx ends or something breaks.
 func (st *stream) run(ctx context.Context, started func()) error {
 	st.side.source = st.source
+	st.look = make(chan struct{}, 1)
 	st.progress.dir = st.source.settings.SpillDir
 	defer func() {
 		st.side.close(ctx)
@@ -159,7 +175,7 @@ func (st *stream) run(ctx context.Context, started func()) error {
 	go func() { confirmed <- st.confirmer.run(confirming) }()
 	watched := make(chan error, 1)
 	go func() {
-		err := (&watcher{source: st.source, sink: st.sink}).run(confirming)
+		err := (&watcher{source: st.source, sink: st.sink, known: &st.known, look: st.look}).run(confirming)
 		if err != nil {
 			_ = st.wire.Close() // wakes the reader
 		}
@@ -177,6 +193,8 @@ func (st *stream) run(ctx context.Context, started func()) error {
 	}
 	if ctx.Err() != nil {
 		err = st.goodbye()
+	} else if errors.Is(err, errTablesChanged) {
+		err = errors.Join(err, st.goodbye())
 	}
 	hangUp(ctx, st.conn)
 	return err
@@ -185,7 +203,7 @@ func (st *stream) run(ctx context.Context, started func()) error {
 // start prepares everything up to the moment at which the server begins to send.
 func (st *stream) start(ctx context.Context) error {
 	s := st.source
-	slot, tables, err := s.prepare(ctx, st.last)
+	slot, tables, err := st.prepare(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,7 +215,16 @@ func (st *stream) start(ctx context.Context) error {
 		resolve:    st.resolve,
 		fetch:      st.fetch,
 		remaining:  st.remaining,
+		attributes: st.attributes,
 		partitions: st.partitions,
+		described: func() {
+			select {
+			case st.look <- struct{}{}:
+			default:
+			}
+		},
+		prefix: s.messagePrefix(),
+		known:  *st.known.Load(),
 	}
 	st.assembler.rawText = st.assembler.catalog.rawText
 	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }
@@ -221,7 +248,7 @@ func (st *stream) start(ctx context.Context) error {
 		Mode: pglogrepl.LogicalReplication,
 		// A large transaction is to be sent while it is in progress: else the server keeps it on its disk, and we wait for all
 		// of it when it has committed.
-		PluginArgs: []string{"proto_version '2'", "streaming 'on'", "publication_names " + literal(quote(s.publication)), "binary 'true'"},
+		PluginArgs: []string{"proto_version '2'", "streaming 'on'", "publication_names " + literal(quote(s.publication)), "binary 'true'", "messages 'true'"},
 	})
 	if err != nil {
 		return wrap(err, "starting replication")
@@ -230,19 +257,34 @@ func (st *stream) start(ctx context.Context) error {
 	return nil
 }
 
-// prepare checks over an ordinary connection that streaming from a position can work, and learns the tables.
-func (s *Source) prepare(ctx context.Context, from uint64) (*slotState, *catalog, error) {
-	conn, err := s.connect(ctx)
+// prepare checks over an ordinary connection that streaming can work, and reads the tables. What they look like is learned
+// at once only when nothing was known before.
+func (st *stream) prepare(ctx context.Context) (*slotState, *catalog, error) {
+	conn, err := st.source.connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer hangUp(ctx, conn)
-	slot, err := s.checkResume(ctx, conn, from)
+	slot, err := st.source.checkResume(ctx, conn, st.last)
 	if err != nil {
 		return nil, nil, err
 	}
-	tables, err := s.loadCatalog(ctx, conn)
-	return slot, tables, err
+	known := *st.known.Load()
+	tables, now, err := st.source.look(ctx, conn, known)
+	if err != nil {
+		return nil, nil, err
+	}
+	if known == nil {
+		st.learned(now)
+	}
+	return slot, tables, nil
+}
+
+// learned passes on what tables look like behind what was appended.
+func (st *stream) learned(known []layout) {
+	st.known.Store(&known)
+	st.sink.Learn(encodeLayouts(known))
+	st.sink.Note("tablesMissing", missingTables(known))
 }
 
 // read takes messages until ctx ends (nil) or the connection is of no use any more.
@@ -386,9 +428,9 @@ func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
 	switch parts := st.assembler.parts; {
 	case parts > 0:
 		err = st.sink.AppendPart(ctx, tx, parts, true)
-	case len(tx.Changes) == 0:
+	case len(tx.Changes)+len(tx.Schema) == 0:
 		st.idle(end)
-		return nil
+		return st.pass()
 	default:
 		err = st.sink.Append(ctx, tx)
 	}
@@ -396,6 +438,22 @@ func (st *stream) append(ctx context.Context, tx *graph.Transaction) error {
 		return fmt.Errorf("appending changes: %w", err)
 	}
 	st.last = max(st.last, end)
+	for i := range tx.Schema {
+		st.source.log.Info(tx.Schema[i].String(), zap.String("position", string(tx.Position)))
+	}
+	return st.pass()
+}
+
+// pass passes on what was learned in the transaction that was appended.
+func (st *stream) pass() error {
+	if !st.assembler.news {
+		return nil
+	}
+	st.assembler.news = false
+	st.learned(st.assembler.known)
+	if st.assembler.renewed {
+		return errTablesChanged
+	}
 	return nil
 }
 

@@ -13,10 +13,13 @@ import (
 
 // table is one of the spec's tables as the catalog describes it.
 type table struct {
+	spec        string // its name there
 	name        tableName
 	label       string // or type, where the rows are relationships
 	relates     bool   // the rows are relationships
 	oid         uint32
+	file        uint32 // where its rows are: another one when it was rewritten; 0: in partitions
+	unpublished bool   // see published
 	partitioned bool
 	readable    bool // the role may SELECT
 	hidesRows   bool // row security applies to the role
@@ -30,6 +33,7 @@ type table struct {
 	deferrable  bool     // the primary key
 	identifying []string // columns that the stream has of a deleted row; nil means all
 	key         []string // columns of the element id
+	required    []int16  // numbers of the columns of ids and relationships
 	wholeRow    bool     // all columns are the key
 	edges       []edge   // beside the nodes
 	ends        []edge   // of the rows that are relationships: start and end
@@ -39,8 +43,11 @@ type table struct {
 }
 
 type column struct {
-	name string
-	oid  uint32 // type
+	name   string
+	oid    uint32 // type
+	num    int16  // attribute number, which stays when the name changes; 0 when it is not known
+	mod    int32  // modifier of the type, -1 when there is none
+	filled bool   // rows that existed when it was added may have got a value
 }
 
 // edge is a foreign key that leads to nodes.
@@ -64,8 +71,21 @@ func (t *table) foreign() (columns []string) {
 	return columns
 }
 
-// keeps reports whether a column becomes a property.
-func (t *table) keeps(name string) bool { return t.kept == nil || slices.Contains(t.kept, name) }
+// keeps reports whether a column becomes a property. Those that ids are made of do also under another name.
+func (t *table) keeps(c column) bool {
+	return t.kept == nil || slices.Contains(t.kept, c.name) || slices.Contains(t.required, c.num)
+}
+
+// numbers returns the numbers of columns.
+func (t *table) numbers(names []string) []int16 {
+	numbers := make([]int16, len(names))
+	for i, name := range names {
+		if at := slices.IndexFunc(t.all, func(c column) bool { return c.name == name }); at >= 0 {
+			numbers[i] = t.all[at].num
+		}
+	}
+	return numbers
+}
 
 // parts are where the rows are whose replica identity counts.
 func (t *table) parts() []*table {
@@ -108,6 +128,16 @@ func (c *catalog) withLeaves() (all []*table) {
 
 func (c *catalog) byOID(oid uint32) *table {
 	for _, t := range c.withLeaves() {
+		if t.oid == oid {
+			return t
+		}
+	}
+	return nil
+}
+
+// root returns the table of the spec with an OID.
+func (c *catalog) root(oid uint32) *table {
+	for _, t := range c.tables {
 		if t.oid == oid {
 			return t
 		}
@@ -168,13 +198,13 @@ func (s *Source) loadTables(ctx context.Context, conn *pgx.Conn, c *catalog) err
 			return failure.ConfigInvalid.Errorf("tables: %w", err)
 		}
 		schemas, names = append(schemas, name.schema), append(names, name.table)
-		c.tables = append(c.tables, &table{name: name, label: t.label(name), relates: t.Type != "", wholeRow: t.WholeRow})
+		c.tables = append(c.tables, &table{spec: t.Name, name: name, label: t.label(name), relates: t.Type != "", wholeRow: t.WholeRow})
 	}
 	rows, err := conn.Query(ctx, `
 		SELECT n.nspname::text, r.relname::text, r.oid, r.relkind::text, r.relpersistence = 'u', r.relreplident::text,
 			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(r.oid, 'SELECT'), row_security_active(r.oid),
 			r.relkind IN ('r', 'p') AND pg_relation_is_publishable(r.oid), ARRAY(SELECT relid::oid FROM pg_partition_ancestors(r.oid)),
-			current_setting('server_version_num')::int, current_setting('server_encoding') = 'SQL_ASCII'
+			current_setting('server_version_num')::int, current_setting('server_encoding') = 'SQL_ASCII', r.relfilenode
 		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace
 		WHERE (n.nspname, r.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, schemas, names)
 	if err != nil {
@@ -182,18 +212,18 @@ func (s *Source) loadTables(ctx context.Context, conn *pgx.Conn, c *catalog) err
 	}
 	var (
 		name                                     tableName
-		oid                                      uint32
+		oid, file                                uint32
 		kind, identity                           string
 		unlogged, readable, hidesRows, published bool
 		ancestors                                []uint32
 		unfit                                    unfitTables
 	)
 	partitions := make(map[*table][]uint32)
-	into := []any{&name.schema, &name.table, &oid, &kind, &unlogged, &identity, &readable, &hidesRows, &published, &ancestors, &c.version, &c.rawText}
+	into := []any{&name.schema, &name.table, &oid, &kind, &unlogged, &identity, &readable, &hidesRows, &published, &ancestors, &c.version, &c.rawText, &file}
 	if _, err = pgx.ForEachRow(rows, into, func() error {
 		t := c.byName(name)
 		t.oid, t.partitioned, t.identity, t.readable, t.hidesRows = oid, kind == "p", identity[0], readable, hidesRows
-		partitions[t] = ancestors
+		t.file, partitions[t] = file, ancestors
 		switch {
 		case unlogged:
 			unfit.unlogged = append(unfit.unlogged, name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,10 +15,15 @@ import (
 )
 
 // watcher looks at the slot beside the stream: how much WAL the server keeps for it, how fast that grows, and when the
-// server will give the slot up.
+// server will give the slot up. And it looks for DDL that the stream does not tell of.
 type watcher struct {
 	source *Source
 	sink   source.Sink
+	known  *atomic.Pointer[[]layout] // what tables look like to the reader
+	look   <-chan struct{}           // they may be others
+
+	problem   string // why it could not look at them
+	announced []byte // the latest that was written about tables, while it is not known
 
 	last   retention
 	growth float64 // bytes a second, lately
@@ -34,40 +40,69 @@ type retention struct {
 	left     int64  // bytes that may be written before the server gives the slot up; negative: as many as there is room for
 }
 
-// noteWAL is the fact that says how much WAL is retained.
-const noteWAL = "retainedWAL"
+// Facts that are noted.
+const (
+	noteWAL = "retainedWAL" // how much WAL is retained
+	noteDDL = "tablesWatch" // why nobody looks for changes of tables
+)
 
 // run looks once in an interval until ctx ends (nil) or the slot is lost. Not being able to look says nothing about the
 // stream.
 func (w *watcher) run(ctx context.Context) error {
 	ticker := time.NewTicker(w.source.config.StatusInterval)
 	defer ticker.Stop()
+	slot := true // look at it as well
 	for {
-		now, err := w.source.retention(ctx)
+		err := w.round(ctx, slot)
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case err != nil && failure.CodeOf(err) == failure.SlotInvalidated:
+			return err
 		case err != nil:
 			w.sink.Note(noteWAL, "unknown: "+err.Error())
-		case now.status == "lost":
-			return failure.SlotInvalidated.Errorf("watching the slot: the server has given up %s", w.source.slot).WithDetail("slot", w.source.slot)
-		default:
-			w.look(now)
 		}
 		select {
 		case <-ticker.C:
+			slot = true
+		case <-w.look:
+			slot = false
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-func (s *Source) retention(ctx context.Context) (r retention, err error) {
-	conn, err := s.connect(ctx)
+// round looks once.
+func (w *watcher) round(ctx context.Context, slot bool) error {
+	conn, err := w.source.connect(ctx)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer hangUp(ctx, conn)
+	problem := ""
+	if w.announced, err = w.source.announce(ctx, conn, *w.known.Load(), w.announced); err != nil {
+		problem = err.Error()
+	}
+	if problem != w.problem {
+		w.problem = problem
+		w.sink.Note(noteDDL, problem)
+	}
+	if !slot {
+		return nil
+	}
+	now, err := w.source.retention(ctx, conn)
+	switch {
+	case err != nil:
+		return err
+	case now.status == "lost":
+		return failure.SlotInvalidated.Errorf("watching the slot: the server has given up %s", w.source.slot).WithDetail("slot", w.source.slot)
+	}
+	w.judge(now)
+	return nil
+}
+
+func (s *Source) retention(ctx context.Context, conn *pgx.Conn) (r retention, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	r.at = time.Now()
@@ -81,8 +116,8 @@ func (s *Source) retention(ctx context.Context) (r retention, err error) {
 	return r, wrap(err, "watching the slot")
 }
 
-// look compares what is retained with the time before, and tells about it.
-func (w *watcher) look(now retention) {
+// judge compares what is retained with the time before, and tells about it.
+func (w *watcher) judge(now retention) {
 	if elapsed := now.at.Sub(w.last.at).Seconds(); !w.last.at.IsZero() && elapsed > 0 {
 		const weight = 0.3 // of the latest look
 		w.growth += weight * (float64(now.retained-w.last.retained)/elapsed - w.growth)

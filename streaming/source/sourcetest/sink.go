@@ -32,6 +32,7 @@ type Sink struct {
 	notes        []string
 	measures     map[string]float64
 	system       string
+	schema       []byte
 	held         bool
 	ticks        int
 	graph        Graph
@@ -83,7 +84,7 @@ func (s *Sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 	}
 	s.parts, s.part = append(s.parts, part.Changes...), s.part+1
 	s.mostParts = max(s.mostParts, s.part)
-	whole := &graph.Transaction{Position: part.Position, CommitTime: part.CommitTime, Changes: s.parts}
+	whole := &graph.Transaction{Position: part.Position, CommitTime: part.CommitTime, Changes: s.parts, Schema: part.Schema}
 	s.mu.Unlock()
 	if !last {
 		return nil
@@ -144,6 +145,33 @@ func (s *Sink) Identify(system string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.system = system
+}
+
+// Schema implements source.Sink.
+func (s *Sink) Schema() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.schema
+}
+
+// Learn implements source.Sink.
+func (s *Sink) Learn(schema []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.schema = schema
+}
+
+// SchemaChanges returns, as text and in order, what the transactions said about the schema.
+func (s *Sink) SchemaChanges() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var texts []string
+	for _, tx := range s.transactions {
+		for i := range tx.Schema {
+			texts = append(texts, tx.Schema[i].String())
+		}
+	}
+	return texts
 }
 
 // Note implements source.Sink.

@@ -1,0 +1,474 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/perdure/perdure/streaming/failure"
+)
+
+// DDL is not in the stream. It is learned of at two places. The server describes a table before the first change of a row
+// that follows after the DDL; see learn. And the watcher compares the catalog with what is known: at the start, now and
+// then, and when the server describes a table. What it finds it writes into the WAL as a logical message, which
+// comes to the reader behind the DDL and, if the reader has not learned it by then, makes it known at a position of its
+// own; see announced. So nothing is ever told of before it happened.
+
+// look reads the catalog as far as it fits the spec still. What was known before may have changed: tables and columns of
+// keys have the names that they have now, and those that cannot be read any more are missing, as are columns that the spec
+// names. What was not known must be as the spec says.
+func (s *Source) look(ctx context.Context, conn *pgx.Conn, known []layout) (*catalog, []layout, error) {
+	f := &follower{Source: *s, known: known, now: make(map[tableName]*Table)}
+	// All of it as it was at one moment: DDL may go on.
+	if _, err := s.exec(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return nil, nil, wrap(err, "looking at tables")
+	}
+	c, layouts, err := f.look(ctx, conn, s.config)
+	if _, end := s.exec(ctx, conn, "ROLLBACK"); err == nil {
+		err = wrap(end, "looking at tables")
+	}
+	return c, layouts, err
+}
+
+func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*catalog, []layout, error) {
+	if err := f.follow(ctx, conn, spec); err != nil {
+		return nil, nil, err
+	}
+	c, err := f.loadCatalog(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.published(ctx, conn, c); err != nil {
+		return nil, nil, err
+	}
+	for i, t := range c.tables {
+		t.spec = f.specs[i]
+	}
+	return c, append(c.layouts(), f.missing...), nil
+}
+
+// follower is a source whose spec is adapted to what became of its tables.
+type follower struct {
+	Source
+	known   []layout
+	specs   []string // names of its tables in the spec as it was
+	missing []layout
+	now     map[tableName]*Table // by the name in the spec as it was; those that are there
+}
+
+// found is what there is of a table that was known.
+type found struct {
+	name    tableName
+	primary bool // it has a primary key
+	columns map[int16]string
+}
+
+func (f *follower) follow(ctx context.Context, conn *pgx.Conn, spec Config) error {
+	tables, err := f.find(ctx, conn)
+	if err != nil {
+		return err
+	}
+	f.config.Tables, f.config.Relationships = nil, nil
+	for _, t := range spec.Tables {
+		name, err := parseTableName(t.Name)
+		if err != nil {
+			return failure.ConfigInvalid.Errorf("tables: %w", err)
+		}
+		adapted := t
+		adapted.Label = t.label(name)
+		if l := labelled(f.known, adapted.Label); l != nil && l.Spec == t.Name {
+			reason := ""
+			if table, there := tables[l.OID]; there {
+				reason = l.adapt(&adapted, table)
+			} else if there, err = f.exists(ctx, conn, name); err != nil { // another one of that name
+				return err
+			} else if !there {
+				reason = "it was dropped"
+			}
+			if reason != "" {
+				f.missing = append(f.missing, layout{Spec: l.Spec, Label: l.Label, Missing: reason, OID: l.OID, Name: l.Name, Key: l.Key, Edges: l.Edges})
+				continue
+			}
+		}
+		f.now[name] = &adapted
+		f.config.Tables, f.specs = append(f.config.Tables, adapted), append(f.specs, t.Name)
+	}
+	for i := range f.config.Tables {
+		f.adaptEnds(&f.config.Tables[i], tables)
+	}
+	for _, r := range spec.Relationships {
+		owner, target := f.named(r.Table), f.named(r.References)
+		if owner == nil || target == nil && r.References != "" {
+			continue
+		}
+		if r.Table = owner.Name; target != nil {
+			r.References = target.Name
+		}
+		if l := labelled(f.known, owner.Label); l != nil && l.Missing == "" {
+			var numbers []int16 // none: it was gone before
+			if e := l.edge(r.Type); e != nil {
+				numbers = e.Columns
+			}
+			if table, there := tables[l.OID]; there {
+				if r.Columns, there = table.current(r.Columns, numbers); !there {
+					continue
+				}
+			}
+		}
+		f.config.Relationships = append(f.config.Relationships, r)
+	}
+	return nil
+}
+
+// named returns the adapted spec of a table, nil when it is not there.
+func (f *follower) named(text string) *Table {
+	name, err := parseTableName(text)
+	if err != nil {
+		return nil
+	}
+	return f.now[name]
+}
+
+// adaptEnds gives the ends of a join table the names that their columns and tables have now. What is not there any more
+// stays as it is, for a message that says so.
+func (f *follower) adaptEnds(t *Table, tables map[uint32]found) {
+	l := labelled(f.known, t.Label)
+	for i, end := range []**End{&t.Start, &t.End} {
+		if *end == nil {
+			continue
+		}
+		adapted := **end
+		if target := f.named(adapted.References); target != nil {
+			adapted.References = target.Name
+		}
+		if l != nil && len(l.Ends) == 2 {
+			if table, there := tables[l.OID]; there {
+				if names, ok := table.current(adapted.Columns, l.Ends[i].Columns); ok {
+					adapted.Columns = names
+				}
+			}
+		}
+		*end = &adapted
+	}
+}
+
+// adapt makes the spec of a table what became of it, or says why it cannot be read any more.
+func (l *layout) adapt(t *Table, now found) (reason string) {
+	t.Name = now.name.sql()
+	if len(t.Key) > 0 {
+		var there bool
+		if t.Key, there = now.current(t.Key, l.Key); !there {
+			return "columns of its key are gone"
+		}
+	} else if !t.WholeRow && !now.primary {
+		return "it has no primary key"
+	}
+	if len(t.Columns) > 0 { // an empty list would be all
+		t.Columns = slices.DeleteFunc(slices.Clone(t.Columns), func(c string) bool { return !now.has(c) })
+		if len(t.Columns) == 0 {
+			return "it has none of the columns in the spec"
+		}
+	}
+	return ""
+}
+
+// current returns columns that the spec names if they are there, or else the names that the ones of these numbers have now.
+func (f found) current(spec []string, numbers []int16) (names []string, there bool) {
+	if !slices.ContainsFunc(spec, func(name string) bool { return !f.has(name) }) {
+		return spec, true
+	}
+	for _, num := range numbers {
+		if f.columns[num] == "" {
+			return nil, false
+		}
+		names = append(names, f.columns[num])
+	}
+	return names, len(names) > 0
+}
+
+func (f found) has(column string) bool {
+	for _, name := range f.columns {
+		if name == column {
+			return true
+		}
+	}
+	return false
+}
+
+// find looks for the tables that were known, by their OIDs.
+func (f *follower) find(ctx context.Context, conn *pgx.Conn) (map[uint32]found, error) {
+	ctx, cancel := f.bounded(ctx)
+	defer cancel()
+	var ids []uint32
+	for _, l := range f.known {
+		ids = append(ids, l.OID)
+	}
+	rows, err := conn.Query(ctx, `SELECT r.oid, n.nspname::text, r.relname::text, EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND indisprimary),
+			array_agg(attnum), array_agg(attname::text)
+		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace JOIN pg_attribute ON attrelid = r.oid AND attnum > 0 AND NOT attisdropped
+		WHERE r.oid = ANY ($1::oid[]) GROUP BY 1, 2, 3, 4`, ids)
+	if err != nil {
+		return nil, wrap(err, "looking for tables")
+	}
+	tables := make(map[uint32]found)
+	var (
+		oid     uint32
+		table   found
+		numbers []int16
+		names   []string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&oid, &table.name.schema, &table.name.table, &table.primary, &numbers, &names}, func() error {
+		table.columns = make(map[int16]string, len(names))
+		for i, name := range names {
+			table.columns[numbers[i]] = name
+		}
+		tables[oid] = table
+		return nil
+	})
+	return tables, wrap(err, "looking for tables")
+}
+
+func (s *Source) exists(ctx context.Context, conn *pgx.Conn, name tableName) (exists bool, err error) {
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = $1 AND r.relname = $2)`,
+		name.schema, name.table).Scan(&exists)
+	return exists, wrap(err, "looking for table %s", name)
+}
+
+// announcement is what a logical message says: what became of tables.
+type announcement struct {
+	Before []layout `json:"before"`
+	Now    []layout `json:"now"`
+}
+
+// announce compares what is known with the catalog and writes the differences into the WAL. They are empty when there are
+// none.
+func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, last []byte) (announced []byte, err error) {
+	_, now, err := s.look(ctx, conn, known)
+	if err != nil {
+		return nil, err
+	}
+	var a announcement
+	for i := range now {
+		before := labelled(known, now[i].Label)
+		if before != nil && before.like(&now[i]) {
+			continue
+		}
+		if a.Now = append(a.Now, now[i]); before != nil {
+			a.Before = append(a.Before, *before)
+		}
+	}
+	for i := range known {
+		if labelled(now, known[i].Label) == nil {
+			a.Before = append(a.Before, known[i])
+		}
+	}
+	if len(a.Before)+len(a.Now) == 0 {
+		return nil, nil
+	}
+	data, _ := json.Marshal(a) // has nothing that cannot be encoded
+	if slices.Equal(data, last) {
+		return data, nil // it is on its way
+	}
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	_, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data))
+	return data, wrap(err, "writing into the WAL what became of tables")
+}
+
+// messagePrefix marks the logical messages that are for us.
+func (s *Source) messagePrefix() string { return "perdure " + s.slot }
+
+// announced takes a logical message. A table of which something was learned since the watcher looked is left to the next
+// look.
+func (a *assembler) announced(src []byte) error {
+	const header = 1 + 8 // flags, position
+	if !a.open || a.taken || len(src) < header {
+		return nil
+	}
+	prefix, rest, ok := cutText(src[header:])
+	if !ok || prefix != a.prefix || len(rest) < 4 || int(binary.BigEndian.Uint32(rest)) != len(rest)-4 {
+		return nil // somebody else's
+	}
+	var said announcement
+	if err := json.Unmarshal(rest[4:], &said); err != nil {
+		return failure.StateCorrupt.Errorf("decoding what the watcher says of tables: %w", err)
+	}
+	now := slices.Clone(a.known)
+	for _, l := range append(slices.Clone(said.Now), said.Before...) {
+		before, after, have := labelled(said.Before, l.Label), labelled(said.Now, l.Label), labelled(now, l.Label)
+		if (before == nil) != (have == nil) || before != nil && !before.like(have) {
+			continue
+		}
+		now = slices.DeleteFunc(now, func(k layout) bool { return k.Label == l.Label })
+		if after != nil {
+			now = append(now, *after)
+		}
+	}
+	a.learned(now)
+	a.renewed = true
+	return nil
+}
+
+// learned makes what tables look like from here on known, with what that says about elements.
+func (a *assembler) learned(now []layout) {
+	a.schema = append(a.schema, schemaChanges(a.types, a.known, now)...)
+	a.known, a.news = now, true
+}
+
+// attribute is a row of pg_attribute: a column, perhaps one that was dropped.
+type attribute struct {
+	column
+	dropped bool
+}
+
+// learn compares how the server describes a table with what is known of it and returns the columns with their numbers, and
+// whether the table can be read still. The description holds no numbers, so the catalog is asked; it may be further than
+// the stream is, and what cannot be told apart then is taken for another column.
+func (a *assembler) learn(ctx context.Context, t *table, name tableName, columns []column) (fit bool, err error) {
+	known := labelled(a.known, t.label)
+	if known == nil || known.Missing != "" || known.OID != t.oid {
+		number(columns, t.all, nil)
+		return true, nil
+	}
+	if number(columns, known.Columns, nil); known.Name == name.String() && slices.EqualFunc(known.Columns, t.keptOf(columns), sameColumn) {
+		return true, nil
+	}
+	attributes, file, err := a.attributes(ctx, t.oid)
+	if err != nil {
+		return false, err
+	}
+	number(columns, known.Columns, attributes)
+	if a.taken { // it was told of before
+		return true, nil
+	}
+	now := *known
+	now.File, now.Name, now.Columns = file, name.String(), slices.Clone(t.keptOf(columns))
+	for i := range now.Columns {
+		c := &now.Columns[i]
+		c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
+	}
+	fit = !slices.ContainsFunc(now.Key, func(num int16) bool { return now.column(num) == nil })
+	if now.Edges = slices.DeleteFunc(slices.Clone(now.Edges), func(e layoutOfEdge) bool {
+		return slices.ContainsFunc(e.Columns, func(num int16) bool { return now.column(num) == nil })
+	}); !fit {
+		now = layout{Spec: known.Spec, Label: known.Label, Missing: "columns of its key are gone", OID: known.OID, Name: known.Name, Key: known.Key, Edges: known.Edges}
+	}
+	all := slices.Clone(a.known)
+	*labelled(all, t.label) = now
+	a.learned(all)
+	return fit, nil
+}
+
+func sameColumn(a, b column) bool { return a.name == b.name && a.oid == b.oid && a.mod == b.mod }
+
+// keptOf returns those of some columns that become properties.
+func (t *table) keptOf(columns []column) []column {
+	return slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return !t.keeps(c) })
+}
+
+// number finds the numbers of columns, which are in the order of these, by what was known before and by the attributes
+// that the table has by now; 0 is what cannot be told.
+func number(columns, known []column, attributes []attribute) {
+	by := func(prefer ...func(c column) int16) bool {
+		last := int16(0)
+		for i := range columns {
+			columns[i].num = 0
+			for _, find := range prefer {
+				if columns[i].num = find(columns[i]); columns[i].num != 0 {
+					break
+				}
+			}
+			if columns[i].num == 0 {
+				continue
+			}
+			if columns[i].num <= last {
+				return false
+			}
+			last = columns[i].num
+		}
+		return true
+	}
+	among := func(list []column, same func(a, b column) bool) func(column) int16 {
+		return func(c column) int16 {
+			for _, k := range list {
+				if same(k, c) {
+					return k.num
+				}
+			}
+			return 0
+		}
+	}
+	named := func(a, b column) bool { return a.name == b.name }
+	var live []column
+	for _, a := range attributes {
+		if !a.dropped {
+			live = append(live, a.column)
+		}
+	}
+	// Names may have been exchanged, in which case only the catalog knows, or given anew behind this.
+	if !by(among(known, sameColumn), among(live, named), among(known, named)) && !by(among(live, named)) && !by(among(known, named)) {
+		for i := range columns {
+			columns[i].num = 0
+		}
+	}
+	fillGaps(columns, attributes)
+}
+
+// fillGaps numbers columns whose names are others again by now, where as many attributes are between their neighbours.
+func fillGaps(columns []column, attributes []attribute) {
+	for from := 0; from < len(columns); from++ {
+		if columns[from].num != 0 {
+			continue
+		}
+		to := from
+		for to < len(columns) && columns[to].num == 0 {
+			to++
+		}
+		var between []int16
+		for _, a := range attributes {
+			if (from == 0 || a.num > columns[from-1].num) && (to == len(columns) || a.num < columns[to].num) {
+				between = append(between, a.num)
+			}
+		}
+		for i := range to - from {
+			if len(between) == to-from {
+				columns[from+i].num = between[i]
+			}
+		}
+		from = to
+	}
+}
+
+// attributes reads all columns that a table ever had, and where its rows are.
+func (st *stream) attributes(ctx context.Context, oid uint32) (all []attribute, file uint32, err error) {
+	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT attname::text, attnum, attisdropped, "+filledColumn+`, relfilenode
+			FROM pg_attribute a JOIN pg_class r ON r.oid = attrelid WHERE attrelid = $1 AND attnum > 0 ORDER BY attnum`, oid)
+		if err != nil {
+			return wrap(err, "reading columns")
+		}
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a attribute, err error) {
+			return a, row.Scan(&a.name, &a.num, &a.dropped, &a.filled, &file)
+		})
+		return wrap(err, "reading columns")
+	})
+	return all, file, err
+}
+
+// missingTables says for people what became of tables that are not read any more.
+func missingTables(known []layout) string {
+	text := ""
+	for _, l := range known {
+		if l.Missing == "" {
+			continue
+		}
+		if text != "" {
+			text += "; "
+		}
+		text += l.Spec + " is not read: " + l.Missing
+	}
+	return text
+}
