@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
+	"github.com/perdure/perdure/streaming/stream"
 )
 
 // bootstrapOf builds a query from a snapshot of its only source. Meanwhile happens when all is copied.
@@ -75,7 +76,7 @@ func newDatabase(t *testing.T, statements, interval string, tables ...string) *d
 	h := d.rig.host()
 	require.NoError(t, h.ProvisionSource(t.Context(), d.spec))
 	t.Cleanup(func() { require.NoError(t, h.TeardownSource(context.Background(), d.spec)) })
-	d.source = d.rig.start(d.spec.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, d.spec) })
+	d.run()
 	eventually(t, func() bool {
 		positions, err := h.bucket(t.Context(), positionsBucket)
 		require.NoError(t, err)
@@ -84,6 +85,12 @@ func newDatabase(t *testing.T, statements, interval string, tables ...string) *d
 		return len(keys) == 1
 	}, "the source knows the tables")
 	return d
+}
+
+// run starts the source.
+func (d *database) run() {
+	h := d.rig.host()
+	d.source = d.rig.start(d.spec.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, d.spec) })
 }
 
 func (d *database) exec(statements string) { d.t.Helper(); clustertest.Exec(d.t, d.url, statements) }
@@ -146,7 +153,26 @@ func TestDDLDuringABootstrap(t *testing.T) {
 		rows, _, err := d.rig.shown("during")
 		return err == nil && fmt.Sprint(rows) == `map[1:{"id":1,"v":3}]`
 	}, "it equals SQL")
-	running.drained()
+
+	// And while the source is stopped, which remembers what the table was like.
+	d.source.drained()
+	d.exec("ALTER TABLE item DROP v")
+	d.run()
+	require.Equal(t, failure.PropertyGone, failure.CodeOf(running.result()))
+}
+
+// TestWhatASourceLearnsFollowsItsChanges: a crash may repeat what was said of the schema, not lose it.
+func TestWhatASourceLearnsFollowsItsChanges(t *testing.T) {
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, []byte("old"), nil)
+	s.Learn([]byte("same place"))
+	require.Equal(t, "same place", string(s.durableSchema()), "all before is durable")
+	s.stand("5")
+	s.Learn([]byte("new"))
+	s.Idle("6")
+	require.Equal(t, "new", string(s.Schema()))
+	require.Equal(t, "same place", string(s.durableSchema()))
+	s.acked(&changes{position: "5"}, 1)
+	require.Equal(t, "new", string(s.durableSchema()))
 }
 
 // TestDDLStopsQueriesThatReadIt alters a table under queries that read different things of it.

@@ -84,7 +84,27 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 		}
 		return wrap(err, "copying %s from block %s", t.name, chunk.From)
 	}
+	if err := s.unmoved(ctx, conn, t); err != nil {
+		return err
+	}
 	return reader.finish()
+}
+
+// unmoved makes sure that a table's rows are where they were in the snapshot. DDL that writes a table anew leaves nothing
+// of it to older snapshots, as if it had been empty.
+func (s *Source) unmoved(ctx context.Context, conn *pgx.Conn, t *table) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	var moved bool
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode <> 0 AND relfilenode <> pg_relation_filenode(oid))`,
+		oids(t.parts())).Scan(&moved)
+	switch {
+	case err != nil:
+		return wrap(err, "checking where the rows of %s are", t.name)
+	case moved:
+		return failure.SnapshotLost.Errorf("%s was truncated or written anew after the snapshot was taken", t.name).WithDetail("table", t.name.String())
+	}
+	return nil
 }
 
 // scoped returns the table that a chunk is of.

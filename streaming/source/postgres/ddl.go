@@ -324,42 +324,82 @@ type attribute struct {
 	dropped bool
 }
 
-// learn compares how the server describes a table with what is known of it and returns the columns with their numbers, and
-// whether the table can be read still. The description holds no numbers, so the catalog is asked; it may be further than
-// the stream is, and what cannot be told apart then is taken for another column.
-func (a *assembler) learn(ctx context.Context, t *table, name tableName, columns []column) (fit bool, err error) {
+// learn compares how the server describes a table with what is known of it. It gives the columns their numbers and returns
+// the table as it is here, nil when it cannot be read any more. The description holds no numbers, so the catalog is asked;
+// it may be further than the stream is, and what cannot be told apart then is taken for another column. primary says
+// which columns are the primary key; nil when that does not matter.
+func (a *assembler) learn(ctx context.Context, t *table, columns []column, primary []bool) (*table, error) {
 	known := labelled(a.known, t.label)
 	if known == nil || known.Missing != "" || known.OID != t.oid {
 		number(columns, t.all, nil)
-		return true, nil
+		return t, nil
 	}
-	if number(columns, known.Columns, nil); known.Name == name.String() && slices.EqualFunc(known.Columns, t.keptOf(columns), sameColumn) {
-		return true, nil
-	}
-	attributes, file, err := a.attributes(ctx, t.oid)
-	if err != nil {
-		return false, err
-	}
-	number(columns, known.Columns, attributes)
-	if a.taken { // it was told of before
-		return true, nil
-	}
+	number(columns, known.Columns, nil)
 	now := *known
-	now.File, now.Name, now.Columns = file, name.String(), slices.Clone(t.keptOf(columns))
-	for i := range now.Columns {
-		c := &now.Columns[i]
-		c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
+	now.Name = t.name.String()
+	if now.Columns = t.keptOf(columns); !slices.EqualFunc(known.Columns, now.Columns, sameColumn) {
+		attributes, file, err := a.attributes(ctx, t.oid)
+		if err != nil {
+			return nil, err
+		}
+		number(columns, known.Columns, attributes)
+		now.File, now.Columns = file, t.keptOf(columns)
+		for i := range now.Columns {
+			c := &now.Columns[i]
+			c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
+		}
+	} else {
+		now.Columns = known.Columns
 	}
-	fit = !slices.ContainsFunc(now.Key, func(num int16) bool { return now.column(num) == nil })
-	if now.Edges = slices.DeleteFunc(slices.Clone(now.Edges), func(e layoutOfEdge) bool {
-		return slices.ContainsFunc(e.Columns, func(num int16) bool { return now.column(num) == nil })
-	}); !fit {
-		now = layout{Spec: known.Spec, Label: known.Label, Missing: "columns of its key are gone", OID: known.OID, Name: known.Name, Key: known.Key, Edges: known.Edges}
+	if now.Key = t.keyHere(columns, primary, known.Key); !slices.Equal(now.Key, t.numbers(t.key)) {
+		t = t.keyed(columns, now.Key)
+	}
+	gone := func(num int16) bool { return now.column(num) == nil }
+	if slices.ContainsFunc(now.Key, gone) {
+		now.Missing, t = "columns of its key are gone", nil
+	}
+	now.Edges = slices.DeleteFunc(slices.Clone(now.Edges), func(e layoutOfEdge) bool { return slices.ContainsFunc(e.Columns, gone) })
+	if a.taken || now.like(known) { // it was told of, or there is nothing to tell
+		return t, nil
 	}
 	all := slices.Clone(a.known)
-	*labelled(all, t.label) = now
+	*labelled(all, known.Label) = now
 	a.learned(all)
-	return fit, nil
+	return t, nil
+}
+
+// keyHere returns the numbers of the columns that identify rows: those that were known, unless the primary key is another.
+func (t *table) keyHere(columns []column, primary []bool, known []int16) []int16 {
+	var here []int16
+	for i, is := range primary {
+		if is {
+			here = append(here, columns[i].num)
+		}
+	}
+	same := func(other []int16) bool {
+		return len(here) == len(other) && !slices.ContainsFunc(here, func(num int16) bool { return !slices.Contains(other, num) })
+	}
+	switch {
+	case len(here) == 0 || slices.Contains(here, 0) || same(known):
+		return known
+	case same(t.numbers(t.primary)): // which has its order
+		return t.numbers(t.primary)
+	}
+	return here
+}
+
+// keyed returns the table with another key than the catalog says.
+func (t *table) keyed(columns []column, key []int16) *table {
+	other := *t
+	other.key, other.required = nil, slices.Concat(t.required, key)
+	for _, num := range key {
+		for _, c := range columns {
+			if c.num == num {
+				other.key = append(other.key, c.name)
+			}
+		}
+	}
+	return &other
 }
 
 func sameColumn(a, b column) bool { return a.name == b.name && a.oid == b.oid && a.mod == b.mod }

@@ -63,6 +63,8 @@ func alter(t *testing.T, interval, row string) {
 		{"ALTER TABLE t2 RENAME id TO number", []string{"column id of public.t2 was renamed to number"}},
 		{"ALTER TABLE t2 ALTER number DROP IDENTITY; ALTER TABLE t2 ALTER number TYPE text; ALTER TABLE t2 ALTER number SET DEFAULT 'k' || txid_current()",
 			[]string{"column number of public.t2 has the type text and had int8", "what rows of public.t2 are as T changed, because of column number"}},
+		{"ALTER TABLE t2 DROP CONSTRAINT t_pkey; ALTER TABLE t2 ADD PRIMARY KEY (u)",
+			[]string{"what rows of public.t2 are as T changed, because of column number"}},
 	} {
 		if step.statements == "ALTER TABLE t RENAME TO t2" {
 			table = "t2"
@@ -94,6 +96,11 @@ func alter(t *testing.T, interval, row string) {
 			}
 		}
 	}
+	so := len(sink.Transactions())
+	d.exec("UPDATE t2 SET e = 9 WHERE u = (SELECT u FROM t2 LIMIT 1)")
+	sourcetest.Eventually(t, "rows are told apart by the new key", func() bool { return len(sink.Transactions()) > so })
+	changed := sink.Transactions()[so].Changes[0].Element
+	require.Equal(t, "T:"+changed.Get("u").AsString(), string(changed.ID))
 	require.Zero(t, sink.Repeated())
 }
 
@@ -198,4 +205,26 @@ func TestDDLInALargeTransaction(t *testing.T) {
 	require.Len(t, sink.Transactions(), 1)
 	require.Len(t, sink.Graph(), 5010)
 	require.Greater(t, sink.MostParts(), 1)
+}
+
+// TestTablesWrittenAnewAfterASnapshot have no rows in it any more, which must not be taken for an empty table.
+func TestTablesWrittenAnewAfterASnapshot(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE t (id int PRIMARY KEY, a int); CREATE TABLE p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+		INSERT INTO t VALUES (1, 1); INSERT INTO p VALUES (1, 1)`)
+	s := d.source(`"tables": [{"name": "t"}, {"name": "p"}]`)
+	snapshot, _ := hold(t, s)
+	require.Len(t, readAll(t, s, snapshot), 2)
+	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
+	require.NoError(t, err)
+	require.Len(t, chunks, 2)
+	d.exec("ALTER TABLE t ALTER a TYPE bigint; ALTER TABLE p ALTER a TYPE bigint")
+	for _, chunk := range chunks {
+		rows := 0
+		err := s.ReadChunk(t.Context(), snapshot, chunk, func(changes []graph.Change) error { rows += len(changes); return nil })
+		require.Zero(t, rows, "the server shows none")
+		require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "%v", err)
+	}
+	snapshot, _ = hold(t, s)
+	require.Len(t, readAll(t, s, snapshot), 2)
 }

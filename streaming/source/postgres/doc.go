@@ -93,14 +93,13 @@
 // With wholeRow identical rows are one node, so that a query counts them once; it stays until the last of them is gone.
 // Whether a deleted row has a copy is asked of the table, which is read once for each transaction that deletes, and once
 // more for each thousand rows. Where each row must count, the table needs a key: ALTER TABLE ... ADD id bigint GENERATED
-// ALWAYS AS IDENTITY PRIMARY KEY. Adding or dropping a column changes what identifies all rows: rebootstrap then.
+// ALWAYS AS IDENTITY PRIMARY KEY. Adding or dropping a column changes what identifies all rows.
 //
 // TRUNCATE is one change per label, for all tables that it reaches. A partitioned table is one table, published by its
 // root. What the server writes no changes for cannot be seen: rows that come or go with an attached, detached or dropped
 // partition, and TRUNCATE of one partition; rebootstrap after these. Children of inheritance are tables of their own.
 // Generated columns are left out, as in the stream; from Postgres 18 on a publication that somebody else made may have
-// them. A changed column shows in the changes from then on, not in rows that did not change since. Changes of unlogged
-// and temporary tables, views, foreign tables and sequences are nowhere to be read.
+// them. Changes of unlogged and temporary tables, views, foreign tables and sequences are nowhere to be read.
 //
 // A row that cannot be decoded, such as one of a SQL_ASCII database with bytes that are no UTF-8, goes to the dead letters
 // of the source with its table, column, position and cause, and the source goes on without it, or stops if onBadRow says
@@ -118,6 +117,44 @@
 // slot anew and tells so in the change log, with a position behind all that came before; the queries read the tables again
 // and publish what differs (diff) or all rows (rebuild). With another server it stops with WrongSystem. From Postgres 17
 // on the slot is one that standbys may take over.
+//
+// # DDL
+//
+// DDL writes no changes of rows, so the source says in a transaction what it did to elements (graph.SchemaChange). A query
+// that reads what was touched stops before that transaction, alone, with table, column and position in its status, until
+// the signal rebootstrap, or until its text was corrected and sent again where it names what is gone:
+//
+//	ADD COLUMN without a default                 stops nobody
+//	ADD COLUMN with a default, identity, NOT NULL
+//	or a domain's default                        who reads the property
+//	DROP COLUMN, also when it is added again     who reads the property
+//	RENAME COLUMN                                who reads one of the two properties; ids stay as they are
+//	ALTER COLUMN TYPE                            nobody if the values are the same: between integers, to text from
+//	                                             varchar, char, name, uuid or an enum, to a looser length or precision,
+//	                                             to a numeric of the same scale; else who reads the property, and of a
+//	                                             column of the key or of a relationship, who reads the label or type
+//	another primary key or row filter            who reads the label, or a relationship from or to it
+//	ALTER TABLE RENAME, SET SCHEMA               nobody: tables are known by their OIDs, and labels stay
+//	DROP TABLE, ALTER PUBLICATION DROP TABLE,
+//	a key that is dropped                        who reads the label; the source goes on without the table
+//	a table that comes to the publication or
+//	to the spec                                  who reads the label
+//	DROP of a relationship's column              who reads the type
+//
+// The source learns of DDL when the server describes the table, with its next row, and by looking at the catalog at the
+// start and every statusInterval. What it finds there it writes into the WAL with pg_logical_emit_message, so that it has
+// a place in the stream: behind the DDL, by at most about that interval. The role may execute that function unless
+// somebody revoked it; then, and on a standby, only the next row tells, and tablesWatch in the status says why. What the
+// tables looked like is kept beside the position, so DDL while the source is stopped is told of as well. It may be told of
+// twice after a crash. A query that was built from a snapshot behind the DDL knows of it already.
+//
+// A source that runs goes on when tables or columns that its spec names are renamed or gone, and tablesMissing in the
+// status names the tables. What begins anew, a snapshot or the provisioning after the signals reconfigure and resume or
+// after a failure, goes by the names in the spec: so adapt it soon. A relationship whose target has another key, and a
+// table that is unlogged or has lost its replica identity, stop the source.
+//
+// Nobody can see what USING makes of values whose type stays the same or counts as the same above, nor that labels of an
+// enum were renamed or a composite type altered: signal rebootstrap to the queries that read them.
 //
 // Goroutines: Run reads in the caller's, and has one that confirms and one that watches the slot; ReadChunk has one that
 // watches for silence. They have ended when the call returns.

@@ -80,7 +80,7 @@ func (s *Source) chooseKeys(c *catalog) error {
 	for i, t := range c.tables {
 		t.key = s.config.Tables[i].Key
 		if len(t.key) == 0 && !t.wholeRow {
-			t.key = t.primary
+			t.key, t.byPrimary = t.primary, true
 		}
 		if len(t.key) == 0 && !t.wholeRow {
 			keyless = append(keyless, t.name.String())

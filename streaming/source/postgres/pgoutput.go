@@ -204,6 +204,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 	}
 	replicaIdentity, count := rest[0], int(binary.BigEndian.Uint16(rest[1:]))
 	rest = rest[3:]
+	var err error
 	columns, identifying := make([]column, count), make([]bool, count)
 	var unknown []uint32
 	for i := range columns {
@@ -226,13 +227,14 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 			return err
 		}
 	}
-	fit, err := a.learn(ctx, t, t.name, columns)
-	if err != nil {
-		return err
+	if !t.byPrimary || replicaIdentity != 'd' { // else it is the primary key that identifies
+		t, err = a.learn(ctx, t, columns, nil)
+	} else {
+		t, err = a.learn(ctx, t, columns, identifying)
 	}
-	if !fit {
+	if err != nil || t == nil {
 		a.relations[oid] = nil
-		return nil
+		return err
 	}
 	r, err := compile(t, columns, a.types)
 	if err != nil {

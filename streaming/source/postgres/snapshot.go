@@ -105,18 +105,30 @@ func (s *Source) takeSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 	case point == 0 || point > now:
 		return source.Snapshot{}, failure.SnapshotLost.Errorf("checking the snapshot: its position %s is not before the server's %s", snapshot.Position, current)
 	}
+	snapshot.Schema, err = s.schema(ctx, conn)
+	return snapshot, err
+}
+
+// schema says what elements look like in the snapshot that conn is in. It leaves no locks, which would hold up DDL.
+func (s *Source) schema(ctx context.Context, conn *pgx.Conn) (map[string]string, error) {
+	if _, err := s.exec(ctx, conn, "SAVEPOINT look"); err != nil {
+		return nil, wrap(err, "looking at tables")
+	}
 	f := &follower{Source: *s, now: make(map[tableName]*Table)}
 	_, layouts, err := f.look(ctx, conn, s.config)
 	if err != nil {
-		return source.Snapshot{}, err
+		return nil, err
 	}
-	snapshot.Schema = make(map[string]string)
+	if _, err := s.exec(ctx, conn, "ROLLBACK TO look"); err != nil {
+		return nil, wrap(err, "looking at tables")
+	}
+	schema := make(map[string]string)
 	for i := range layouts {
 		for _, label := range layouts[i].labels() {
-			snapshot.Schema[label] = layouts[i].state()
+			schema[label] = layouts[i].state()
 		}
 	}
-	return snapshot, nil
+	return schema, nil
 }
 
 // createTemporarySlot waits for all transactions that are running and says meanwhile that it is alive.

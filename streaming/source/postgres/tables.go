@@ -33,6 +33,7 @@ type table struct {
 	deferrable  bool     // the primary key
 	identifying []string // columns that the stream has of a deleted row; nil means all
 	key         []string // columns of the element id
+	byPrimary   bool     // which are those of the primary key
 	required    []int16  // numbers of the columns of ids and relationships
 	wholeRow    bool     // all columns are the key
 	edges       []edge   // beside the nodes
