@@ -16,6 +16,7 @@ import (
 	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // bootstrapOf builds a query from a snapshot of its only source. Meanwhile happens when all is copied.
@@ -163,7 +164,7 @@ func TestDDLDuringABootstrap(t *testing.T) {
 
 // TestWhatASourceLearnsFollowsItsChanges: a crash may repeat what was said of the schema, not lose it.
 func TestWhatASourceLearnsFollowsItsChanges(t *testing.T) {
-	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, []byte("old"), nil)
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, []byte("old"), nil, telemetry.NewMetrics("").Source("default", "shop"))
 	s.Learn([]byte("same place"))
 	require.Equal(t, "same place", string(s.durableSchema()), "all before is durable")
 	s.stand("5")

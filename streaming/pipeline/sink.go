@@ -200,6 +200,7 @@ func (s *sink) acked(c *changes, sequence uint64) {
 		default:
 		}
 	}
+	s.settle()
 }
 
 // settle lets what was learned count once all that was taken before is durable.
