@@ -16,10 +16,11 @@ import (
 	"github.com/perdure/perdure/streaming/index/memory"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(clustertest.M(m)) }
 
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
