@@ -53,7 +53,7 @@ const trialSQL = `
 	UNION ALL SELECT 'part', id * 10 + region, n, NULL, NULL FROM part
 	UNION ALL (SELECT DISTINCT 'tag', a::bigint, NULL::bigint, b, NULL FROM tag)
 	UNION ALL SELECT 'entry', id, amount, NULL, NULL FROM entry
-	UNION ALL SELECT 'sum', coalesce(sum(amount), 0)::bigint, NULL, NULL, NULL FROM entry`
+	UNION ALL SELECT 'sum', sum(amount)::bigint, NULL, NULL, NULL FROM entry HAVING count(*) > 0`
 
 // trialWriter writes transactions at random until it is stopped, through any number of connections.
 type trialWriter struct {
