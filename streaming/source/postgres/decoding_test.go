@@ -322,4 +322,3 @@ func encode(t testing.TB, v any) string {
 	require.NoError(t, json.NewEncoder(&b).Encode(v))
 	return b.String()
 }
-
