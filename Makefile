@@ -10,10 +10,10 @@ WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/... ./cmd/internal/node/... ./cmd/internal/version/...
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tctl demo dev test race lint generate bench soak fuzz clean
+.PHONY: help setup build tctl demo dev test test-pg race lint generate bench soak fuzz clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## get modules and Postgres server binaries
 	@go mod download
@@ -35,6 +35,10 @@ dev: setup build ## run everything in one process, with a Postgres to play with
 
 test: setup build tctl ## run all tests, with the race detector where it matters
 	@deploy/scripts/test.sh
+
+PG ?= 17
+test-pg: ## run the tests of the Postgres source against another server, PG=16, 17 or 18
+	@deploy/scripts/test-pg.sh $(PG)
 
 race: setup ## run the tests of the data and control planes with the race detector
 	@go test -race -short -shuffle=on ./streaming/... ./activities/... ./workflows/... ./workers/...

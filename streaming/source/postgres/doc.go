@@ -90,6 +90,9 @@
 // null, and the rest of a foreign key of which a part changed. What is read from the table waits until the transaction
 // is visible.
 //
+// A key that is checked only at the end, as by a DEFERRABLE constraint, may be of two rows for a moment, as in UPDATE t
+// SET id = id + 1. Where one of them goes in the transaction in which the other came, the table is asked for the row.
+//
 // With wholeRow identical rows are one node, so that a query counts them once; it stays until the last of them is gone.
 // Whether a deleted row has a copy is asked of the table, which is read once for each transaction that deletes, and once
 // more for each thousand rows. Where each row must count, the table needs a key: ALTER TABLE ... ADD id bigint GENERATED
@@ -104,6 +107,9 @@
 // A row that cannot be decoded, such as one of a SQL_ASCII database with bytes that are no UTF-8, goes to the dead letters
 // of the source with its table, column, position and cause, and the source goes on without it, or stops if onBadRow says
 // so. What the row did is not done: its node stays as it was before.
+//
+// Two-phase commit is not used: what a prepared transaction did comes when COMMIT PREPARED ends it, and does not come when
+// it is rolled back.
 //
 // A large transaction reaches the sink in parts. One that outgrows the server's logical_decoding_work_mem is sent while
 // it is in progress; it waits in a file until it commits, without what was rolled back of it.

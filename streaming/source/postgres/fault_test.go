@@ -183,3 +183,20 @@ func (s blockedSink) Append(ctx context.Context, _ *graph.Transaction) error {
 func (s blockedSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
 	return s.Append(ctx, part)
 }
+
+// TestProvisionFailsLate: what is there when the last step of provisioning fails is of use to the next attempt.
+func TestProvisionFailsLate(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE a (id serial PRIMARY KEY); CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+		BEGIN IF EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database()) THEN RAISE 'no'; END IF; END $$;
+		CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('COMMENT') EXECUTE FUNCTION refuse()`)
+	s := d.unprovisioned(`"tables": [{"name": "a"}]`)
+	require.ErrorContains(t, s.Provision(t.Context()), "noting the slot's creation")
+	d.exec("DROP EVENT TRIGGER refuse; INSERT INTO a DEFAULT VALUES")
+	require.NoError(t, s.Provision(t.Context()))
+	sink := sourcetest.NewSink("")
+	stop := running(t, s, "", sink)
+	sequence(t, sink, 1)
+	stop()
+	require.NoError(t, s.Teardown(t.Context()))
+}

@@ -71,6 +71,7 @@ type assembler struct {
 	commitTime time.Time
 	changes    []graph.Change
 	gone       []goneRow // of tables without a key
+	deferred   deferred
 	floor      uint64    // what was committed before was taken already
 	taken      bool      // the transaction at hand was
 	bytes      int       // of messages since the last part was taken out
@@ -91,15 +92,23 @@ func (a *assembler) part(ctx context.Context) (part *graph.Transaction, number i
 	if a.bytes < partBytes {
 		return nil, 0, nil
 	}
-	if len(a.gone) > 0 {
-		if err := a.keepCopies(ctx); err != nil {
-			return nil, 0, err
-		}
+	if err := a.settle(ctx); err != nil {
+		return nil, 0, err
 	}
 	part = &graph.Transaction{CommitTime: a.commitTime, Changes: a.changes}
 	number, a.changes, a.bytes = a.parts, nil, 0
 	a.parts++
 	return part, number, nil
+}
+
+// settle asks the tables what the stream does not say about rows that are gone.
+func (a *assembler) settle(ctx context.Context) error {
+	if len(a.gone) > 0 {
+		if err := a.keepCopies(ctx); err != nil {
+			return err
+		}
+	}
+	return a.settleKeys(ctx)
 }
 
 // shrinkAt is how many changes a transaction may have so that its slice is copied and the scratch space is kept.
@@ -147,11 +156,10 @@ func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction,
 	if len(src) != 25 || !a.open {
 		return nil, failure.BadRecord.Errorf("the server sent a commit that fits no transaction")
 	}
-	if len(a.gone) > 0 {
-		if err := a.keepCopies(ctx); err != nil {
-			return nil, err
-		}
+	if err := a.settle(ctx); err != nil {
+		return nil, err
 	}
+	a.deferred = deferred{}
 	// The position is the end of the commit record: resuming there does not repeat the transaction.
 	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime, Schema: a.schema}
 	if len(a.changes) <= shrinkAt {
@@ -244,6 +252,7 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		r.blind = r.blind || !identifying[r.wire[slot].at]
 	}
 	r.needsOld = replicaIdentity == 'f' && !containsAll(t.primary, t.key)
+	r.deferrable = !t.wholeRow && (r.needsOld || replicaIdentity == 'f' && t.deferrable)
 	if t.wholeRow {
 		r.blind, r.needsOld = slices.Contains(identifying, false), true
 	}

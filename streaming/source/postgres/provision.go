@@ -54,8 +54,9 @@ func (s *Source) Provision(ctx context.Context) error {
 		return nil
 	}
 	if err := s.createSlot(ctx, conn); err != nil {
-		if created {
-			err = errors.Join(err, s.undo(ctx, fmt.Sprintf("DROP PUBLICATION IF EXISTS %s", quote(s.publication))))
+		if created { // a slot that is there although the call failed, whose answer was lost, is of no use without it
+			err = errors.Join(err, s.undo(ctx, fmt.Sprintf(`DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s AND NOT active)
+				THEN DROP PUBLICATION IF EXISTS %s; END IF; END $$`, literal(s.slot), quote(s.publication))))
 		}
 		return err
 	}

@@ -33,6 +33,8 @@ type relation struct {
 	blind bool
 	// needsOld says that they can only be told apart by complete old rows.
 	needsOld bool
+	// deferrable says that for a moment two rows may have the same key.
+	deferrable bool
 }
 
 // wireColumn is where a column stands in a tuple, and the type and format that it has there.

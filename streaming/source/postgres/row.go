@@ -67,6 +67,7 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	case kind == 'I' && (a.unchanged || r.table.wholeRow):
 		return a.appeared(ctx, r, after, src)
 	case kind == 'I':
+		a.keyCame(r, after.key)
 		a.changes = r.inserted(&a.decoder, a.changes, after)
 	case before.values != nil && (r.table.wholeRow || !bytes.Equal(before.key, after.key)):
 		return a.moved(ctx, r, before, after, old, src)
@@ -119,6 +120,7 @@ func (a *assembler) deleted(r *relation, before row, tuple []byte) {
 		before.key = wholeKey(values)
 		a.gone = append(a.gone, goneRow{r, values, len(a.changes)})
 	}
+	a.keyWent(r, before.key, tuple)
 	a.changes = r.deleted(&a.decoder, a.changes, before)
 }
 
@@ -145,6 +147,7 @@ func (a *assembler) moved(ctx context.Context, r *relation, before, after row, o
 	if r.table.wholeRow {
 		after.key = wholeKey(filled(tuple, old))
 	}
+	a.keyCame(r, after.key)
 	a.changes = r.inserted(&a.decoder, a.changes, after)
 	return nil
 }

@@ -72,7 +72,7 @@ func (s *Source) checkCapacity(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // createSlot waits for all transactions that are running, within the bound of a statement. A failing call leaves no
-// slot: the server makes it last only when it is complete, and if the answer was lost the call is repeated anyway.
+// slot, since the server makes it last only when it is complete, unless the answer was lost.
 func (s *Source) createSlot(ctx context.Context, conn *pgx.Conn) error {
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()

@@ -152,6 +152,9 @@ func TestSnapshotLost(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, none)
 	release()
+	sourcetest.Eventually(t, "the server has noticed", func() bool {
+		return d.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'") == "0"
+	})
 	err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error { return nil })
 	require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "%v", err)
 

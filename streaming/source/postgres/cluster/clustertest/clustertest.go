@@ -94,7 +94,7 @@ func launch() (*cluster.Cluster, string, error) {
 	defer cancel()
 	c, err := cluster.Start(ctx, cluster.Options{
 		Dir:      filepath.Join(parent, "data"),
-		Settings: map[string]string{"fsync": "off"}, // the machine does not crash in a test
+		Settings: map[string]string{"fsync": "off", "max_prepared_transactions": "20"}, // the machine does not crash in a test
 	})
 	if err != nil {
 		_ = os.RemoveAll(parent)

@@ -1,0 +1,150 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// trialChild makes the test binary a process that runs the stages of a trial until it is killed.
+const trialChild = "PERDURE_TEST_TRIAL_CHILD"
+
+// order is what the process is told.
+type order struct {
+	Stream  string // URL of the stream server
+	Dir     string // of the query's state
+	Source  component.SourceSpec
+	Query   component.QuerySpec
+	Attempt uint64 // grows with each process
+}
+
+// child does in one process what workers do for the workflows of a source and a query: each stage is begun anew when it
+// ends, and where the query needs a bootstrap it gets one.
+type child struct {
+	order
+	host *Host
+}
+
+// runChild never returns.
+func runChild(t *testing.T, text string) {
+	var c child
+	if err := json.Unmarshal([]byte(text), &c.order); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // the process ends with the one that started it
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	log, err := zap.NewDevelopment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	conn, err := stream.Connect(ctx, stream.Options{URL: c.Stream, Name: "trial", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.host, err = NewHost(Options{
+		Stream: conn, Sources: []source.Factory{postgres.Factory{}}, Index: pebble.New(pebble.Options{Dir: c.Dir, Log: log}),
+		SpillDir: c.Dir, HostID: fmt.Sprint(os.Getpid()), Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go c.forEver("source", func(a Attempt) error {
+		a.ID = c.Source.ID()
+		if err := c.host.ProvisionSource(ctx, c.Source); err != nil {
+			return err
+		}
+		return c.host.RunSource(ctx, a, c.Source)
+	})
+	c.forEver("query", func(a Attempt) error {
+		a.ID = c.Query.ID()
+		outcome, err := c.host.RunQuery(ctx, a, c.Query)
+		if outcome != NeedsBootstrap {
+			return err
+		}
+		return c.bootstrap(ctx, int(a.Epoch.Generation))
+	})
+}
+
+// forEver begins something again and again. What a retry cannot help ends the process, which fails the trial.
+func (c *child) forEver(what string, do func(Attempt) error) {
+	for n := uint64(1); ; n++ {
+		err := do(Attempt{Epoch: stream.Epoch{Generation: c.Attempt<<20 + n, Started: time.Now().UnixNano()}, Progress: &Progress{}})
+		c.host.log.Info(what+" ended", zap.Error(err))
+		switch failure.CodeOf(err) {
+		case failure.SnapshotLost, failure.SourceMissing: // the source has no log yet
+		default:
+			if err != nil && !failure.ClassOf(err).Retryable() {
+				fmt.Printf("fatal: %s: %s\n", what, failure.CodeOf(err).ID)
+				os.Exit(3)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// bootstrap copies a snapshot. What was copied of an earlier one counts where a label is complete.
+func (c *child) bootstrap(ctx context.Context, generation int) error {
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: c.Query.Name, Source: c.Source.Name, SnapshotGeneration: generation}
+	if _, err := c.host.Subscribe(ctx, ref); err != nil {
+		return err
+	}
+	holding, release := context.WithCancel(ctx)
+	ready, lost := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		lost <- c.host.HoldSnapshot(holding, ref, c.Source, func(graph.Position) error { ready <- struct{}{}; return nil }, func() {})
+	}()
+	select {
+	case <-ready:
+	case err := <-lost:
+		release()
+		return err
+	}
+	err := c.copy(ctx, ref)
+	release()
+	<-lost // whether it was lost shows in the copy
+	return err
+}
+
+func (c *child) copy(ctx context.Context, ref BootstrapRef) error {
+	if _, err := c.host.PlanChunks(ctx, ref, c.Source, c.Query); err != nil {
+		return err
+	}
+	copies := make(chan error, 2)
+	for i := range cap(copies) {
+		go func() {
+			_, err := c.host.CopyChunks(ctx, ref, c.Source, fmt.Sprint("worker", i), func(CopyProgress) {})
+			copies <- err
+		}()
+	}
+	var failed error
+	for range cap(copies) {
+		if err := <-copies; err != nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	if err := c.host.VerifyBootstrap(ctx, ref, c.Source, func() {}); err != nil {
+		return err
+	}
+	_, _, err := c.host.SealBootstrap(ctx, ref)
+	return err
+}
