@@ -90,7 +90,8 @@ func alter(t *testing.T, interval, row string) {
 		}
 		if row != "" {
 			require.EventuallyWithT(t, func(c *collect) { require.Len(c, sink.Graph(), rows) }, sourcetest.Patience, tick)
-			if step.statements != "ALTER TABLE t DROP f; ALTER TABLE t ADD f int" { // of which the server tells as if nothing had happened
+			// Otherwise the watcher may be quicker. Of a column that is another one the server tells as if nothing had happened.
+			if row[0] == ';' && step.statements != "ALTER TABLE t DROP f; ALTER TABLE t ADD f int" {
 				require.Len(t, sink.Transactions()[before].Schema, len(step.want), "it is told of with the first row: %s", step.statements)
 				require.NotEmpty(t, sink.Transactions()[before].Changes)
 			}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -139,4 +140,31 @@ func TestLayoutsAreKept(t *testing.T) {
 	require.Nil(t, got)
 	_, err = decodeLayouts([]byte("{"))
 	require.Equal(t, failure.StateCorrupt, failure.CodeOf(err))
+}
+
+// TestWhatTheWatcherSaysMayBeOld: it looked before the stream told of something newer, which stands.
+func TestWhatTheWatcherSaysMayBeOld(t *testing.T) {
+	of := func(name string) layout {
+		return layout{Spec: "t", Label: "T", OID: 1, Name: "public.t", Columns: []column{{name: name, oid: pgtype.Int4OID, num: 1, mod: -1}}}
+	}
+	say := func(before, now layout) []byte {
+		data, err := json.Marshal(announcement{[]layout{before}, []layout{now}})
+		require.NoError(t, err)
+		return append(wire{}.u8(1).u64(0).text("perdure s").u32(uint32(len(data))), data...)
+	}
+	a := &assembler{decoder: decoder{types: newTypeMap()}, prefix: "perdure s", known: []layout{of("a")}, open: true}
+	require.NoError(t, a.announced(say(of("x"), of("y"))))
+	require.Empty(t, a.schema)
+	require.True(t, a.known[0].like(&[]layout{of("a")}[0]))
+	require.NoError(t, a.announced(say(of("a"), of("b"))))
+	require.Len(t, a.schema, 1)
+	require.True(t, a.renewed)
+
+	a = &assembler{decoder: decoder{types: newTypeMap()}, prefix: "perdure other", known: []layout{of("a")}, open: true}
+	require.NoError(t, a.announced(say(of("a"), of("b"))), "for another source")
+	require.NoError(t, a.announced([]byte{1, 2}))
+	require.Empty(t, a.schema)
+	a.prefix, a.taken = "perdure s", true
+	require.NoError(t, a.announced(say(of("a"), of("b"))), "of a transaction that was taken")
+	require.Empty(t, a.schema)
 }
