@@ -93,6 +93,7 @@ type trial struct {
 	exited  chan error
 	writers sync.WaitGroup
 	commits atomic.Int64
+	running atomic.Bool // the query
 	faults  []string
 }
 
@@ -139,7 +140,7 @@ func (tr *trial) run() {
 	writing, stop := context.WithCancel(tr.Context())
 	defer stop()
 	for number := range 8 {
-		w := &trialWriter{Rand: rand.New(rand.NewPCG(tr.random.Uint64(), 0)), number: number, url: tr.url, commits: &tr.commits}
+		w := &trialWriter{Rand: rand.New(rand.NewPCG(tr.random.Uint64(), 0)), number: number, url: tr.url, commits: &tr.commits, running: &tr.running}
 		tr.writers.Go(func() { w.run(writing) })
 	}
 	tr.faulty(tr.random.IntN(4), 700*time.Millisecond, killed, restarted, sending, holding, holding, reading)
@@ -149,6 +150,7 @@ func (tr *trial) run() {
 		}
 		require.True(tr, time.Now().Before(deadline), "the query does not come to run")
 	}
+	tr.running.Store(true)
 	tr.faulty(1+tr.random.IntN(3), 400*time.Millisecond, killed, restarted, sending, sending)
 	tr.wait(100 * time.Millisecond)
 	stop()
