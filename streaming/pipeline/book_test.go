@@ -27,6 +27,7 @@ type book struct {
 	repeats   bool // sources send the last transactions again now and then, as after a reconnect
 
 	snapshots map[string]map[graph.ElementID]graph.Element
+	pace      source.Pace
 	failChunk func(source.Chunk) error // asked before a chunk is read
 	readRows  func()                   // called between two batches of a chunk
 }
@@ -35,6 +36,7 @@ func newBook() *book {
 	return &book{
 		moved: make(chan struct{}), elements: make(map[graph.ElementID]graph.Element),
 		snapshots: make(map[string]map[graph.ElementID]graph.Element),
+		pace:      source.Pace{Parallelism: 3, ChunkTime: time.Nanosecond}, // chunks stay small
 	}
 }
 
@@ -213,30 +215,30 @@ func (s *bookSource) snapshot(name string) (map[graph.ElementID]graph.Element, e
 
 const chunkRows = 100
 
-// PlanSnapshot implements source.Snapshotter: chunks of a hundred keys of one label.
-func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, labels []string) ([]source.Chunk, error) {
+// sorted returns the ids of a snapshot's elements with a label.
+func sorted(rows map[graph.ElementID]graph.Element, label string) (ids []graph.ElementID) {
+	for id, e := range rows {
+		if e.Labels[0] == label {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// PlanSnapshot implements source.Snapshotter: a scope for each label, whose places are ids.
+func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, wanted source.Wanted) (source.SnapshotPlan, error) {
+	plan := source.SnapshotPlan{Pace: s.pace}
 	rows, err := s.snapshot(snapshot.Name)
 	if err != nil {
-		return nil, err
+		return plan, err
 	}
-	byLabel := make(map[string][]string)
-	for id, e := range rows {
-		if label := e.Labels[0]; labels == nil || slices.Contains(labels, label) {
-			byLabel[label] = append(byLabel[label], string(id))
+	for _, label := range []string{"Item", "Other"} {
+		if n := int64(len(sorted(rows, label))); wanted.Any(label) {
+			plan.Scopes = append(plan.Scopes, source.Scope{Name: label, Labels: []string{label}, Properties: wanted.Properties(label), Places: n, Rows: n, Least: chunkRows})
 		}
 	}
-	var chunks []source.Chunk
-	for _, label := range slices.Sorted(maps.Keys(byLabel)) {
-		ids := slices.Sorted(slices.Values(byLabel[label]))
-		for i := 0; i < len(ids); i += chunkRows {
-			c := source.Chunk{Number: len(chunks), Labels: []string{label}, Scope: label, From: ids[i], Rows: chunkRows}
-			if i+chunkRows < len(ids) {
-				c.To = ids[i+chunkRows]
-			}
-			chunks = append(chunks, c)
-		}
-	}
-	return chunks, nil
+	return plan, nil
 }
 
 // ReadChunk implements source.Snapshotter.
@@ -251,15 +253,14 @@ func (s *bookSource) ReadChunk(_ context.Context, snapshot source.Snapshot, c so
 		return err
 	}
 	var batch []graph.Change
-	for _, id := range slices.Sorted(maps.Keys(rows)) {
-		if e := rows[id]; e.Labels[0] == c.Scope && string(id) >= c.From && (c.To == "" || string(id) < c.To) {
-			batch = append(batch, graph.Change{Op: graph.OpInsert, Element: e})
-		}
+	for _, id := range sorted(rows, c.Name)[c.From:min(c.To, c.Places)] {
+		batch = append(batch, graph.Change{Op: graph.OpInsert, Element: rows[id]})
 		if len(batch) == 30 {
 			if err := emit(batch); err != nil {
 				return err
 			}
-			batch = nil
+			clear(batch) // its memory is used again
+			batch = batch[:0]
 			if s.readRows != nil {
 				s.readRows()
 			}

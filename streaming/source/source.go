@@ -8,6 +8,7 @@ package source
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -97,10 +98,11 @@ type Snapshotter interface {
 	// HoldSnapshot opens a consistent snapshot, calls ready once with what others need to read it, keeps it open and
 	// checks that it still is, until ctx ends (nil) or the snapshot is lost (SnapshotLost).
 	HoldSnapshot(ctx context.Context, ready func(Snapshot) error, alive func()) error
-	// PlanSnapshot divides what labels (all, when nil) consist of into chunks.
-	PlanSnapshot(ctx context.Context, snapshot Snapshot, labels []string) ([]Chunk, error)
-	// ReadChunk reads one chunk of the snapshot and hands its elements over in batches of inserts. It calls emit from one
-	// goroutine; the slice belongs to the callee.
+	// PlanSnapshot says what wanted consists of. Nothing that is wanted is missing from the scopes.
+	PlanSnapshot(ctx context.Context, snapshot Snapshot, wanted Wanted) (SnapshotPlan, error)
+	// ReadChunk reads one chunk of the snapshot and hands its elements over in batches of inserts, each of about
+	// BatchBytes in a message at most unless one element alone is larger. It calls emit from one goroutine. A batch and all
+	// that it refers to are the callee's only until emit returns: the memory is used again.
 	ReadChunk(ctx context.Context, snapshot Snapshot, chunk Chunk, emit func([]graph.Change) error) error
 	// VerifySnapshot checks, after all chunks are read, that the changes from snapshot.Position on are reachable:
 	// the slot is healthy, the server is the same one.
@@ -116,12 +118,58 @@ type Snapshot struct {
 	TakenAt  time.Time      `json:"takenAt"`
 }
 
-// Chunk is a part of a snapshot that is read, and retried, alone. Scope and the range are the source's own notation.
+// BatchBytes is about how large a batch of a chunk's elements is at most.
+const BatchBytes = 256 << 10
+
+// Wanted lists, by label or type, the properties that somebody reads, "*" standing for all of them. The label "" stands
+// for every element. Nil: everything is wanted.
+type Wanted map[string][]string
+
+// Any reports whether elements with one of these labels are wanted.
+func (w Wanted) Any(labels ...string) bool {
+	return w == nil || w[""] != nil || slices.ContainsFunc(labels, func(l string) bool { return w[l] != nil })
+}
+
+// Properties returns the properties that are wanted of elements with this label, in order; nil means all.
+func (w Wanted) Properties(label string) []string {
+	if w == nil {
+		return nil
+	}
+	names := slices.Concat([]string{}, w[""], w[label])
+	if slices.Contains(names, "*") {
+		return nil
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// SnapshotPlan is what a snapshot consists of and how it is to be read.
+type SnapshotPlan struct {
+	Scopes []Scope
+	Pace   Pace
+}
+
+// Pace is how a snapshot is to be read.
+type Pace struct {
+	Parallelism   int           `json:"parallelism"`             // chunks that should be read at the same time
+	ChunkTime     time.Duration `json:"chunkTime"`               // how long reading a chunk should take
+	RowsPerSecond int64         `json:"rowsPerSecond,omitempty"` // of all readers together, 0: no limit
+}
+
+// Scope is a part of a snapshot that is one thing to the source, such as a table. Its elements stand at places, which
+// are numbered from 0, so that whoever reads it can divide it into chunks.
+type Scope struct {
+	Name       string   `json:"name"`       // in the source's own notation, such as the table's quoted name
+	Labels     []string `json:"labels"`     // labels and types of the elements it yields
+	Properties []string `json:"properties"` // those that are wanted, in order; nil: all
+	Places     int64    `json:"places"`     // such as the blocks of a table; 0: it has nothing
+	Rows       int64    `json:"rows"`       // estimate
+	Least      int64    `json:"least"`      // places of the smallest chunk that is worth reading
+}
+
+// Chunk is a part of a scope that is read, and retried, alone.
 type Chunk struct {
-	Number int      `json:"number"`
-	Labels []string `json:"labels"`         // labels and types of the elements it yields
-	Scope  string   `json:"scope"`          // such as the table's quoted name
-	From   string   `json:"from,omitempty"` // inclusive
-	To     string   `json:"to,omitempty"`   // exclusive; empty: to the end
-	Rows   int64    `json:"rows,omitempty"` // estimate
+	Scope
+	From int64 `json:"from"` // the first place
+	To   int64 `json:"to"`   // the place after the last; Places or more: to the end
 }

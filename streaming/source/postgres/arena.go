@@ -15,44 +15,57 @@ const (
 )
 
 // arena hands out memory for the parts of changes from larger pieces, so that a row costs no allocation of its own.
-// Nothing is ever reused: the garbage collector takes a piece back when no transaction refers to it any more.
+// Unless recycle is called nothing is ever reused: the garbage collector takes a piece back when no transaction refers
+// to it any more.
 type arena struct {
-	values   []graph.Value
-	bytes    []byte
-	decimals []apd.Decimal
+	values   pieces[graph.Value]
+	bytes    pieces[byte]
+	decimals pieces[apd.Decimal]
+}
+
+// recycle makes the arena hand out the same memory again. Whoever calls it is done with all that came of it.
+func (a *arena) recycle() {
+	a.values.recycle()
+	a.bytes.recycle()
+	a.decimals.recycle()
+}
+
+// pieces hands out parts of slices, one piece after the other.
+type pieces[T any] struct {
+	free, piece []T
+	least       int // length of the next piece, 0: the usual one
+}
+
+func (p *pieces[T]) take(n, usual int) []T {
+	if n > len(p.free) {
+		if p.piece != nil && p.least > 0 {
+			p.least *= 2 // of what is recycled, one piece should be enough
+		}
+		p.piece = make([]T, max(n, usual, p.least))
+		p.free = p.piece
+	}
+	part := p.free[:n:n]
+	p.free = p.free[n:]
+	return part
+}
+
+func (p *pieces[T]) recycle() {
+	clear(p.piece[:len(p.piece)-len(p.free)])
+	p.free, p.least = p.piece, max(p.least, len(p.piece))
 }
 
 // newValues returns n null values.
-func (a *arena) newValues(n int) []graph.Value {
-	if n > len(a.values) {
-		a.values = make([]graph.Value, max(n, valueChunk))
-	}
-	v := a.values[:n:n]
-	a.values = a.values[n:]
-	return v
-}
+func (a *arena) newValues(n int) []graph.Value { return a.values.take(n, valueChunk) }
 
 // newDecimal returns a zero decimal.
-func (a *arena) newDecimal() *apd.Decimal {
-	if len(a.decimals) == 0 {
-		a.decimals = make([]apd.Decimal, decimalChunk)
-	}
-	d := &a.decimals[0]
-	a.decimals = a.decimals[1:]
-	return d
-}
+func (a *arena) newDecimal() *apd.Decimal { return &a.decimals.take(1, decimalChunk)[0] }
 
 // newBytes returns an empty slice with room for n bytes, which the caller fills and turns into a string with sealed.
 func (a *arena) newBytes(n int) []byte {
-	if n > len(a.bytes) {
-		if n > byteChunk/8 {
-			return make([]byte, 0, n) // large ones stand alone, so that they do not waste the rest of a piece
-		}
-		a.bytes = make([]byte, byteChunk)
+	if n > byteChunk/8 {
+		return make([]byte, 0, n) // large ones stand alone, so that they do not waste the rest of a piece
 	}
-	b := a.bytes[:0:n]
-	a.bytes = a.bytes[n:]
-	return b
+	return a.bytes.take(n, byteChunk)[:0]
 }
 
 // text returns a string with the content of b.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
 const benchRows = 300_000
@@ -43,8 +44,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	})
 	b.Run("chunks", func(b *testing.B) {
 		snapshot, _ := hold(b, s)
-		chunks, err := s.PlanSnapshot(b.Context(), snapshot, nil)
-		require.NoError(b, err)
+		chunks := sourcetest.Chunks(b, s, snapshot, nil)
 		for b.Loop() {
 			rows := 0
 			for _, c := range chunks {

@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,10 +17,11 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 )
 
-// A batch ends at whichever comes first.
+// A batch ends at whichever comes first. What is decoded of so many rows stays in the processor's cache until it is
+// encoded again.
 const (
-	batchRows  = 1000
-	batchBytes = 1 << 20
+	batchRows  = 500
+	batchBytes = source.BatchBytes / 2 // on the wire; encoded again, some types are larger
 )
 
 // ReadChunk implements source.Snapshotter. The rows come by COPY in binary, the cheapest way that the server has, and
@@ -43,14 +44,11 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 	if err != nil {
 		return err
 	}
-	t := tables.scoped(chunk.Scope)
+	t := tables.scoped(chunk.Name)
 	if t == nil {
-		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Scope)
+		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Name)
 	}
-	statement, err := copyStatement(t, tables.types, chunk)
-	if err != nil {
-		return err
-	}
+	t.narrow(chunk.Properties)
 	r, err := compile(t, t.columns, tables.types)
 	if err != nil {
 		return err
@@ -75,16 +73,48 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 	}
 	watching := reader.watch(s.config.StatementTimeout, stop)
 	defer watching()
-	if _, err := conn.PgConn().CopyTo(copying, reader, statement); err != nil {
+	if _, err := conn.PgConn().CopyTo(copying, reader, copyStatement(t, tables.types, chunk)); err != nil {
 		if cause := context.Cause(copying); cause != nil && ctx.Err() == nil {
 			err = cause
 		}
 		if reader.refused {
 			return err // the callee's own
 		}
-		return wrap(err, "copying %s from block %s", t.name, chunk.From)
+		return wrap(err, "copying %s from block %d", t.name, chunk.From)
 	}
-	return reader.finish()
+	if err := reader.finish(); err != nil {
+		return err
+	}
+	return s.checkUnmoved(ctx, conn, t)
+}
+
+// narrow leaves out the columns that nobody reads and that identify nothing; nil: all are read.
+func (t *table) narrow(properties []string) {
+	if properties == nil || t.wholeRow {
+		return
+	}
+	needed := slices.Concat(properties, t.key)
+	for _, e := range t.edges {
+		needed = append(needed, e.columns...)
+	}
+	t.columns = slices.DeleteFunc(t.columns, func(c column) bool { return !slices.Contains(needed, c.name) })
+}
+
+// checkUnmoved makes sure that the table's rows are where they were when the snapshot was taken. Truncating a table and
+// most ways to alter a column's type write it anew without what older snapshots should see; VACUUM FULL and CLUSTER move
+// rows from one chunk to another. While our transaction, which the copy began to read with, is open, none of them can run.
+func (s *Source) checkUnmoved(ctx context.Context, conn *pgx.Conn, t *table) error {
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	var moved bool // a query sees the catalog as it was then, the function as it is now
+	err := conn.QueryRow(bounded, "SELECT count(*) > 0 FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)", t.files()).Scan(&moved)
+	switch {
+	case err != nil:
+		return wrap(err, "checking that %s was not rewritten", t.name)
+	case moved:
+		return failure.SnapshotLost.Errorf("reading %s: it was rewritten or truncated after the snapshot was taken", t.name)
+	}
+	return nil
 }
 
 // scoped returns the table that a chunk is of.
@@ -106,7 +136,7 @@ func (t *table) copiedAsText(types *typeMap, c column) bool {
 	return types.shownByServer(c.oid)
 }
 
-func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error) {
+func copyStatement(t *table, types *typeMap, chunk source.Chunk) string {
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		columns[i] = quote(c.name)
@@ -118,21 +148,17 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error)
 	if t.filter != "" {
 		conditions = append(conditions, "("+t.filter+")")
 	}
-	for _, bound := range []struct{ operator, block string }{{">=", chunk.From}, {"<", chunk.To}} {
-		if bound.block == "" || bound.operator == ">=" && bound.block == "0" {
-			continue
-		}
-		block, err := strconv.ParseUint(bound.block, 10, 32)
-		if err != nil {
-			return "", failure.StateCorrupt.Errorf("reading the bounds of a chunk: %w", err)
-		}
-		conditions = append(conditions, fmt.Sprintf("ctid %s '(%d,0)'::tid", bound.operator, block))
+	if chunk.From > 0 {
+		conditions = append(conditions, fmt.Sprintf("ctid >= '(%d,0)'::tid", chunk.From))
+	}
+	if chunk.To < chunk.Places {
+		conditions = append(conditions, fmt.Sprintf("ctid < '(%d,0)'::tid", chunk.To))
 	}
 	where := ""
 	if len(conditions) > 0 {
 		where = " WHERE " + strings.Join(conditions, " AND ")
 	}
-	return fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT binary)", strings.Join(columns, ", "), t.from(), where), nil
+	return fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT binary)", strings.Join(columns, ", "), t.from(), where)
 }
 
 // copyReader decodes what COPY sends. Each Write is one message of the protocol, which holds whole rows: one, in all
@@ -146,7 +172,7 @@ type copyReader struct {
 	emitting atomic.Bool                            // we wait for the callee, not for the server
 
 	started, ended, refused bool
-	rows, bytes, capacity   int
+	rows, bytes             int // of the batch
 	changes                 []graph.Change
 }
 
@@ -245,9 +271,6 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		}
 		values[i], src = v, src[n:]
 	}
-	if c.changes == nil {
-		c.changes = make([]graph.Change, 0, max(c.capacity, 64))
-	}
 	row, err := r.row(&c.decoder.keySpace, values)
 	if err != nil {
 		return nil, err
@@ -267,14 +290,14 @@ func (c *copyReader) flush() error {
 	if c.rows == 0 {
 		return nil
 	}
-	batch := c.changes
-	c.capacity, c.changes, c.rows, c.bytes = len(batch), nil, 0, 0
 	c.emitting.Store(true)
 	defer func() { c.heard.Store(true); c.emitting.Store(false) }()
-	if err := c.emit(batch); err != nil {
+	if err := c.emit(c.changes); err != nil {
 		c.refused = true
 		return err
 	}
+	c.changes, c.rows, c.bytes = c.changes[:0], 0, 0
+	c.decoder.recycle()
 	return nil
 }
 
