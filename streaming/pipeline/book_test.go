@@ -241,14 +241,27 @@ func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, w
 	return plan, nil
 }
 
-// ReadChunk implements source.Snapshotter.
-func (s *bookSource) ReadChunk(_ context.Context, snapshot source.Snapshot, c source.Chunk, emit func([]graph.Change) error) error {
+// OpenSnapshot implements source.Snapshotter.
+func (s *bookSource) OpenSnapshot(_ context.Context, snapshot source.Snapshot) (source.SnapshotReader, error) {
+	return &bookReader{s, snapshot}, nil
+}
+
+type bookReader struct {
+	*bookSource
+	source.Snapshot
+}
+
+// Close implements source.SnapshotReader.
+func (s *bookReader) Close() {}
+
+// ReadChunk implements source.SnapshotReader.
+func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, emit func([]graph.Change) error) error {
 	if s.failChunk != nil {
 		if err := s.failChunk(c); err != nil {
 			return err
 		}
 	}
-	rows, err := s.snapshot(snapshot.Name)
+	rows, err := s.snapshot(s.Snapshot.Name)
 	if err != nil {
 		return err
 	}

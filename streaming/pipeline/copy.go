@@ -44,6 +44,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 		return CopyProgress{}, fmt.Errorf("opening the bootstrap log: %w", err)
 	}
 	w := &copier{host: h, ref: ref, source: s, log: log, worker: worker, report: report}
+	defer w.close()
 	for {
 		if w.bucket, w.record, err = h.current(ctx, ref); err != nil {
 			return w.total, err
@@ -66,6 +67,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 			return w.total, nil
 		}
 		report(w.total)
+		w.close() // the wait may be long
 		select {
 		case <-time.After(pollChunks):
 		case <-ctx.Done():
@@ -79,6 +81,7 @@ type copier struct {
 	host   *Host
 	ref    BootstrapRef
 	source source.Snapshotter
+	reader source.SnapshotReader // nil: not open
 	log    *stream.Log
 	bucket *stream.Bucket
 	record bootstrapRecord
@@ -86,6 +89,13 @@ type copier struct {
 	report func(CopyProgress)
 	total  CopyProgress
 	limit  limiter
+}
+
+func (w *copier) close() {
+	if w.reader != nil {
+		w.reader.Close()
+		w.reader = nil
+	}
 }
 
 // copy copies chunks of a scope until none is to be had.
@@ -137,6 +147,12 @@ func (c *copying) run(ctx context.Context) error {
 	if err := c.share(ctx); err != nil {
 		return err
 	}
+	if c.reader == nil {
+		var err error
+		if c.reader, err = c.source.OpenSnapshot(ctx, *c.record.Snapshot); err != nil {
+			return err
+		}
+	}
 	w := c.log.NewSharedWriter()
 	out := newOutlet(
 		func() *changes {
@@ -149,6 +165,7 @@ func (c *copying) run(ctx context.Context) error {
 		},
 		func(*changes, uint64) {},
 	)
+	out.fill = true // nobody waits for the rows of half a chunk
 	chunk := c.scope.chunk(c.at)
 	g := newGroup(ctx)
 	g.run(out.run)
@@ -159,7 +176,7 @@ func (c *copying) run(ctx context.Context) error {
 		return c.renew(ctx, done)
 	})
 	g.run(func(ctx context.Context) error {
-		err := c.source.ReadChunk(ctx, *c.record.Snapshot, chunk, func(batch []graph.Change) error { return c.emit(ctx, out, batch) })
+		err := c.reader.ReadChunk(ctx, chunk, func(batch []graph.Change) error { return c.emit(ctx, out, batch) })
 		close(done)
 		if err != nil {
 			return err

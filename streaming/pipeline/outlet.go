@@ -33,6 +33,9 @@ type outlet[P parcel] struct {
 	acked  func(p P, sequence uint64) // called in order, by run
 
 	wake chan struct{}
+	// fill keeps a parcel open until it is full or flush is called, instead of publishing it as soon as the one before is
+	// acknowledged. It is set before the first addition.
+	fill bool
 
 	mu      sync.Mutex
 	sealed  []box[P] // full, oldest first
@@ -82,11 +85,16 @@ func (o *outlet[P]) add(ctx context.Context, alone bool, fill func(P)) error {
 	if alone || size >= maxMessage {
 		o.seal()
 	}
+	o.notify()
+	return nil
+}
+
+// notify has run look for what to publish.
+func (o *outlet[P]) notify() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (o *outlet[P]) recycled() P {
@@ -134,6 +142,10 @@ func (o *outlet[P]) announce() {
 func (o *outlet[P]) flush(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.fill {
+		o.seal()
+		o.notify()
+	}
 	for o.failed == nil && !o.idle() {
 		if err := o.wait(ctx); err != nil {
 			return err
@@ -191,7 +203,7 @@ func (o *outlet[P]) run(ctx context.Context) error {
 func (o *outlet[P]) take() (box[P], bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.sealed) == 0 {
+	if len(o.sealed) == 0 && !o.fill {
 		o.seal()
 	}
 	if len(o.sealed) == 0 {

@@ -100,13 +100,21 @@ type Snapshotter interface {
 	HoldSnapshot(ctx context.Context, ready func(Snapshot) error, alive func()) error
 	// PlanSnapshot says what wanted consists of. Nothing that is wanted is missing from the scopes.
 	PlanSnapshot(ctx context.Context, snapshot Snapshot, wanted Wanted) (SnapshotPlan, error)
-	// ReadChunk reads one chunk of the snapshot and hands its elements over in batches of inserts, each of about
-	// BatchBytes in a message at most unless one element alone is larger. It calls emit from one goroutine. A batch and all
-	// that it refers to are the callee's only until emit returns: the memory is used again.
-	ReadChunk(ctx context.Context, snapshot Snapshot, chunk Chunk, emit func([]graph.Change) error) error
+	// OpenSnapshot returns what reads chunks of the snapshot.
+	OpenSnapshot(ctx context.Context, snapshot Snapshot) (SnapshotReader, error)
 	// VerifySnapshot checks, after all chunks are read, that the changes from snapshot.Position on are reachable:
 	// the slot is healthy, the server is the same one.
 	VerifySnapshot(ctx context.Context, snapshot Snapshot) error
+}
+
+// SnapshotReader reads chunks of a snapshot, one after the other.
+type SnapshotReader interface {
+	// ReadChunk reads one chunk and hands its elements over in batches of inserts, each of about BatchBytes in a message
+	// at most unless one element alone is larger. It calls emit from one goroutine. A batch and all that it refers to are
+	// the callee's only until emit returns: the memory is used again. After an error nothing but Close may be called.
+	ReadChunk(ctx context.Context, chunk Chunk, emit func([]graph.Change) error) error
+	// Close lets go of what the reader holds, within seconds. The snapshot stays open.
+	Close()
 }
 
 // Snapshot identifies an open snapshot. Transactions whose Position is at or below the snapshot's are in it, later ones

@@ -48,7 +48,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		for b.Loop() {
 			rows := 0
 			for _, c := range chunks {
-				require.NoError(b, s.ReadChunk(b.Context(), snapshot, c, func(changes []graph.Change) error {
+				require.NoError(b, sourcetest.ReadChunk(b.Context(), s, snapshot, c, func(changes []graph.Change) error {
 					rows += len(changes)
 					return nil
 				}))

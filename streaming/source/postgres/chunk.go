@@ -24,56 +24,104 @@ const (
 	batchBytes = source.BatchBytes / 2 // on the wire; encoded again, some types are larger
 )
 
-// ReadChunk implements source.Snapshotter. The rows come by COPY in binary, the cheapest way that the server has, and
-// are decoded by the functions that decode the stream.
-func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk source.Chunk, emit func([]graph.Change) error) error {
+// catalogAge is how old what is known of the tables may be when a chunk is read. Asking takes longer than to read a
+// small chunk.
+const catalogAge = 5 * time.Second
+
+// snapshotReader implements source.SnapshotReader.
+type snapshotReader struct {
+	source   *Source
+	snapshot source.Snapshot
+	conn     *pgx.Conn
+	catalog  *catalog
+	asked    time.Time // when the catalog was read
+}
+
+// OpenSnapshot implements source.Snapshotter.
+func (s *Source) OpenSnapshot(ctx context.Context, snapshot source.Snapshot) (source.SnapshotReader, error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer hangUp(ctx, conn)
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
 	if _, err := conn.Exec(bounded, "SET statement_timeout = 0"); err != nil { // progress is watched instead
-		return wrap(err, "preparing a copy")
+		hangUp(ctx, conn)
+		return nil, wrap(err, "preparing to copy")
 	}
-	if err := importSnapshot(bounded, conn, snapshot.Name); err != nil {
+	return &snapshotReader{source: s, snapshot: snapshot, conn: conn}, nil
+}
+
+// Close implements source.SnapshotReader.
+func (r *snapshotReader) Close() { hangUp(context.Background(), r.conn) }
+
+// ReadChunk implements source.SnapshotReader. The rows come by COPY in binary, the cheapest way that the server has, and
+// are decoded by the functions that decode the stream.
+func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, emit func([]graph.Change) error) error {
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	tables, err := s.loadCatalog(ctx, conn)
-	if err != nil {
-		return err
-	}
-	t := tables.scoped(chunk.Name)
+	t := r.catalog.scoped(chunk.Name)
 	if t == nil {
 		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Name)
 	}
-	t.narrow(chunk.Properties)
-	r, err := compile(t, t.columns, tables.types)
+	t = t.narrowed(chunk.Properties)
+	if err := r.copy(ctx, t, chunk, emit); err != nil {
+		return err
+	}
+	if err := r.checkUnmoved(ctx, t); err != nil {
+		return err
+	}
+	bounded, cancel := r.source.bounded(ctx)
+	defer cancel()
+	_, err := r.conn.Exec(bounded, "COMMIT") // so that no lock outlives the chunk
+	return wrap(err, "ending a copy")
+}
+
+// begin enters the snapshot.
+func (r *snapshotReader) begin(ctx context.Context) error {
+	bounded, cancel := r.source.bounded(ctx)
+	defer cancel()
+	if err := importSnapshot(bounded, r.conn, r.snapshot.Name); err != nil {
+		return err
+	}
+	if time.Since(r.asked) < catalogAge {
+		return nil
+	}
+	var err error
+	r.catalog, err = r.source.loadCatalog(ctx, r.conn)
+	r.asked = time.Now()
+	return err
+}
+
+func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk, emit func([]graph.Change) error) error {
+	types := r.catalog.types
+	relation, err := compile(t, t.columns, types)
 	if err != nil {
 		return err
 	}
 	for i, c := range t.columns {
-		if t.copiedAsText(tables.types, c) {
-			r.decode[i] = decodeText
+		if t.copiedAsText(types, c) {
+			relation.decode[i] = decodeText
 		}
 	}
-
 	copying, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	helper := side{source: s}
+	helper := side{source: r.source}
 	defer func() { helper.close(ctx) }()
 	reader := &copyReader{
-		relation: r,
-		decoder: decoder{types: tables.types, rawText: tables.rawText, serverText: func(oid uint32, src []byte) (string, error) {
+		relation: relation,
+		decoder: decoder{types: types, rawText: r.catalog.rawText, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
-		emit:   emit,
-		reject: func(cause error, record []byte) error { return s.reject(copying, snapshot.Position, cause, record) },
+		emit: emit,
+		reject: func(cause error, record []byte) error {
+			return r.source.reject(copying, r.snapshot.Position, cause, record)
+		},
 	}
-	watching := reader.watch(s.config.StatementTimeout, stop)
+	watching := reader.watch(r.source.config.StatementTimeout, stop)
 	defer watching()
-	if _, err := conn.PgConn().CopyTo(copying, reader, copyStatement(t, tables.types, chunk)); err != nil {
+	if _, err := r.conn.PgConn().CopyTo(copying, reader, copyStatement(t, types, chunk)); err != nil {
 		if cause := context.Cause(copying); cause != nil && ctx.Err() == nil {
 			err = cause
 		}
@@ -82,32 +130,31 @@ func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk 
 		}
 		return wrap(err, "copying %s from block %d", t.name, chunk.From)
 	}
-	if err := reader.finish(); err != nil {
-		return err
-	}
-	return s.checkUnmoved(ctx, conn, t)
+	return reader.finish()
 }
 
-// narrow leaves out the columns that nobody reads and that identify nothing; nil: all are read.
-func (t *table) narrow(properties []string) {
+// narrowed leaves out the columns that nobody reads and that identify nothing; nil: all are read.
+func (t *table) narrowed(properties []string) *table {
 	if properties == nil || t.wholeRow {
-		return
+		return t
 	}
 	needed := slices.Concat(properties, t.key)
 	for _, e := range t.edges {
 		needed = append(needed, e.columns...)
 	}
-	t.columns = slices.DeleteFunc(t.columns, func(c column) bool { return !slices.Contains(needed, c.name) })
+	narrowed := *t
+	narrowed.columns = slices.DeleteFunc(slices.Clone(t.columns), func(c column) bool { return !slices.Contains(needed, c.name) })
+	return &narrowed
 }
 
 // checkUnmoved makes sure that the table's rows are where they were when the snapshot was taken. Truncating a table and
 // most ways to alter a column's type write it anew without what older snapshots should see; VACUUM FULL and CLUSTER move
 // rows from one chunk to another. While our transaction, which the copy began to read with, is open, none of them can run.
-func (s *Source) checkUnmoved(ctx context.Context, conn *pgx.Conn, t *table) error {
-	bounded, cancel := s.bounded(ctx)
+func (r *snapshotReader) checkUnmoved(ctx context.Context, t *table) error {
+	bounded, cancel := r.source.bounded(ctx)
 	defer cancel()
 	var moved bool // a query sees the catalog as it was then, the function as it is now
-	err := conn.QueryRow(bounded, "SELECT count(*) > 0 FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)", t.files()).Scan(&moved)
+	err := r.conn.QueryRow(bounded, "SELECT count(*) > 0 FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)", t.files()).Scan(&moved)
 	switch {
 	case err != nil:
 		return wrap(err, "checking that %s was not rewritten", t.name)

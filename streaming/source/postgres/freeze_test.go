@@ -58,7 +58,7 @@ func TestFrozenCopy(t *testing.T) {
 	require.Len(t, chunks, 1)
 
 	rows, begin := 0, time.Now()
-	require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunks[0], func(changes []graph.Change) error {
+	require.NoError(t, sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func(changes []graph.Change) error {
 		if rows == 0 {
 			sourcetest.Eventually(t, "a slow callee", func() bool { return time.Since(begin) > 2500*time.Millisecond })
 		}
@@ -69,7 +69,7 @@ func TestFrozenCopy(t *testing.T) {
 
 	begin = time.Now()
 	frozen := false
-	err := s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error {
+	err := sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error {
 		if !frozen {
 			frozen = true
 			d.freeze(d.text("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY (%%' AND datname = current_database()"))

@@ -45,7 +45,7 @@ func TestBadRows(t *testing.T) {
 	snapshot, _ := hold(t, s)
 	chunks := sourcetest.Chunks(t, s, snapshot, nil)
 	rows := 0
-	require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunks[0], func(changes []graph.Change) error {
+	require.NoError(t, sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func(changes []graph.Change) error {
 		rows += len(changes)
 		return nil
 	}))

@@ -351,7 +351,7 @@ func TestEncodings(t *testing.T) {
 		require.Contains(t, err.Error(), "record at "+details["lsn"]+": decoding column v (text) of public.t")
 		snapshot, _ := hold(t, s)
 		chunks := sourcetest.Chunks(t, s, snapshot, nil)
-		err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error { return nil })
+		err = sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
 		require.Equal(t, failure.BadRecord, failure.CodeOf(err), "%v", err)
 	}
 }

@@ -136,7 +136,7 @@ func TestSnapshotLost(t *testing.T) {
 	chunks := sourcetest.Chunks(t, s, snapshot, nil)
 	require.Len(t, chunks, 1)
 	release()
-	err := s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error { return nil })
+	err := sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
 	require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "%v", err)
 
 	snapshot.System = "1/1"

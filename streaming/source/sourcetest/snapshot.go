@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,15 +29,28 @@ func Chunks(t testing.TB, s source.Snapshotter, snapshot source.Snapshot, wanted
 	return chunks
 }
 
+// ReadChunk reads one chunk.
+func ReadChunk(ctx context.Context, s source.Snapshotter, snapshot source.Snapshot, chunk source.Chunk, emit func([]graph.Change) error) error {
+	reader, err := s.OpenSnapshot(ctx, snapshot)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	return reader.ReadChunk(ctx, chunk, emit)
+}
+
 // ReadSnapshot reads all of what is wanted of a snapshot.
 func ReadSnapshot(t testing.TB, s source.Snapshotter, snapshot source.Snapshot, wanted source.Wanted) []graph.Element {
 	t.Helper()
+	reader, err := s.OpenSnapshot(t.Context(), snapshot)
+	require.NoError(t, err)
+	defer reader.Close()
 	var (
 		elements []graph.Element
 		encoder  graph.Encoder
 	)
 	for _, chunk := range Chunks(t, s, snapshot, wanted) {
-		require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunk, func(changes []graph.Change) error {
+		require.NoError(t, reader.ReadChunk(t.Context(), chunk, func(changes []graph.Change) error {
 			for _, c := range changes {
 				require.Equal(t, graph.OpInsert, c.Op)
 				own, _, err := graph.DecodeElement(graph.AppendElement(nil, &c.Element)) // its memory is used again

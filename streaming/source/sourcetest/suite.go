@@ -281,7 +281,7 @@ func readSnapshot(t *testing.T, s source.Snapshotter) (source.Snapshot, []graph.
 	require.NoError(t, s.VerifySnapshot(t.Context(), snapshot))
 	refusal := fmt.Errorf("refused by the callee")
 	for _, chunk := range Chunks(t, s, snapshot, nil) {
-		if err := s.ReadChunk(t.Context(), snapshot, chunk, func([]graph.Change) error { return refusal }); err != nil {
+		if err := ReadChunk(t.Context(), s, snapshot, chunk, func([]graph.Change) error { return refusal }); err != nil {
 			require.ErrorIs(t, err, refusal)
 		}
 	}
