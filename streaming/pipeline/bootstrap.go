@@ -196,7 +196,8 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 func (h *Host) plan(
 	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, snapshot source.Snapshot, scopes []*storedScope, wanted source.Wanted,
 ) ([]*storedScope, source.Pace, error) {
-	kept, dropped := divide(scopes, ref.SnapshotGeneration, wanted[""] == nil)
+	_, everything := wanted[""]
+	kept, dropped := divide(scopes, ref.SnapshotGeneration, !everything)
 	for _, scope := range dropped {
 		if err := b.Delete(ctx, scope.key); err != nil {
 			return nil, source.Pace{}, fmt.Errorf("deleting a scope of an earlier snapshot: %w", err)

@@ -137,7 +137,7 @@ func (s *scopeRecord) cut(pace source.Pace) int64 {
 	left := s.left()
 	n := min(int64(s.Rate*pace.ChunkTime.Seconds()), left/int64(2*max(pace.Parallelism, 1)))
 	n = max(n, s.Least, 1)
-	if n+n/2 >= left { // leave no crumbs
+	if left-n < s.Least { // leave no crumbs
 		return left
 	}
 	return n

@@ -67,14 +67,16 @@ func (r *rig) copyAll(ref BootstrapRef, workers int) {
 }
 
 // bootstrap does all of it.
-func (r *rig) bootstrap(id string) {
+func (r *rig) bootstrap(id string) { r.bootstrapOf(auto, id) }
+
+func (r *rig) bootstrapOf(query component.QuerySpec, id string) {
 	r.t.Helper()
 	h := r.host()
-	ref := BootstrapRef{ID: id, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	ref := BootstrapRef{ID: id, Instance: "default", Query: query.Name, Source: "shop", SnapshotGeneration: 1}
 	_, err := h.Subscribe(r.t.Context(), ref)
 	require.NoError(r.t, err)
 	snapshot := r.hold(ref)
-	_, err = h.PlanChunks(r.t.Context(), ref, shop, auto)
+	_, err = h.PlanChunks(r.t.Context(), ref, shop, query)
 	require.NoError(r.t, err)
 	r.copyAll(ref, 3)
 	require.NoError(r.t, h.VerifyBootstrap(r.t.Context(), ref, shop, func() {}))

@@ -19,7 +19,7 @@ func (p *Plan) Needs() map[string][]string {
 			properties = []string{"*"}
 		}
 		for _, l := range labels {
-			list := slices.Concat([]string{}, needs[l], properties) // never nil: an element may be needed without properties
+			list := append(append([]string{}, needs[l]...), properties...)
 			slices.Sort(list)
 			if list = slices.Compact(list); slices.Contains(list, "*") {
 				list = []string{"*"}

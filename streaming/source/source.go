@@ -135,7 +135,10 @@ type Wanted map[string][]string
 
 // Any reports whether elements with one of these labels are wanted.
 func (w Wanted) Any(labels ...string) bool {
-	return w == nil || w[""] != nil || slices.ContainsFunc(labels, func(l string) bool { return w[l] != nil })
+	return w == nil || slices.ContainsFunc(append([]string{""}, labels...), func(l string) bool {
+		_, wanted := w[l]
+		return wanted
+	})
 }
 
 // Properties returns the properties that are wanted of elements with this label, in order; nil means all.
@@ -143,7 +146,7 @@ func (w Wanted) Properties(label string) []string {
 	if w == nil {
 		return nil
 	}
-	names := slices.Concat([]string{}, w[""], w[label])
+	names := append(append([]string{}, w[""]...), w[label]...) // never nil
 	if slices.Contains(names, "*") {
 		return nil
 	}
