@@ -255,7 +255,7 @@ type bookReader struct {
 func (s *bookReader) Close() {}
 
 // ReadChunk implements source.SnapshotReader.
-func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, emit func([]graph.Change) error) error {
+func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, to source.ChunkSink) error {
 	if s.failChunk != nil {
 		if err := s.failChunk(c); err != nil {
 			return err
@@ -265,21 +265,19 @@ func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, emit func([]gr
 	if err != nil {
 		return err
 	}
-	var batch []graph.Change
-	for _, id := range sorted(rows, c.Name)[c.From:min(c.To, c.Places)] {
-		batch = append(batch, graph.Change{Op: graph.OpInsert, Element: rows[id]})
-		if len(batch) == 30 {
-			if err := emit(batch); err != nil {
+	for i, id := range sorted(rows, c.Name)[c.From:min(c.To, c.Places)] {
+		change := graph.Change{Op: graph.OpInsert, Element: rows[id]}
+		to.Take(&change)
+		if i%30 == 29 {
+			if err := to.Pause(); err != nil {
 				return err
 			}
-			clear(batch) // its memory is used again
-			batch = batch[:0]
 			if s.readRows != nil {
 				s.readRows()
 			}
 		}
 	}
-	return emit(batch)
+	return to.Pause()
 }
 
 // VerifySnapshot implements source.Snapshotter.

@@ -120,7 +120,7 @@ func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 			return fmt.Errorf("copying chunk %d of %s: %w", at, scope.Name, err)
 		}
 		w.total.Chunks++
-		w.total.Rows += c.rows.Load()
+		w.total.Rows += c.done.Load()
 		w.report(w.total)
 	}
 	return nil
@@ -135,8 +135,11 @@ type copying struct {
 	at, attempt int
 	began       time.Time
 
-	rows     atomic.Int64
+	out      *outlet[*changes]
+	open     *changes // being filled
 	messages int
+	rows     int          // taken since the last pause
+	done     atomic.Int64 // rows before that
 	reported time.Time
 }
 
@@ -154,7 +157,7 @@ func (c *copying) run(ctx context.Context) error {
 		}
 	}
 	w := c.log.NewSharedWriter()
-	out := newOutlet(
+	c.out = newOutlet(
 		func() *changes {
 			p := &changes{}
 			p.encoder.Grow(maxMessage / 4 * 5) // all of them are filled
@@ -165,10 +168,9 @@ func (c *copying) run(ctx context.Context) error {
 		},
 		func(*changes, uint64) {},
 	)
-	out.fill = true // nobody waits for the rows of half a chunk
 	chunk := c.scope.chunk(c.at)
 	g := newGroup(ctx)
-	g.run(out.run)
+	g.run(c.out.run)
 	done := make(chan struct{})
 	renewed := make(chan struct{})
 	g.run(func(ctx context.Context) error {
@@ -176,12 +178,16 @@ func (c *copying) run(ctx context.Context) error {
 		return c.renew(ctx, done)
 	})
 	g.run(func(ctx context.Context) error {
-		err := c.reader.ReadChunk(ctx, chunk, func(batch []graph.Change) error { return c.emit(ctx, out, batch) })
+		c.begin()
+		err := c.reader.ReadChunk(ctx, chunk, chunkSink{c, ctx})
 		close(done)
 		if err != nil {
 			return err
 		}
-		if err := out.flush(ctx); err != nil {
+		if err := c.send(ctx); err != nil {
+			return err
+		}
+		if err := c.out.flush(ctx); err != nil {
 			return err
 		}
 		<-renewed // the record has one writer at a time
@@ -200,33 +206,49 @@ func (c *copying) run(ctx context.Context) error {
 	return err
 }
 
-// emit encodes a batch at once, since its memory is the source's.
-func (c *copying) emit(ctx context.Context, out *outlet[*changes], batch []graph.Change) error {
-	snapshot := c.record.Snapshot
-	err := out.add(ctx, false, func(p *changes) {
-		if p.name == "" {
-			p.name = copyOf{c.scope.generation, c.scope.number, c.at, c.attempt}.message(c.messages)
-			c.messages++
-		}
-		p.position = snapshot.Position
-		p.encoder.Add(&graph.Transaction{Position: snapshot.Position, CommitTime: snapshot.TakenAt, Changes: batch})
-	})
-	if err != nil {
-		return err
+// chunkSink encodes elements as they come.
+type chunkSink struct {
+	*copying
+	ctx context.Context //nolint:containedctx // the sink lives as long as the call that it is an argument of
+}
+
+// Take implements source.ChunkSink.
+func (c chunkSink) Take(change *graph.Change) {
+	c.open.encoder.Append(change)
+	if change.Element.HasLabel(c.scope.Labels[0]) {
+		c.rows++
 	}
-	rows := 0
-	for i := range batch {
-		if batch[i].Element.HasLabel(c.scope.Labels[0]) {
-			rows++
+}
+
+// Pause implements source.ChunkSink.
+func (c chunkSink) Pause() error {
+	rows := c.rows
+	c.rows = 0
+	c.done.Add(int64(rows))
+	if c.open.size() >= maxMessage {
+		if err := c.send(c.ctx); err != nil {
+			return err
 		}
+		c.begin()
 	}
-	c.rows.Add(int64(rows))
 	if time.Since(c.reported) >= time.Second {
 		c.reported = time.Now()
-		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.rows.Load()})
+		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.done.Load()})
 	}
-	return c.limit.wait(ctx, rows)
+	return c.limit.wait(c.ctx, rows)
 }
+
+// begin begins a message. Messages are sent when they are full: nobody waits for half a chunk.
+func (c *copying) begin() {
+	snapshot := c.record.Snapshot
+	c.open = c.out.blank()
+	c.open.name = copyOf{c.scope.generation, c.scope.number, c.at, c.attempt}.message(c.messages)
+	c.open.position = snapshot.Position
+	c.open.encoder.Open(&graph.Transaction{Position: snapshot.Position, CommitTime: snapshot.TakenAt})
+	c.messages++
+}
+
+func (c *copying) send(ctx context.Context) error { return c.out.put(ctx, c.open) }
 
 // renew keeps the lease until done is closed. A lease that another worker took stops the copy.
 func (c *copying) renew(ctx context.Context, done <-chan struct{}) error {
@@ -288,7 +310,7 @@ func (c *copying) update(ctx context.Context, change func(*scopeRecord, *chunkRe
 			return failure.Unclassified.Errorf("another worker took over the chunk")
 		}
 		own := &s.Chunks[c.at]
-		own.Rows = c.rows.Load()
+		own.Rows = c.done.Load()
 		change(s, own)
 		return nil
 	})

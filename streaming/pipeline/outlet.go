@@ -33,9 +33,6 @@ type outlet[P parcel] struct {
 	acked  func(p P, sequence uint64) // called in order, by run
 
 	wake chan struct{}
-	// fill keeps a parcel open until it is full or flush is called, instead of publishing it as soon as the one before is
-	// acknowledged. It is set before the first addition.
-	fill bool
 
 	mu      sync.Mutex
 	sealed  []box[P] // full, oldest first
@@ -64,13 +61,8 @@ func newOutlet[P parcel](
 func (o *outlet[P]) add(ctx context.Context, alone bool, fill func(P)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.failed == nil && o.waiting >= maxWaiting {
-		if err := o.wait(ctx); err != nil {
-			return err
-		}
-	}
-	if o.failed != nil {
-		return o.failed
+	if err := o.room(ctx); err != nil {
+		return err
 	}
 	if alone {
 		o.seal()
@@ -95,6 +87,37 @@ func (o *outlet[P]) notify() {
 	case o.wake <- struct{}{}:
 	default:
 	}
+}
+
+// blank returns an empty parcel to be filled apart from what is added, and then put.
+func (o *outlet[P]) blank() P {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.recycled()
+}
+
+// put adds a parcel that was filled apart, after waiting for room.
+func (o *outlet[P]) put(ctx context.Context, p P) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.room(ctx); err != nil {
+		return err
+	}
+	o.seal()
+	o.sealed = append(o.sealed, box[P]{p, p.size()})
+	o.waiting += p.size()
+	o.notify()
+	return nil
+}
+
+// room waits until something may be added.
+func (o *outlet[P]) room(ctx context.Context) error {
+	for o.failed == nil && o.waiting >= maxWaiting {
+		if err := o.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return o.failed
 }
 
 func (o *outlet[P]) recycled() P {
@@ -142,10 +165,6 @@ func (o *outlet[P]) announce() {
 func (o *outlet[P]) flush(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.fill {
-		o.seal()
-		o.notify()
-	}
 	for o.failed == nil && !o.idle() {
 		if err := o.wait(ctx); err != nil {
 			return err
@@ -203,7 +222,7 @@ func (o *outlet[P]) run(ctx context.Context) error {
 func (o *outlet[P]) take() (box[P], bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.sealed) == 0 && !o.fill {
+	if len(o.sealed) == 0 {
 		o.seal()
 	}
 	if len(o.sealed) == 0 {

@@ -109,12 +109,19 @@ type Snapshotter interface {
 
 // SnapshotReader reads chunks of a snapshot, one after the other.
 type SnapshotReader interface {
-	// ReadChunk reads one chunk and hands its elements over in batches of inserts, each of about BatchBytes in a message
-	// at most unless one element alone is larger. It calls emit from one goroutine. A batch and all that it refers to are
-	// the callee's only until emit returns: the memory is used again. After an error nothing but Close may be called.
-	ReadChunk(ctx context.Context, chunk Chunk, emit func([]graph.Change) error) error
+	// ReadChunk reads one chunk and hands over an insert for each of its elements, from one goroutine. After an error
+	// nothing but Close may be called.
+	ReadChunk(ctx context.Context, chunk Chunk, to ChunkSink) error
 	// Close lets go of what the reader holds, within seconds. The snapshot stays open.
 	Close()
+}
+
+// ChunkSink takes the elements of a chunk.
+type ChunkSink interface {
+	// Take takes a change and is done with it, and with all that it refers to, when it returns. It does not block.
+	Take(c *graph.Change)
+	// Pause is called after each BatchBytes or so, and at the end. It may block (back-pressure). Its error ends the chunk.
+	Pause() error
 }
 
 // Snapshot identifies an open snapshot. Transactions whose Position is at or below the snapshot's are in it, later ones
@@ -126,8 +133,8 @@ type Snapshot struct {
 	TakenAt  time.Time      `json:"takenAt"`
 }
 
-// BatchBytes is about how large a batch of a chunk's elements is at most.
-const BatchBytes = 256 << 10
+// BatchBytes is about how much a ChunkSink is given between two pauses at most, unless one element alone is larger.
+const BatchBytes = 128 << 10
 
 // Wanted lists, by label or type, the properties that somebody reads, "*" standing for all of them. The label "" stands
 // for every element. Nil: everything is wanted.

@@ -32,26 +32,22 @@ func (a *arena) recycle() {
 
 // pieces hands out parts of slices, one piece after the other.
 type pieces[T any] struct {
-	free, piece []T
-	least       int // length of the next piece, 0: the usual one
+	piece []T
+	used  int
 }
 
 func (p *pieces[T]) take(n, usual int) []T {
-	if n > len(p.free) {
-		if p.piece != nil && p.least > 0 {
-			p.least *= 2 // of what is recycled, one piece should be enough
-		}
-		p.piece = make([]T, max(n, usual, p.least))
-		p.free = p.piece
+	if n > len(p.piece)-p.used {
+		p.piece, p.used = make([]T, max(n, usual)), 0
 	}
-	part := p.free[:n:n]
-	p.free = p.free[n:]
-	return part
+	from := p.used
+	p.used += n
+	return p.piece[from:p.used:p.used]
 }
 
 func (p *pieces[T]) recycle() {
-	clear(p.piece[:len(p.piece)-len(p.free)])
-	p.free, p.least = p.piece, max(p.least, len(p.piece))
+	clear(p.piece[:p.used])
+	p.used = 0
 }
 
 // newValues returns n null values.

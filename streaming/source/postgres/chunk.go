@@ -17,13 +17,6 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 )
 
-// A batch ends at whichever comes first. What is decoded of so many rows stays in the processor's cache until it is
-// encoded again.
-const (
-	batchRows  = 500
-	batchBytes = source.BatchBytes / 2 // on the wire; encoded again, some types are larger
-)
-
 // catalogAge is how old what is known of the tables may be when a chunk is read. Asking takes longer than to read a
 // small chunk.
 const catalogAge = 5 * time.Second
@@ -57,7 +50,7 @@ func (r *snapshotReader) Close() { hangUp(context.Background(), r.conn) }
 
 // ReadChunk implements source.SnapshotReader. The rows come by COPY in binary, the cheapest way that the server has, and
 // are decoded by the functions that decode the stream.
-func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, emit func([]graph.Change) error) error {
+func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, to source.ChunkSink) error {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
@@ -66,7 +59,7 @@ func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, emit
 		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Name)
 	}
 	t = t.narrowed(chunk.Properties)
-	if err := r.copy(ctx, t, chunk, emit); err != nil {
+	if err := r.copy(ctx, t, chunk, to); err != nil {
 		return err
 	}
 	if err := r.checkUnmoved(ctx, t); err != nil {
@@ -94,7 +87,7 @@ func (r *snapshotReader) begin(ctx context.Context) error {
 	return err
 }
 
-func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk, emit func([]graph.Change) error) error {
+func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk, to source.ChunkSink) error {
 	types := r.catalog.types
 	relation, err := compile(t, t.columns, types)
 	if err != nil {
@@ -111,10 +104,10 @@ func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk,
 	defer func() { helper.close(ctx) }()
 	reader := &copyReader{
 		relation: relation,
-		decoder: decoder{types: types, rawText: r.catalog.rawText, serverText: func(oid uint32, src []byte) (string, error) {
+		decoder: decoder{types: types, borrows: true, rawText: r.catalog.rawText, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
-		emit: emit,
+		to: to,
 		reject: func(cause error, record []byte) error {
 			return r.source.reject(copying, r.snapshot.Position, cause, record)
 		},
@@ -213,14 +206,14 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) string {
 type copyReader struct {
 	relation *relation
 	decoder  decoder
-	emit     func([]graph.Change) error
+	to       source.ChunkSink
 	reject   func(cause error, record []byte) error // nil: go on without the row
 	heard    atomic.Bool                            // the server sent something since the watchdog last looked
-	emitting atomic.Bool                            // we wait for the callee, not for the server
+	paused   atomic.Bool                            // we wait for the sink, not for the server
 
 	started, ended, refused bool
-	rows, bytes             int // of the batch
-	changes                 []graph.Change
+	bytes                   int            // since the last pause
+	changes                 []graph.Change // of a row
 }
 
 // watch stops a copy that hears nothing of the server for a whole interval. The function it returns ends the watch.
@@ -236,7 +229,7 @@ func (c *copyReader) watch(limit time.Duration, stop context.CancelCauseFunc) (e
 			case <-done:
 				return
 			case <-ticker.C:
-				if !c.heard.Swap(false) && !c.emitting.Load() {
+				if !c.heard.Swap(false) && !c.paused.Load() {
 					stop(failure.Timeout.Errorf("the server sent nothing for %s", limit))
 					return
 				}
@@ -292,6 +285,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	if int(count) != len(r.decode) {
 		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
 	}
+	c.decoder.recycle() // the sink is done with the row before
 	values := c.decoder.newValues(len(r.decode))
 	var fields [][]byte
 	for i, decode := range r.decode {
@@ -325,26 +319,25 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	if r.table.wholeRow {
 		row.key = wholeKey(fields)
 	}
-	c.changes = r.inserted(&c.decoder, c.changes, row)
-	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {
-		return src, c.flush()
+	c.changes = r.inserted(&c.decoder, c.changes[:0], row)
+	for i := range c.changes {
+		c.to.Take(&c.changes[i])
+	}
+	if c.bytes >= source.BatchBytes {
+		return src, c.pause()
 	}
 	return src, nil
 }
 
-// flush hands the batch over; the callee may take its time.
-func (c *copyReader) flush() error {
-	if c.rows == 0 {
-		return nil
-	}
-	c.emitting.Store(true)
-	defer func() { c.heard.Store(true); c.emitting.Store(false) }()
-	if err := c.emit(c.changes); err != nil {
+// pause lets the sink take its time.
+func (c *copyReader) pause() error {
+	c.bytes = 0
+	c.paused.Store(true)
+	defer func() { c.heard.Store(true); c.paused.Store(false) }()
+	if err := c.to.Pause(); err != nil {
 		c.refused = true
 		return err
 	}
-	c.changes, c.rows, c.bytes = c.changes[:0], 0, 0
-	c.decoder.recycle()
 	return nil
 }
 
@@ -352,5 +345,5 @@ func (c *copyReader) finish() error {
 	if !c.ended {
 		return failure.ConnectionLost.Errorf("the copy of %s ended early", c.relation.name)
 	}
-	return c.flush()
+	return c.pause()
 }
