@@ -260,12 +260,12 @@ func BenchmarkSnapshot(b *testing.B) {
 				require.NoError(b, w.limit.Err(), "waiting for the snapshot")
 			}
 			query.Sources = []string{source.Name}
-			_, err = host.PlanChunks(ctx, ref, source, query)
+			plan, err := host.PlanChunks(ctx, ref, source, query)
 			require.NoError(b, err)
 			m := w.measure()
 			var copied atomic.Int64
 			var copiers sync.WaitGroup
-			for k := range 2 {
+			for k := range plan.Parallelism {
 				copiers.Go(func() {
 					p, err := host.CopyChunks(ctx, ref, source, fmt.Sprintf("copier-%d", k), func(pipeline.CopyProgress) {})
 					w.check(err)

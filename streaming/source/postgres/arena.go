@@ -24,11 +24,7 @@ type arena struct {
 }
 
 // recycle makes the arena hand out the same memory again. Whoever calls it is done with all that came of it.
-func (a *arena) recycle() {
-	a.values.recycle()
-	a.bytes.recycle()
-	a.decimals.recycle()
-}
+func (a *arena) recycle() { a.values.used, a.bytes.used, a.decimals.used = 0, 0, 0 }
 
 // pieces hands out parts of slices, one piece after the other.
 type pieces[T any] struct {
@@ -45,16 +41,19 @@ func (p *pieces[T]) take(n, usual int) []T {
 	return p.piece[from:p.used:p.used]
 }
 
-func (p *pieces[T]) recycle() {
-	clear(p.piece[:p.used])
-	p.used = 0
+// newValues returns n null values.
+func (a *arena) newValues(n int) []graph.Value {
+	values := a.values.take(n, valueChunk)
+	clear(values)
+	return values
 }
 
-// newValues returns n null values.
-func (a *arena) newValues(n int) []graph.Value { return a.values.take(n, valueChunk) }
-
 // newDecimal returns a zero decimal.
-func (a *arena) newDecimal() *apd.Decimal { return &a.decimals.take(1, decimalChunk)[0] }
+func (a *arena) newDecimal() *apd.Decimal {
+	d := &a.decimals.take(1, decimalChunk)[0]
+	*d = apd.Decimal{}
+	return d
+}
 
 // newBytes returns an empty slice with room for n bytes, which the caller fills and turns into a string with sealed.
 func (a *arena) newBytes(n int) []byte {
