@@ -54,7 +54,7 @@ type Config struct {
 	SnapshotParallelism   int           `json:"snapshotParallelism,omitempty" doc:"How many chunks of a snapshot are read at the same time, each over a connection of its own, unless the bootstrap is told otherwise." default:"4" minimum:"1" maximum:"64"`
 	SnapshotRowsPerSecond int           `json:"snapshotRowsPerSecond,omitempty" doc:"How many rows per second of a snapshot are read at most, all chunks together; as many as can be when left out." minimum:"0"`
 	ChunkTime             time.Duration `json:"chunkTime,omitempty" doc:"About how long reading a chunk of a snapshot should take, which is what is lost when a worker dies. Chunks are as large as the rate allows at which those before them were read." default:"10s"`
-	ChunkRows             int           `json:"chunkRows,omitempty" doc:"About how many rows the smallest chunks have: the first ones, whose rate is not known yet, and the last ones." default:"100000" minimum:"1"`
+	ChunkRows             int           `json:"chunkRows,omitempty" doc:"About how many rows the smallest chunks have: the first ones, whose rate is not known yet, and the last ones." default:"50000" minimum:"1"`
 }
 
 // Table says how a table's rows become nodes.
