@@ -183,15 +183,6 @@ func (s *storedScope) chunk(at int) source.Chunk {
 	return source.Chunk{Scope: s.Scope, From: s.from(at), To: s.Chunks[at].To}
 }
 
-// copies calls f with each attempt that counts.
-func (s *storedScope) copies(f func(copyOf)) {
-	for i, c := range s.Chunks {
-		if c.Copied {
-			f(copyOf{s.generation, s.number, i, c.Attempt})
-		}
-	}
-}
-
 // scopes returns what a bootstrap consists of, in order.
 func (h *Host) scopes(ctx context.Context, b *stream.Bucket, bootstrap string) ([]*storedScope, error) {
 	prefix := bootstrap + ".scope."

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -122,16 +123,44 @@ func TestRestartedWorkerGoesOn(t *testing.T) {
 	src.drained()
 }
 
-// TestRateIsLimited: two workers together are held to about the rate that the source allows.
+// TestRateIsLimited: the rate that the source allows is divided among the workers.
 func TestRateIsLimited(t *testing.T) {
 	r := newRig(t)
 	r.stock(1000)
 	r.book.pace.RowsPerSecond = 1000
 	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	r.hold(ref)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+
+	b, record, err := h.current(t.Context(), ref)
+	require.NoError(t, err)
+	scopes, err := h.scopes(t.Context(), b, ref.key())
+	require.NoError(t, err)
+	c := &copying{copier: &copier{host: h, ref: ref, bucket: b, record: record}}
+	for workers, pause := range []time.Duration{time.Millisecond, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond} {
+		if workers > 0 {
+			require.NoError(t, scopes[0].update(t.Context(), b, func(s *scopeRecord) error {
+				s.lease(fmt.Sprint("worker", workers), time.Now(), r.book.pace)
+				return nil
+			}))
+		}
+		require.NoError(t, c.share(t.Context()))
+		require.Equal(t, pause, time.Duration(c.limit.pause.Load()))
+	}
+	require.NoError(t, scopes[0].update(t.Context(), b, func(s *scopeRecord) error {
+		s.Chunks = nil
+		return nil
+	}))
+
 	begin := time.Now()
-	r.bootstrap("first")
-	// One worker has all of the rate until it learns of the others.
-	require.Greater(t, time.Since(begin), 300*time.Millisecond)
+	_, err = h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+	require.NoError(t, err)
+	require.Greater(t, time.Since(begin), 900*time.Millisecond)
 	src.drained()
 }
 

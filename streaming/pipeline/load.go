@@ -300,7 +300,9 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	}
 	wanted := make(map[copyOf]bool)
 	for _, s := range scopes {
-		s.copies(func(c copyOf) { wanted[c] = true })
+		for i, c := range s.Chunks { // all are copied, or the bootstrap would not have been verified
+			wanted[copyOf{s.generation, s.number, i, c.Attempt}] = true
+		}
 	}
 	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
 	if err != nil {
