@@ -148,12 +148,15 @@ func (w Wanted) Any(labels ...string) bool {
 	})
 }
 
-// Properties returns the properties that are wanted of elements with this label, in order; nil means all.
-func (w Wanted) Properties(label string) []string {
+// Properties returns the properties that are wanted of elements with one of these labels, in order; nil means all.
+func (w Wanted) Properties(labels ...string) []string {
 	if w == nil {
 		return nil
 	}
-	names := append(append([]string{}, w[""]...), w[label]...) // never nil
+	names := []string{} // nothing is not all
+	for _, l := range append([]string{""}, labels...) {
+		names = append(names, w[l]...)
+	}
 	if slices.Contains(names, "*") {
 		return nil
 	}
@@ -178,7 +181,7 @@ type Pace struct {
 // are numbered from 0, so that whoever reads it can divide it into chunks.
 type Scope struct {
 	Name       string   `json:"name"`       // in the source's own notation, such as the table's quoted name
-	Labels     []string `json:"labels"`     // labels and types of the elements it yields
+	Labels     []string `json:"labels"`     // labels and types of the elements it yields, first the one that each row yields
 	Properties []string `json:"properties"` // those that are wanted, in order; nil: all
 	Places     int64    `json:"places"`     // such as the blocks of a table; 0: it has nothing
 	Rows       int64    `json:"rows"`       // estimate

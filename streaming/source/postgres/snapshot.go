@@ -187,13 +187,14 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 		return plan, err
 	}
 	for _, t := range tables.tables {
-		scope := source.Scope{Name: t.name.sql(), Labels: []string{t.label}, Properties: wanted.Properties(t.label)}
+		scope := source.Scope{Name: t.name.sql(), Labels: []string{t.label}}
 		for _, e := range t.edges {
 			scope.Labels = append(scope.Labels, e.kind)
 		}
 		if !wanted.Any(scope.Labels...) {
 			continue
 		}
+		scope.Properties = wanted.Properties(scope.Labels...)
 		if err := s.measure(ctx, conn, t, &scope); err != nil {
 			return plan, err
 		}
