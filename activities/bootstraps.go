@@ -82,6 +82,7 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	stopping := activity.GetWorkerStopChannel(ctx)
+	reports := &copyReports{generation: ref.SnapshotGeneration, began: time.Now()}
 	sealed := false
 	for {
 		select {
@@ -107,9 +108,31 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 		case <-ticker.C:
 			if !opened.Load() {
 				alive()
+			} else if err := b.report(ctx, ref, reports); err != nil { // the next one says it all
+				b.runner.log.Debug("progress cannot be reported", zap.Error(err))
 			}
 		}
 	}
+}
+
+// report tells the workflow how far copying is, when it is time for that.
+func (b *Bootstraps) report(ctx context.Context, ref BootstrapRef, reports *copyReports) error {
+	now := time.Now().UTC()
+	if !reports.due(now) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	scopes, err := b.host.CopiedSoFar(ctx, ref.pipeline())
+	if err != nil {
+		return err
+	}
+	progress, news := reports.next(now, scopes)
+	if !news {
+		return nil
+	}
+	execution := activity.GetInfo(ctx).WorkflowExecution
+	return activity.GetClient(ctx).SignalWorkflow(ctx, execution.ID, execution.RunID, SignalBootstrapProgress, progress)
 }
 
 // PlanChunks divides what the query needs of the source into chunks, which stay in the store.
@@ -127,7 +150,7 @@ func (b *Bootstraps) PlanChunks(ctx context.Context, in PlanInput) (BootstrapPla
 		plan, err = b.host.PlanChunks(ctx, in.pipeline(), source, query)
 		return err
 	})
-	return BootstrapPlan{Tables: plan.Tables, Chunks: plan.Chunks, Rows: plan.Rows}, translate(err)
+	return BootstrapPlan(plan), translate(err)
 }
 
 // CopyWorker copies chunk after chunk until none is left.

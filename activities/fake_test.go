@@ -111,12 +111,16 @@ func (f *fakeHost) HoldSnapshot(ctx context.Context, _ pipeline.BootstrapRef, _ 
 }
 
 func (f *fakeHost) PlanChunks(context.Context, pipeline.BootstrapRef, component.SourceSpec, component.QuerySpec) (pipeline.Plan, error) {
-	return pipeline.Plan{Tables: 2, Chunks: 3, Rows: 4}, nil
+	return pipeline.Plan{Tables: 2, Chunks: 3, Rows: 4, Parallelism: 5}, nil
 }
 
 func (f *fakeHost) CopyChunks(ctx context.Context, _ pipeline.BootstrapRef, _ component.SourceSpec, _ string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error) {
 	report(pipeline.CopyProgress{Chunks: 1, Rows: 10})
 	return f.copy(ctx)
+}
+
+func (f *fakeHost) CopiedSoFar(context.Context, pipeline.BootstrapRef) ([]pipeline.ScopeProgress, error) {
+	return nil, nil
 }
 
 func (f *fakeHost) VerifyBootstrap(context.Context, pipeline.BootstrapRef, component.SourceSpec, func()) error {

@@ -102,9 +102,10 @@ type PlanInput struct {
 
 // BootstrapPlan is how much a bootstrap has to copy.
 type BootstrapPlan struct {
-	Tables int   `json:"tables"`
-	Chunks int   `json:"chunks"`
-	Rows   int64 `json:"rows,string"` // estimate
+	Tables      int   `json:"tables"`
+	Chunks      int   `json:"chunks"`                // at most
+	Rows        int64 `json:"rows,string"`           // estimate
+	Parallelism int   `json:"parallelism,omitempty"` // copy workers that the source wants
 }
 
 // CopyInput is the input of Bootstraps.CopyWorker.
@@ -123,6 +124,29 @@ type CopyResult struct {
 type SnapshotReady struct {
 	SnapshotGeneration int    `json:"snapGen"`
 	Position           string `json:"lsn"`
+}
+
+// BootstrapProgress is the payload of SignalBootstrapProgress: how far copying is.
+type BootstrapProgress struct {
+	SnapshotGeneration int       `json:"snapGen"`
+	At                 time.Time `json:"at"`
+	Rows               int64     `json:"rows,string"`     // copied so far
+	Estimate           int64     `json:"estimate,string"` // of all rows
+	RowsPerSecond      int64     `json:"rowsPerSecond,string"`
+	Expected           time.Time `json:"expected,omitzero"` // when all is copied at this rate; zero: not known
+	TablesCopied       int       `json:"tablesCopied"`
+	// Tables are those that are being copied, then those that wait, then those that are copied, up to a limit.
+	Tables []TableProgress `json:"tables"`
+}
+
+// TableProgress is how far one table is copied.
+type TableProgress struct {
+	Name          string    `json:"name"`
+	State         string    `json:"state"` // waiting, copying or copied
+	Rows          int64     `json:"rows,string"`
+	Estimate      int64     `json:"estimate,string"`
+	RowsPerSecond int64     `json:"rowsPerSecond,string,omitempty"`
+	Expected      time.Time `json:"expected,omitzero"`
 }
 
 // Sealed is how a bootstrap ended.

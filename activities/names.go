@@ -16,3 +16,6 @@ func HostQueue(hostID string) string { return hostQueuePrefix + hostID }
 
 // SignalSnapshotReady is the signal by which HoldSnapshot tells its workflow that copying may begin.
 const SignalSnapshotReady = "snapshotReady"
+
+// SignalBootstrapProgress is the signal by which HoldSnapshot tells its workflow how far copying is.
+const SignalBootstrapProgress = "bootstrapProgress"

@@ -47,6 +47,7 @@ type bootstrapHost interface {
 	HoldSnapshot(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, ready func(graph.Position) error, alive func()) error
 	PlanChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, query component.QuerySpec) (pipeline.Plan, error)
 	CopyChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, worker string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error)
+	CopiedSoFar(context.Context, pipeline.BootstrapRef) ([]pipeline.ScopeProgress, error)
 	VerifyBootstrap(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, alive func()) error
 	SealBootstrap(context.Context, pipeline.BootstrapRef) (graph.Position, int64, error)
 	AbandonBootstrap(context.Context, pipeline.BootstrapRef) error

@@ -1,8 +1,10 @@
 package workflows
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -17,11 +19,11 @@ import (
 type BootstrapInput struct {
 	ID          string          `json:"bootstrapId"`
 	Instance    string          `json:"instance"`
-	Query       string          `json:"query"`  // name
-	Source      string          `json:"source"` // name
-	Spec        json.RawMessage `json:"spec"`   // of the query
-	Parallelism int             `json:"parallelism,omitempty"`
-	Rebuild     bool            `json:"rebuild,omitempty"` // the query publishes all rows anew, and not what differs
+	Query       string          `json:"query"`                 // name
+	Source      string          `json:"source"`                // name
+	Spec        json.RawMessage `json:"spec"`                  // of the query
+	Parallelism int             `json:"parallelism,omitempty"` // copy workers; 0: as many as the source wants
+	Rebuild     bool            `json:"rebuild,omitempty"`     // the query publishes all rows anew, and not what differs
 }
 
 // BootstrapResult is how a bootstrap ended well.
@@ -32,24 +34,26 @@ type BootstrapResult struct {
 	Snapshots int    `json:"snapshots"` // how many it took
 }
 
-// BootstrapStatus is the answer to the query status of a bootstrap. What the copy workers that still run have copied
-// shows in their heartbeats.
+// BootstrapStatus is the answer to the query status of a bootstrap. What copy workers that still run have copied is in
+// Progress, and in their heartbeats.
 type BootstrapStatus struct {
 	ID          string    `json:"bootstrapId"`
 	Phase       string    `json:"phase"`
 	Since       time.Time `json:"since"`
 	Paused      bool      `json:"paused,omitempty"`
-	Parallelism int       `json:"parallelism"`
-	Snapshot    int       `json:"snapshot"` // generation
+	Parallelism int       `json:"parallelism"` // 0: not decided yet
+	Snapshot    int       `json:"snapshot"`    // generation
 	Position    string    `json:"lsn,omitempty"`
 	Tables      int       `json:"tables"`
-	Chunks      int       `json:"chunks"`
+	Chunks      int       `json:"chunks"`      // at most
 	Rows        int64     `json:"rows,string"` // estimate of what the present snapshot has to copy
 	ChunksDone  int       `json:"chunksDone"`
 	RowsDone    int64     `json:"rowsDone,string"`
-	Workers     int       `json:"workers"`
-	Commands    []Command `json:"commands,omitempty"`
-	LastError   *Report   `json:"lastError,omitempty"`
+	// Progress is what the holder of the snapshot told last; nil: nothing of the present one.
+	Progress  *activities.BootstrapProgress `json:"progress,omitempty"`
+	Workers   int                           `json:"workers"`
+	Commands  []Command                     `json:"commands,omitempty"`
+	LastError *Report                       `json:"lastError,omitempty"`
 }
 
 // Report is a failure as status shows it.
@@ -81,7 +85,7 @@ type bootstrap struct {
 	in        BootstrapInput
 	status    BootstrapStatus
 	inbox     *inbox
-	want      int // copy workers
+	want      int // copy workers; 0: not known yet
 
 	// Of the present generation of the snapshot.
 	ready     bool
@@ -103,10 +107,7 @@ func (s *Set) bootstrap(ctx workflow.Context, raw converter.RawValue) (*Bootstra
 	if in.ID == "" {
 		in.ID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	}
-	if in.Parallelism <= 0 {
-		in.Parallelism = defaultParallelism
-	}
-	b := &bootstrap{root: ctx, in: in, want: min(in.Parallelism, maxParallelism), inbox: inboxOf(ctx)}
+	b := &bootstrap{root: ctx, in: in, want: min(max(in.Parallelism, 0), maxParallelism), inbox: inboxOf(ctx)}
 	b.ctx, _ = workflow.NewDisconnectedContext(ctx)
 	b.status.ID = in.ID
 	err := workflow.SetQueryHandlerWithOptions(ctx, QueryStatus, b.answer, workflow.QueryHandlerOptions{Description: "how far the bootstrap has come"})
@@ -146,8 +147,26 @@ func (b *bootstrap) answer() (BootstrapStatus, error) {
 
 func (b *bootstrap) enter(phase string) {
 	b.status.Phase, b.status.Since = phase, workflow.Now(b.ctx)
-	workflow.SetCurrentDetails(b.ctx, fmt.Sprintf("**%s** since %s. Snapshot %d at `%s`: %d tables, %d chunks, about %d rows; %d chunks are done.\n",
-		phase, b.status.Since.UTC().Format(time.RFC3339), b.status.Snapshot, b.status.Position, b.status.Tables, b.status.Chunks, b.status.Rows, b.status.ChunksDone))
+	b.describe()
+}
+
+// describe says for the UI what the status says.
+func (b *bootstrap) describe() {
+	s := &b.status
+	var text strings.Builder
+	fmt.Fprintf(&text, "**%s** since %s. Snapshot %d at `%s`: %d tables, about %d rows.\n",
+		s.Phase, s.Since.UTC().Format(time.RFC3339), s.Snapshot, s.Position, s.Tables, s.Rows)
+	if p := s.Progress; p != nil {
+		fmt.Fprintf(&text, "\nAt %s: %d of about %d rows, %d per second; %d tables are copied.", p.At.Format(time.RFC3339), p.Rows, p.Estimate, p.RowsPerSecond, p.TablesCopied)
+		if !p.Expected.IsZero() {
+			fmt.Fprintf(&text, " All are expected at %s.", p.Expected.Format(time.RFC3339))
+		}
+		text.WriteString("\n\n| table | state | rows | about |\n|---|---|--:|--:|\n")
+		for _, t := range p.Tables {
+			fmt.Fprintf(&text, "| `%s` | %s | %d | %d |\n", t.Name, t.State, t.Rows, t.Estimate)
+		}
+	}
+	workflow.SetCurrentDetails(b.ctx, text.String())
 }
 
 func (b *bootstrap) run() (*BootstrapResult, error) {
@@ -183,6 +202,7 @@ func (b *bootstrap) run() (*BootstrapResult, error) {
 func (b *bootstrap) attempt() (*BootstrapResult, error) {
 	b.status.Snapshot++
 	b.ready, b.lost, b.released, b.exhausted, b.failed = false, nil, false, false, nil
+	b.status.Progress = nil
 	b.workers = make(map[int]workflow.CancelFunc)
 	b.enter(bootSnapshotting)
 	b.hold()
@@ -279,6 +299,9 @@ func (b *bootstrap) plan() error {
 		return lost
 	}
 	b.status.Tables, b.status.Chunks, b.status.Rows = plan.Tables, plan.Chunks, plan.Rows
+	if b.want == 0 {
+		b.want = min(cmp.Or(plan.Parallelism, defaultParallelism), maxParallelism)
+	}
 	return err
 }
 
@@ -343,6 +366,14 @@ func (b *bootstrap) takeSignals() {
 			var ready activities.SnapshotReady
 			if json.Unmarshal(payloadData(s.payload), &ready) == nil && ready.SnapshotGeneration == b.status.Snapshot {
 				b.ready, b.status.Position = true, ready.Position
+			}
+			continue
+		}
+		if s.name == activities.SignalBootstrapProgress {
+			var progress activities.BootstrapProgress
+			if json.Unmarshal(payloadData(s.payload), &progress) == nil && progress.SnapshotGeneration == b.status.Snapshot {
+				b.status.Progress = &progress
+				b.describe()
 			}
 			continue
 		}

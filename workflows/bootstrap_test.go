@@ -85,6 +85,45 @@ func TestBootstrap(t *testing.T) {
 	require.Zero(t, h.count("AbandonBootstrap"))
 }
 
+// TestBootstrapShowsProgress: the source says how many copy workers there should be, and the holder how far they are.
+func TestBootstrapShowsProgress(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(72*time.Hour, nil)
+	h.OnActivity(bootstraps.PlanChunks, mock.Anything, mock.Anything).
+		Return(activities.BootstrapPlan{Tables: 2, Chunks: 100, Rows: 1000, Parallelism: 7}, nil)
+	h.bootstraps(100)
+	progress := func(generation int) activities.BootstrapProgress {
+		return activities.BootstrapProgress{
+			SnapshotGeneration: generation, Rows: 400, Estimate: 1000, RowsPerSecond: 10, TablesCopied: 1,
+			Tables: []activities.TableProgress{{Name: "public.orders", State: "copying", Rows: 300, Estimate: 900}},
+		}
+	}
+	h.at(time.Second, h.snapshotReady(1))
+	h.at(2*time.Minute, func() {
+		s := h.bootstrapStatus()
+		require.Equal(t, 7, s.Parallelism)
+		require.Equal(t, 7, s.Workers)
+		require.Nil(t, s.Progress)
+		h.signal(activities.SignalBootstrapProgress, progress(1))
+	})
+	h.at(3*time.Minute, func() {
+		want := progress(1)
+		require.Equal(t, &want, h.bootstrapStatus().Progress)
+		h.signal(activities.SignalBootstrapProgress, progress(2))
+		h.signal(activities.SignalBootstrapProgress, "nonsense")
+	})
+	h.at(4*time.Minute, func() {
+		s := h.bootstrapStatus()
+		want := progress(1)
+		require.Equal(t, &want, s.Progress, "that of another snapshot, and what cannot be read, is passed over")
+		require.Empty(t, s.Commands)
+	})
+	in := bootInput()
+	in.Parallelism = 0
+	h.ExecuteWorkflow(TypeBootstrap, in)
+	require.NoError(t, h.GetWorkflowError())
+}
+
 func TestBootstrapPauses(t *testing.T) {
 	h := newHarness(t, bootID)
 	h.holds(72*time.Hour, nil)

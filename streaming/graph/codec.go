@@ -11,9 +11,10 @@ package graph
 //	element     = flags id [ start end ] count { label } [ count { name } ] [ count { value } ]
 //	value       = kind and three bits, content by kind
 //
-// Numbers are varints, signed ones zigzag; strings are a length and bytes. The three totals in front are little-endian
-// and let a decoder allocate once. A label set or shape is written out where a message first uses it, by reference
-// (counted from 1) after that, and not at all where it is the one of the change before.
+// Numbers are varints, signed ones zigzag, and as short as can be unless their place was taken before they were known;
+// strings are a length and bytes. The three totals in front are little-endian and let a decoder allocate once. A label
+// set or shape is written out where a message first uses it, by reference (counted from 1) after that, and not at all
+// where it is the one of the change before.
 //
 // Version 2 is version 1 with changes of the schema. A message without them has version 1, so that readers that know no
 // other go on for as long as there are none.

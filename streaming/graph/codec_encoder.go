@@ -8,7 +8,7 @@ import (
 
 // Encoder writes messages. It is reusable and not safe for concurrent use.
 //
-// A message is made by Begin, any number of Add and AddFragment, and Finish.
+// A message is made by Begin, any number of Add, AddFragment and Open with its Appends, and Finish.
 type Encoder struct {
 	buf                           []byte
 	transactions, changes, values uint32
@@ -21,6 +21,9 @@ type Encoder struct {
 	lastShape  *Shape
 	lastLabels []string
 	repeatable bool // there is a change before in this message
+
+	open     int    // where the number of changes of the open transaction belongs, 0: none is
+	appended uint32 // to it so far
 }
 
 // Begin starts a message.
@@ -32,7 +35,7 @@ func (e *Encoder) Begin() {
 	clear(e.shapeNames)
 	clear(e.labels)
 	e.lastShape, e.lastLabels, e.repeatable = nil, nil, false
-	e.transactions, e.changes, e.values = 0, 0, 0
+	e.transactions, e.changes, e.values, e.open = 0, 0, 0, 0
 	e.buf = append(e.buf[:0], codecVersion)
 	e.buf = append(e.buf, make([]byte, headerSize-1)...)
 }
@@ -57,12 +60,46 @@ func (e *Encoder) AddFragment(tx *Transaction, changes []Change, number int, las
 	e.add(tx, changes, nil, tagFragment, number)
 }
 
+// Open begins a whole transaction whose changes come one by one, by Append; those that tx has are not looked at.
+func (e *Encoder) Open(tx *Transaction) {
+	e.transaction(tx, tagWhole, 0)
+	e.open, e.appended = len(e.buf), 0
+	e.buf = append(e.buf, make([]byte, openCount)...)
+}
+
+// Append adds a change to the transaction that was opened last. It keeps nothing of the change.
+func (e *Encoder) Append(c *Change) {
+	e.appended++
+	e.change(c)
+}
+
+// openCount is the length of the number of changes in an open transaction, which is known at its end only: a varint of
+// always so many bytes.
+const openCount = 5
+
+// close ends the transaction that was opened, if one is.
+func (e *Encoder) close() {
+	if e.open == 0 {
+		return
+	}
+	e.changes += e.appended
+	for i := range openCount {
+		b := byte(e.appended>>(7*i)) & 0x7f
+		if i < openCount-1 {
+			b |= 0x80
+		}
+		e.buf[e.open+i] = b
+	}
+	e.open = 0
+}
+
 // Size returns how many bytes the message has so far, without its end.
 func (e *Encoder) Size() int { return len(e.buf) }
 
 // Finish ends the message. The position says how far the source is after it, at or beyond the last transaction's. The
 // bytes are valid until the next Begin.
 func (e *Encoder) Finish(position Position) []byte {
+	e.close()
 	e.buf = append(e.buf, tagEnd)
 	e.buf = appendString(e.buf, string(position))
 	binary.LittleEndian.PutUint32(e.buf[1:], e.transactions)
@@ -72,17 +109,11 @@ func (e *Encoder) Finish(position Position) []byte {
 }
 
 func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, tag byte, fragment int) {
-	e.transactions++
+	if len(schema) > 0 {
+		tag |= tagSchema
+	}
+	e.transaction(tx, tag, fragment)
 	e.changes += uint32(len(changes))
-	if e.buf = append(e.buf, tag); len(schema) > 0 {
-		e.buf[0] = codecVersionSchema
-		e.buf[len(e.buf)-1] |= tagSchema
-	}
-	e.buf = appendString(e.buf, string(tx.Position))
-	e.buf = appendTime(e.buf, tx.CommitTime)
-	if tag != tagWhole {
-		e.buf = binary.AppendUvarint(e.buf, uint64(fragment))
-	}
 	e.buf = binary.AppendUvarint(e.buf, uint64(len(changes)))
 	for i := range changes {
 		e.change(&changes[i])
@@ -90,6 +121,7 @@ func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, 
 	if len(schema) == 0 {
 		return
 	}
+	e.buf[0] = codecVersionSchema
 	e.buf = binary.AppendUvarint(e.buf, uint64(len(schema)))
 	for i := range schema {
 		c := &schema[i]
@@ -97,6 +129,17 @@ func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, 
 		for _, text := range []string{c.Table, c.Property, c.From, c.To, c.State} {
 			e.buf = appendString(e.buf, text)
 		}
+	}
+}
+
+func (e *Encoder) transaction(tx *Transaction, tag byte, fragment int) {
+	e.close()
+	e.transactions++
+	e.buf = append(e.buf, tag)
+	e.buf = appendString(e.buf, string(tx.Position))
+	e.buf = appendTime(e.buf, tx.CommitTime)
+	if tag&^tagSchema != tagWhole {
+		e.buf = binary.AppendUvarint(e.buf, uint64(fragment))
 	}
 }
 

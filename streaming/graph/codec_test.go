@@ -232,11 +232,17 @@ func TestMessagesRoundTrip(t *testing.T) {
 		e.Begin()
 		for range rapid.IntRange(0, 4).Draw(t, "transactions") {
 			tx := graph.FragmentedTransaction{Transaction: anyTransaction(t), Last: true}
-			if rapid.Bool().Draw(t, "fragmented") {
+			switch rapid.SampledFrom([]string{"whole", "fragment", "one by one"}).Draw(t, "way") {
+			case "whole":
+				e.Add(&tx.Transaction)
+			case "fragment":
 				tx.Fragment, tx.Last = rapid.IntRange(0, 1000).Draw(t, "fragment"), rapid.Bool().Draw(t, "last")
 				e.AddFragment(&tx.Transaction, tx.Changes, tx.Fragment, tx.Last)
-			} else {
-				e.Add(&tx.Transaction)
+			default:
+				e.Open(&graph.Transaction{Position: tx.Position, CommitTime: tx.CommitTime})
+				for i := range tx.Changes {
+					e.Append(&tx.Changes[i])
+				}
 			}
 			want = append(want, tx)
 		}

@@ -27,6 +27,7 @@ type book struct {
 	repeats   bool // sources send the last transactions again now and then, as after a reconnect
 
 	snapshots map[string]map[graph.ElementID]graph.Element
+	pace      source.Pace
 	failChunk func(source.Chunk) error // asked before a chunk is read
 	readRows  func()                   // called between two batches of a chunk
 }
@@ -35,6 +36,7 @@ func newBook() *book {
 	return &book{
 		moved: make(chan struct{}), elements: make(map[graph.ElementID]graph.Element),
 		snapshots: make(map[string]map[graph.ElementID]graph.Element),
+		pace:      source.Pace{Parallelism: 3, ChunkTime: time.Nanosecond}, // chunks stay small
 	}
 }
 
@@ -232,59 +234,69 @@ func (s *bookSource) snapshot(name string) (map[graph.ElementID]graph.Element, e
 
 const chunkRows = 100
 
-// PlanSnapshot implements source.Snapshotter: chunks of a hundred keys of one label.
-func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, labels []string) ([]source.Chunk, error) {
-	rows, err := s.snapshot(snapshot.Name)
-	if err != nil {
-		return nil, err
-	}
-	byLabel := make(map[string][]string)
+// sorted returns the ids of a snapshot's elements with a label.
+func sorted(rows map[graph.ElementID]graph.Element, label string) (ids []graph.ElementID) {
 	for id, e := range rows {
-		if label := e.Labels[0]; labels == nil || slices.Contains(labels, label) {
-			byLabel[label] = append(byLabel[label], string(id))
+		if e.Labels[0] == label {
+			ids = append(ids, id)
 		}
 	}
-	var chunks []source.Chunk
-	for _, label := range slices.Sorted(maps.Keys(byLabel)) {
-		ids := slices.Sorted(slices.Values(byLabel[label]))
-		for i := 0; i < len(ids); i += chunkRows {
-			c := source.Chunk{Number: len(chunks), Labels: []string{label}, Scope: label, From: ids[i], Rows: chunkRows}
-			if i+chunkRows < len(ids) {
-				c.To = ids[i+chunkRows]
-			}
-			chunks = append(chunks, c)
-		}
-	}
-	return chunks, nil
+	slices.Sort(ids)
+	return ids
 }
 
-// ReadChunk implements source.Snapshotter.
-func (s *bookSource) ReadChunk(_ context.Context, snapshot source.Snapshot, c source.Chunk, emit func([]graph.Change) error) error {
+// PlanSnapshot implements source.Snapshotter: a scope for each label, whose places are ids.
+func (s *bookSource) PlanSnapshot(_ context.Context, snapshot source.Snapshot, wanted source.Wanted) (source.SnapshotPlan, error) {
+	plan := source.SnapshotPlan{Pace: s.pace}
+	rows, err := s.snapshot(snapshot.Name)
+	if err != nil {
+		return plan, err
+	}
+	for _, label := range []string{"Item", "Other"} {
+		if n := int64(len(sorted(rows, label))); wanted.Any(label) {
+			plan.Scopes = append(plan.Scopes, source.Scope{Name: label, Labels: []string{label}, Properties: wanted.Properties(label), Places: n, Rows: n, Least: chunkRows})
+		}
+	}
+	return plan, nil
+}
+
+// OpenSnapshot implements source.Snapshotter.
+func (s *bookSource) OpenSnapshot(_ context.Context, snapshot source.Snapshot) (source.SnapshotReader, error) {
+	return &bookReader{s, snapshot}, nil
+}
+
+type bookReader struct {
+	*bookSource
+	source.Snapshot
+}
+
+// Close implements source.SnapshotReader.
+func (s *bookReader) Close() {}
+
+// ReadChunk implements source.SnapshotReader.
+func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, to source.ChunkSink) error {
 	if s.failChunk != nil {
 		if err := s.failChunk(c); err != nil {
 			return err
 		}
 	}
-	rows, err := s.snapshot(snapshot.Name)
+	rows, err := s.snapshot(s.Snapshot.Name)
 	if err != nil {
 		return err
 	}
-	var batch []graph.Change
-	for _, id := range slices.Sorted(maps.Keys(rows)) {
-		if e := rows[id]; e.Labels[0] == c.Scope && string(id) >= c.From && (c.To == "" || string(id) < c.To) {
-			batch = append(batch, graph.Change{Op: graph.OpInsert, Element: e})
-		}
-		if len(batch) == 30 {
-			if err := emit(batch); err != nil {
+	for i, id := range sorted(rows, c.Name)[c.From:min(c.To, c.Places)] {
+		change := graph.Change{Op: graph.OpInsert, Element: rows[id]}
+		to.Take(&change)
+		if i%30 == 29 {
+			if err := to.Pause(); err != nil {
 				return err
 			}
-			batch = nil
 			if s.readRows != nil {
 				s.readRows()
 			}
 		}
 	}
-	return emit(batch)
+	return to.Pause()
 }
 
 // VerifySnapshot implements source.Snapshotter.

@@ -19,9 +19,10 @@ const verifyEvery = 50 * time.Millisecond
 
 // Plan is what a snapshot consists of.
 type Plan struct {
-	Tables int   `json:"tables"`
-	Chunks int   `json:"chunks"`
-	Rows   int64 `json:"rows"` // estimate
+	Tables      int
+	Chunks      int   // at most; they become larger where reading is quick
+	Rows        int64 // estimate
+	Parallelism int   // chunks that should be copied at the same time
 }
 
 // Subscribe begins a bootstrap: from now on the source's change log keeps what the query will need. It returns the
@@ -132,7 +133,7 @@ func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec componen
 				if r.Generation > ref.SnapshotGeneration {
 					return failure.FencedOff.Errorf("snapshot %d came after this one, %d", r.Generation, ref.SnapshotGeneration)
 				}
-				r.Generation, r.Snapshot, r.Planned, r.Verified = ref.SnapshotGeneration, &snapshot, false, false
+				r.Generation, r.Snapshot, r.Pace, r.Verified = ref.SnapshotGeneration, &snapshot, nil, false
 				return nil
 			})
 			if err != nil {
@@ -152,14 +153,14 @@ func (h *Host) current(ctx context.Context, ref BootstrapRef) (*stream.Bucket, b
 	return b, record, err
 }
 
-// PlanChunks divides what the query reads into chunks. Labels all of whose chunks were copied from an earlier snapshot
-// keep their rows and that snapshot's position; the others start anew.
+// PlanChunks records what the query reads of the source, to be copied in chunks. Labels that were copied completely from
+// an earlier snapshot keep their rows and that snapshot's position; the others start anew.
 func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, query component.QuerySpec) (Plan, error) {
 	s, err := h.snapshotter(spec)
 	if err != nil {
 		return Plan{}, err
 	}
-	plan, err := compile(query)
+	compiled, err := compile(query)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -167,106 +168,102 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 	if err != nil {
 		return Plan{}, err
 	}
-	chunks, err := h.chunks(ctx, b, ref.key())
+	scopes, err := h.scopes(ctx, b, ref.key())
 	if err != nil {
 		return Plan{}, err
 	}
-	if !record.Planned {
-		if chunks, err = h.plan(ctx, b, ref, s, record, chunks, plan.Labels()); err != nil {
+	if record.Pace == nil {
+		var pace source.Pace
+		if scopes, pace, err = h.plan(ctx, b, ref, s, *record.Snapshot, scopes, compiled.Needs()); err != nil {
 			return Plan{}, err
 		}
-		if _, err := h.edit(ctx, ref, func(r *bootstrapRecord) error {
-			r.Planned, r.Fingerprint, r.Labels = true, plan.Fingerprint(), keptLabels(chunks, ref.SnapshotGeneration)
+		if record, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {
+			r.Pace, r.Fingerprint, r.Labels = &pace, compiled.Fingerprint(), keptLabels(scopes, ref.SnapshotGeneration)
 			return nil
 		}); err != nil {
 			return Plan{}, err
 		}
 	}
-	out := Plan{Chunks: len(chunks)}
-	scopes := make(map[string]bool)
-	for _, c := range chunks {
-		scopes[c.Chunk.Scope] = true
-		out.Rows += max(c.Chunk.Rows, c.Rows)
+	plan := Plan{Tables: len(scopes), Parallelism: record.Pace.Parallelism}
+	for _, scope := range scopes {
+		plan.Chunks += int((scope.Places + scope.Least - 1) / scope.Least)
+		plan.Rows += scope.Rows
 	}
-	out.Tables = len(scopes)
-	return out, nil
+	return plan, nil
 }
 
-// plan replaces the chunks that are not of use any more by those of the present snapshot.
+// plan replaces the scopes that are not of use any more by those of the present snapshot.
 func (h *Host) plan(
-	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, record bootstrapRecord, chunks []storedChunk, labels []string,
-) ([]storedChunk, error) {
-	kept, dropped := divide(chunks, ref.SnapshotGeneration, labels != nil)
-	for _, c := range dropped {
-		if err := b.Delete(ctx, c.key); err != nil {
-			return nil, fmt.Errorf("deleting a chunk of an earlier snapshot: %w", err)
+	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, snapshot source.Snapshot, scopes []*storedScope, wanted source.Wanted,
+) ([]*storedScope, source.Pace, error) {
+	_, everything := wanted[""]
+	kept, dropped := divide(scopes, ref.SnapshotGeneration, !everything)
+	for _, scope := range dropped {
+		if err := b.Delete(ctx, scope.key); err != nil {
+			return nil, source.Pace{}, fmt.Errorf("deleting a scope of an earlier snapshot: %w", err)
 		}
 	}
-	wanted := labels
-	if len(kept) > 0 {
-		done := keptLabels(kept, ref.SnapshotGeneration)
-		wanted = slices.DeleteFunc(slices.Clone(labels), func(label string) bool {
-			_, ok := done[label]
-			return ok
-		})
-		if len(wanted) == 0 {
-			return kept, nil
-		}
+	for label := range keptLabels(kept, ref.SnapshotGeneration) {
+		delete(wanted, label)
 	}
-	var planned []source.Chunk
+	var plan source.SnapshotPlan
 	if err := guard(func() (err error) {
-		planned, err = s.PlanSnapshot(ctx, *record.Snapshot, wanted)
+		plan, err = s.PlanSnapshot(ctx, snapshot, wanted)
 		return err
 	}); err != nil {
-		return nil, err
+		return nil, source.Pace{}, err
 	}
-	for _, c := range planned {
-		one := storedChunk{chunkRecord: chunkRecord{Chunk: c, State: waiting}, generation: ref.SnapshotGeneration}
-		one.key = chunkKey(ref.key(), one.generation, c.Number)
-		var err error
-		if one.revision, err = write(ctx, b, one.key, one.chunkRecord); err != nil {
-			return nil, err
+	for number, planned := range plan.Scopes {
+		scope := &storedScope{
+			scopeRecord: scopeRecord{Scope: planned, Position: snapshot.Position},
+			key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
 		}
-		kept = append(kept, one)
+		var err error
+		if scope.revision, err = write(ctx, b, scope.key, scope.scopeRecord); err != nil {
+			return nil, source.Pace{}, err
+		}
+		kept = append(kept, scope)
 	}
-	return kept, nil
+	return kept, plan.Pace, nil
 }
 
-// divide separates the chunks of earlier snapshots whose labels are complete from all others.
-func divide(chunks []storedChunk, generation int, keep bool) (kept, dropped []storedChunk) {
+// divide separates the scopes of earlier snapshots whose labels are complete from all others.
+func divide(scopes []*storedScope, generation int, keep bool) (kept, dropped []*storedScope) {
 	open := make(map[string]bool) // labels that are not complete
-	usable := func(c storedChunk) bool { return keep && c.State == copied && c.generation < generation }
+	usable := func(s *storedScope) bool {
+		return keep && s.copied() && s.generation < generation && !slices.ContainsFunc(s.Labels, func(l string) bool { return open[l] })
+	}
 	for again := true; again; {
 		again = false
-		for _, c := range chunks {
-			if usable(c) && !slices.ContainsFunc(c.Chunk.Labels, func(l string) bool { return open[l] }) {
+		for _, s := range scopes {
+			if usable(s) {
 				continue
 			}
-			for _, l := range c.Chunk.Labels {
+			for _, l := range s.Labels {
 				again = again || !open[l]
 				open[l] = true
 			}
 		}
 	}
-	for _, c := range chunks {
-		if usable(c) && !slices.ContainsFunc(c.Chunk.Labels, func(l string) bool { return open[l] }) {
-			kept = append(kept, c)
+	for _, s := range scopes {
+		if usable(s) {
+			kept = append(kept, s)
 		} else {
-			dropped = append(dropped, c)
+			dropped = append(dropped, s)
 		}
 	}
 	return kept, dropped
 }
 
 // keptLabels returns the labels whose rows come from earlier snapshots, with the positions of those.
-func keptLabels(chunks []storedChunk, generation int) map[string]graph.Position {
+func keptLabels(scopes []*storedScope, generation int) map[string]graph.Position {
 	labels := make(map[string]graph.Position)
-	for _, c := range chunks {
-		if c.generation == generation {
+	for _, s := range scopes {
+		if s.generation == generation {
 			continue
 		}
-		for _, l := range c.Chunk.Labels {
-			labels[l] = c.Position
+		for _, l := range s.Labels {
+			labels[l] = s.Position
 		}
 	}
 	return labels
@@ -283,13 +280,16 @@ func (h *Host) VerifyBootstrap(ctx context.Context, ref BootstrapRef, spec compo
 	if err != nil {
 		return err
 	}
-	chunks, err := h.chunks(ctx, b, ref.key())
+	scopes, err := h.scopes(ctx, b, ref.key())
 	if err != nil {
 		return err
 	}
-	for _, c := range chunks {
-		if c.State != copied {
-			return failure.Unclassified.Errorf("chunk %d is not copied yet", c.Chunk.Number)
+	if record.Pace == nil {
+		return failure.SnapshotLost.Errorf("snapshot %d has no plan that this version can read", ref.SnapshotGeneration)
+	}
+	for _, s := range scopes {
+		if !s.copied() {
+			return failure.Unclassified.Errorf("%s is not copied completely yet", s.Name)
 		}
 	}
 	if err := guard(func() error { return s.VerifySnapshot(ctx, *record.Snapshot) }); err != nil {
@@ -352,13 +352,13 @@ func (h *Host) SealBootstrap(ctx context.Context, ref BootstrapRef) (graph.Posit
 	if !record.Verified {
 		return "", 0, failure.Panic.Errorf("bootstrap %s is to be sealed without having been verified", ref.ID)
 	}
-	chunks, err := h.chunks(ctx, b, ref.key())
+	scopes, err := h.scopes(ctx, b, ref.key())
 	if err != nil {
 		return "", 0, err
 	}
 	var rows int64
-	for _, c := range chunks {
-		rows += c.Rows
+	for _, s := range scopes {
+		rows += s.rows()
 	}
 	var lastMessage uint64
 	log, err := h.conn.OpenLog(ctx, bootstrapLog(ref.Instance, ref.Query, ref.Source))
@@ -404,9 +404,9 @@ func (h *Host) AbandonBootstrap(ctx context.Context, ref BootstrapRef) error {
 	return removeKeys(ctx, b, ref.key())
 }
 
-// removeCopy removes chunks and copied rows of whatever bootstrap there was.
+// removeCopy removes scopes and copied rows of whatever bootstrap there was.
 func (h *Host) removeCopy(ctx context.Context, b *stream.Bucket, ref BootstrapRef) error {
-	if err := removeKeys(ctx, b, ref.key()+".chunk"); err != nil {
+	if err := removeKeys(ctx, b, ref.key()+".scope"); err != nil {
 		return err
 	}
 	if err := h.conn.DeleteLog(ctx, bootstrapLog(ref.Instance, ref.Query, ref.Source)); err != nil {

@@ -1,12 +1,16 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
@@ -39,7 +43,7 @@ type bootstrapRecord struct {
 	Fingerprint string                    `json:"fingerprint,omitempty"`
 	Generation  int                       `json:"generation"` // of the snapshot
 	Snapshot    *source.Snapshot          `json:"snapshot,omitempty"`
-	Planned     bool                      `json:"planned,omitempty"`
+	Pace        *source.Pace              `json:"pace,omitempty"`   // nil: what to copy is not planned yet
 	Labels      map[string]graph.Position `json:"labels,omitempty"` // done with an earlier snapshot: its position
 	Verified    bool                      `json:"verified,omitempty"`
 	SealOffset  uint64                    `json:"sealOffset,omitempty"`  // the change log's last message when all of the snapshot was durable in it
@@ -59,81 +63,179 @@ func (r *bootstrapRecord) position(labels []string) graph.Position {
 	return r.Snapshot.Position
 }
 
-// chunkRecord is the value of bucket bootstrap at <instance>.<query>.<source>.chunk.<generation>-<number>.
-type chunkRecord struct {
-	Chunk   source.Chunk `json:"chunk"`
-	State   chunkState   `json:"state"`
-	Worker  string       `json:"worker,omitempty"`
-	Until   time.Time    `json:"until,omitzero"` // end of the lease
-	Attempt int          `json:"attempt,omitempty"`
-	Rows    int64        `json:"rows,omitempty"`
-	// Position is that of the snapshot it was copied from.
-	Position graph.Position `json:"position,omitempty"`
+// scopeRecord is the value of bucket bootstrap at <instance>.<query>.<source>.scope.<generation>-<number>: a scope of the
+// snapshot of that generation, and how far it is copied.
+type scopeRecord struct {
+	source.Scope
+	Position graph.Position `json:"position"` // of the snapshot
+	// Chunks have the scope's places one after the other. What follows the last one was not handed out yet.
+	Chunks []chunkRecord `json:"chunks,omitempty"`
+	Rate   float64       `json:"rate,omitempty"` // places that a worker copied per second, as measured last
 }
 
-type chunkState string
+// chunkRecord is a chunk that was handed out to be copied.
+type chunkRecord struct {
+	To      int64     `json:"to"` // the place after its last one
+	Attempt int       `json:"attempt"`
+	Rows    int64     `json:"rows,omitempty"` // copied so far
+	Copied  bool      `json:"copied,omitempty"`
+	Worker  string    `json:"worker,omitempty"`
+	Until   time.Time `json:"until,omitzero"` // end of the lease; zero: nobody copies it
+}
 
-const (
-	waiting chunkState = "waiting"
-	leased  chunkState = "leased"
-	copied  chunkState = "copied"
-)
+// from returns the first place of a chunk, and of what was not handed out yet.
+func (s *scopeRecord) from(chunk int) int64 {
+	if chunk == 0 {
+		return 0
+	}
+	return s.Chunks[chunk-1].To
+}
 
-func chunkKey(bootstrap string, generation, number int) string {
-	return fmt.Sprintf("%s.chunk.%d-%d", bootstrap, generation, number)
+func (s *scopeRecord) left() int64 { return s.Places - s.from(len(s.Chunks)) }
+
+// copied reports whether nothing of the scope is left to copy.
+func (s *scopeRecord) copied() bool {
+	return s.left() <= 0 && !slices.ContainsFunc(s.Chunks, func(c chunkRecord) bool { return !c.Copied })
+}
+
+// rows returns how many rows were copied.
+func (s *scopeRecord) rows() (n int64) {
+	for _, c := range s.Chunks {
+		n += c.Rows
+	}
+	return n
+}
+
+// leases returns how many chunks are being copied.
+func (s *scopeRecord) leases(now time.Time) (n int) {
+	for _, c := range s.Chunks {
+		if !c.Copied && now.Before(c.Until) {
+			n++
+		}
+	}
+	return n
+}
+
+// lease gives a worker a chunk to copy: one that was given back, or whose lease ended, or that an earlier life of the
+// worker had, else a new one. It returns -1 when there is none.
+func (s *scopeRecord) lease(worker string, now time.Time, pace source.Pace) int {
+	at := slices.IndexFunc(s.Chunks, func(c chunkRecord) bool {
+		return !c.Copied && (!now.Before(c.Until) || c.Worker == worker)
+	})
+	if at < 0 {
+		if s.left() <= 0 {
+			return -1
+		}
+		at = len(s.Chunks)
+		s.Chunks = append(s.Chunks, chunkRecord{To: s.from(at) + s.cut(pace)})
+	}
+	c := &s.Chunks[at]
+	c.Attempt++
+	c.Worker, c.Until, c.Rows = worker, now.Add(leaseFor), 0
+	return at
+}
+
+// cut decides how many places the next chunk gets: as many as a worker copies in the time that a chunk should take, but
+// so few that all workers end at about the same time.
+func (s *scopeRecord) cut(pace source.Pace) int64 {
+	left := s.left()
+	n := min(int64(s.Rate*pace.ChunkTime.Seconds()), left/int64(2*max(pace.Parallelism, 1)))
+	n = max(n, s.Least, 1)
+	if left-n < s.Least { // leave no crumbs
+		return left
+	}
+	return n
+}
+
+func scopeKey(bootstrap string, generation, number int) string {
+	return fmt.Sprintf("%s.scope.%d-%d", bootstrap, generation, number)
 }
 
 // copyOf identifies one attempt to copy one chunk. Messages of the bootstrap log carry it in their id, so that the query
 // takes the rows of the attempt that was completed and of no other.
-type copyOf struct{ generation, chunk, attempt int }
+type copyOf struct{ generation, scope, chunk, attempt int }
 
 func (c copyOf) message(n int) string {
-	return fmt.Sprintf("%d:%d:%d:%d", c.generation, c.chunk, c.attempt, n)
+	return fmt.Sprintf("%d:%d:%d:%d:%d", c.generation, c.scope, c.chunk, c.attempt, n)
 }
 
 func parseCopy(id string) (copyOf, bool) {
 	part := strings.Split(id, ":")
-	if len(part) < 3 {
+	if len(part) < 4 {
 		return copyOf{}, false
 	}
-	var n [3]int
+	var n [4]int
 	for i := range n {
 		var err error
 		if n[i], err = strconv.Atoi(part[i]); err != nil {
 			return copyOf{}, false
 		}
 	}
-	return copyOf{n[0], n[1], n[2]}, true
+	return copyOf{n[0], n[1], n[2], n[3]}, true
 }
 
-// storedChunk is a chunk record with where it was found.
-type storedChunk struct {
-	chunkRecord
-	key        string
-	revision   uint64
-	generation int
+// storedScope is a scope's record with where it was found.
+type storedScope struct {
+	scopeRecord
+	key                string
+	revision           uint64
+	generation, number int
 }
 
-func (h *Host) chunks(ctx context.Context, b *stream.Bucket, bootstrap string) ([]storedChunk, error) {
-	prefix := bootstrap + ".chunk."
+// chunk returns what a source needs to know of a chunk.
+func (s *storedScope) chunk(at int) source.Chunk {
+	return source.Chunk{Scope: s.Scope, From: s.from(at), To: s.Chunks[at].To}
+}
+
+// scopes returns what a bootstrap consists of, in order.
+func (h *Host) scopes(ctx context.Context, b *stream.Bucket, bootstrap string) ([]*storedScope, error) {
+	prefix := bootstrap + ".scope."
 	keys, err := b.Keys(ctx, prefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing chunks: %w", err)
+		return nil, fmt.Errorf("listing scopes: %w", err)
 	}
-	all := make([]storedChunk, 0, len(keys))
+	all := make([]*storedScope, 0, len(keys))
 	for _, key := range keys {
-		c := storedChunk{key: key}
-		generation, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "-")
-		if c.generation, err = strconv.Atoi(generation); err != nil {
-			continue // not one of ours
+		s := &storedScope{key: key}
+		if _, err := fmt.Sscanf(strings.TrimPrefix(key, prefix), "%d-%d", &s.generation, &s.number); err != nil {
+			return nil, failure.StateCorrupt.Errorf("reading the key %s: %w", key, err)
 		}
 		var found bool
-		if c.revision, found, err = read(ctx, b, key, &c.chunkRecord); err != nil {
+		if s.revision, found, err = read(ctx, b, key, &s.scopeRecord); err != nil {
 			return nil, err
 		}
 		if found {
-			all = append(all, c)
+			all = append(all, s)
 		}
 	}
+	slices.SortFunc(all, func(a, b *storedScope) int {
+		return cmp.Or(a.generation-b.generation, a.number-b.number)
+	})
 	return all, nil
+}
+
+// update changes the record of a scope, however many others do so at the same time, and reads it anew for that where it
+// must. When change fails nothing is written.
+func (s *storedScope) update(ctx context.Context, b *stream.Bucket, change func(*scopeRecord) error) error {
+	for {
+		if err := change(&s.scopeRecord); err != nil {
+			return err
+		}
+		revision, err := retried(ctx, func() (uint64, error) { return replace(ctx, b, s.key, s.scopeRecord, s.revision) })
+		if err == nil {
+			s.revision = revision
+			return nil
+		}
+		if !errors.Is(err, stream.ErrConflict) {
+			return err
+		}
+		var found bool
+		s.scopeRecord = scopeRecord{}
+		if s.revision, found, err = read(ctx, b, s.key, &s.scopeRecord); err != nil {
+			return err
+		}
+		if !found {
+			return failure.SnapshotLost.Errorf("the snapshot of generation %d is not copied any more", s.generation)
+		}
+	}
 }

@@ -69,16 +69,18 @@ func (r *rig) copyAll(ref BootstrapRef, workers int) {
 // bootstrap does all of it.
 func (r *rig) bootstrap(id string) {
 	r.t.Helper()
-	r.bootstrapAs(BootstrapRef{ID: id, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1})
+	r.bootstrapAs(r.query, BootstrapRef{ID: id})
 }
 
-func (r *rig) bootstrapAs(ref BootstrapRef) {
+// bootstrapAs does it for a query, with what a ref says beside names.
+func (r *rig) bootstrapAs(query component.QuerySpec, ref BootstrapRef) {
 	r.t.Helper()
 	h := r.host()
+	ref.Instance, ref.Query, ref.Source, ref.SnapshotGeneration = "default", query.Name, "shop", 1
 	_, err := h.Subscribe(r.t.Context(), ref)
 	require.NoError(r.t, err)
 	snapshot := r.hold(ref)
-	_, err = h.PlanChunks(r.t.Context(), ref, r.source, r.query)
+	_, err = h.PlanChunks(r.t.Context(), ref, r.source, query)
 	require.NoError(r.t, err)
 	r.copyAll(ref, 3)
 	require.NoError(r.t, h.VerifyBootstrap(r.t.Context(), ref, r.source, func() {}))
@@ -207,7 +209,7 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 	_, after := r.replayed("late")
 	require.Equal(t, before, after, "nothing differs")
 
-	r.bootstrapAs(BootstrapRef{ID: "anew", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1, Rebuild: true})
+	r.bootstrapAs(auto, BootstrapRef{ID: "anew", Rebuild: true})
 	query = r.startQuery(auto)
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	r.settled("late")
@@ -291,9 +293,7 @@ func TestLostChangesAreResynced(t *testing.T) {
 		outcome, err := r.host().RunQuery(t.Context(), r.attempt(late.ID()), auto)
 		require.NoError(t, err)
 		require.Equal(t, map[string]Outcome{graph.MissedDiff: NeedsResync, graph.MissedRebuild: NeedsRebuild}[what], outcome)
-		r.bootstrapAs(BootstrapRef{
-			ID: "again" + what, Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1, Rebuild: outcome == NeedsRebuild,
-		})
+		r.bootstrapAs(auto, BootstrapRef{ID: "again" + what, Rebuild: outcome == NeedsRebuild})
 		query = r.startQuery(auto)
 		r.settled("late")
 		query.drained()
@@ -352,7 +352,7 @@ func TestChunksAreCopiedAgainByOthers(t *testing.T) {
 	snapshot := r.hold(ref)
 	plan, err := h.PlanChunks(t.Context(), ref, shop, auto)
 	require.NoError(t, err)
-	require.Equal(t, Plan{Tables: 1, Chunks: 10, Rows: 1000}, plan, "only the label that the query reads")
+	require.Equal(t, Plan{Tables: 1, Chunks: 10, Rows: 1000, Parallelism: 3}, plan, "only the label that the query reads")
 	plan, err = h.PlanChunks(t.Context(), ref, shop, auto)
 	require.NoError(t, err)
 	require.Equal(t, 10, plan.Chunks)
@@ -376,21 +376,19 @@ func TestChunksAreCopiedAgainByOthers(t *testing.T) {
 	// A worker whose lease ended finds that another one was quicker.
 	b, err := h.bucket(t.Context(), bootstrapBucket)
 	require.NoError(t, err)
-	chunks, err := h.chunks(t.Context(), b, ref.key())
+	scopes, err := h.scopes(t.Context(), b, ref.key())
 	require.NoError(t, err)
-	c := chunks[0]
-	c.State, c.Until = leased, time.Now().Add(-time.Second)
-	c.revision, err = replace(t.Context(), b, c.key, c.chunkRecord, c.revision)
-	require.NoError(t, err)
-	mine, ok, err := lease(t.Context(), b, c, "slow")
-	require.NoError(t, err)
-	require.True(t, ok)
-	mine.Until = time.Now().Add(-time.Second)
-	mine.revision, err = replace(t.Context(), b, mine.key, mine.chunkRecord, mine.revision)
-	require.NoError(t, err)
+	scope := scopes[0]
+	require.Len(t, scope.Chunks, 10)
+	require.NoError(t, scope.update(t.Context(), b, func(s *scopeRecord) error {
+		s.Chunks[0].Copied = false
+		require.Equal(t, 0, s.lease("slow", time.Now().Add(-leaseFor), r.book.pace))
+		return nil
+	}))
+	slow := &copying{copier: &copier{bucket: b, worker: "slow"}, scope: scope, attempt: scope.Chunks[0].Attempt}
 	r.book.readRows = nil
 	r.copyAll(ref, 2)
-	require.Error(t, (&copying{bucket: b, chunk: mine}).finish(t.Context()))
+	require.ErrorContains(t, slow.finish(t.Context()), "another worker took over")
 
 	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
 	_, rows, err := h.SealBootstrap(t.Context(), ref)
@@ -420,7 +418,7 @@ func TestSnapshotLostHalfWay(t *testing.T) {
 	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
 	require.NoError(t, err)
 	r.book.failChunk = func(c source.Chunk) error {
-		if c.Number == 3 {
+		if c.From == 3*chunkRows {
 			r.book.lose()
 		}
 		return nil
@@ -463,26 +461,26 @@ func TestSnapshotLostHalfWay(t *testing.T) {
 }
 
 func TestCompleteLabelsOutliveTheirSnapshot(t *testing.T) {
-	chunk := func(generation, number int, state chunkState, labels ...string) storedChunk {
-		return storedChunk{
-			chunkRecord: chunkRecord{Chunk: source.Chunk{Number: number, Labels: labels}, State: state, Position: "5"},
-			generation:  generation,
+	scope := func(generation, number int, copied bool, labels ...string) *storedScope {
+		return &storedScope{
+			scopeRecord: scopeRecord{Scope: source.Scope{Places: 1, Labels: labels}, Position: "5", Chunks: []chunkRecord{{To: 1, Copied: copied}}},
+			generation:  generation, number: number,
 		}
 	}
-	numbers := func(chunks []storedChunk) (n []int) {
-		for _, c := range chunks {
-			n = append(n, c.Chunk.Number)
+	numbers := func(scopes []*storedScope) (n []int) {
+		for _, s := range scopes {
+			n = append(n, s.number)
 		}
 		return n
 	}
-	kept, dropped := divide([]storedChunk{
-		chunk(1, 0, copied, "A"), chunk(1, 1, copied, "A"),
-		chunk(1, 2, copied, "B"), chunk(1, 3, leased, "B"),
-		chunk(1, 4, copied, "C", "D"), chunk(1, 5, copied, "D", "B"), // D hangs together with B, C with D
-		chunk(1, 6, copied, "E"), chunk(2, 7, copied, "F"),
+	kept, dropped := divide([]*storedScope{
+		scope(1, 0, true, "A"),
+		scope(1, 1, true, "B"), scope(1, 2, false, "B"),
+		scope(1, 3, true, "C", "D"), scope(1, 4, true, "D", "B"), // D hangs together with B, C with D
+		scope(1, 5, true, "E"), scope(2, 6, true, "F"),
 	}, 2, true)
-	require.Equal(t, []int{0, 1, 6}, numbers(kept))
-	require.Equal(t, []int{2, 3, 4, 5, 7}, numbers(dropped))
+	require.Equal(t, []int{0, 5}, numbers(kept))
+	require.Equal(t, []int{1, 2, 3, 4, 6}, numbers(dropped))
 	require.Equal(t, map[string]graph.Position{"A": "5", "E": "5"}, keptLabels(kept, 2))
 
 	record := bootstrapRecord{Snapshot: &source.Snapshot{Position: "9"}, Labels: keptLabels(kept, 2)}

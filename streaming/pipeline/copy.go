@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -32,97 +33,132 @@ type CopyProgress struct {
 // others. It reports after each chunk and about every second in between, and holds a lease on what it copies, so that a
 // worker that vanishes is replaced. A chunk that fails is left to the next try; those that are done stay done.
 func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, worker string, report func(CopyProgress)) (CopyProgress, error) {
-	var total CopyProgress
 	s, err := h.snapshotter(spec)
 	if err != nil {
-		return total, err
+		return CopyProgress{}, err
 	}
 	log, err := h.conn.EnsureLog(ctx, stream.LogOptions{
 		Name: bootstrapLog(ref.Instance, ref.Query, ref.Source), Description: "copied rows of a snapshot",
 	})
 	if err != nil {
-		return total, fmt.Errorf("opening the bootstrap log: %w", err)
+		return CopyProgress{}, fmt.Errorf("opening the bootstrap log: %w", err)
 	}
+	w := &copier{host: h, ref: ref, source: s, log: log, worker: worker, report: report, copied: h.metrics.Copied(ref.Instance, ref.Query, ref.Source)}
+	defer w.close()
 	for {
-		b, record, err := h.current(ctx, ref)
+		if w.bucket, w.record, err = h.current(ctx, ref); err != nil {
+			return w.total, err
+		}
+		if w.record.Pace == nil {
+			return w.total, failure.SnapshotLost.Errorf("snapshot %d has no plan that this version can read", ref.SnapshotGeneration)
+		}
+		scopes, err := h.scopes(ctx, w.bucket, ref.key())
 		if err != nil {
-			return total, err
+			return w.total, err
 		}
-		chunks, err := h.chunks(ctx, b, ref.key())
-		if err != nil {
-			return total, err
+		left := false
+		for _, scope := range scopes {
+			if err := w.copy(ctx, scope); err != nil {
+				return w.total, err
+			}
+			left = left || !scope.copied()
 		}
-		left := 0
-		for _, c := range chunks {
-			if c.State == copied {
-				continue
-			}
-			left++
-			c, ok, err := lease(ctx, b, c, worker)
-			if err != nil {
-				return total, err
-			}
-			if !ok {
-				continue
-			}
-			cp := &copying{copied: h.metrics.Copied(ref.Instance, ref.Query, ref.Source), bucket: b, log: log, snapshot: *record.Snapshot, chunk: c, total: total, report: report}
-			if err := cp.run(ctx, s); err != nil {
-				cp.release(ctx)
-				return total, fmt.Errorf("copying chunk %d of %s: %w", c.Chunk.Number, c.Chunk.Scope, err)
-			}
-			total.Chunks++
-			total.Rows += cp.rows
-			report(total)
-			left--
+		if !left {
+			return w.total, nil
 		}
-		if left == 0 {
-			return total, nil
-		}
-		report(total)
+		report(w.total)
+		w.close() // the wait may be long
 		select {
 		case <-time.After(pollChunks):
 		case <-ctx.Done():
-			return total, ctx.Err()
+			return w.total, ctx.Err()
 		}
 	}
 }
 
-// lease takes a chunk that waits or whose lease has ended, unless another worker is quicker.
-func lease(ctx context.Context, b *stream.Bucket, c storedChunk, worker string) (storedChunk, bool, error) {
-	if c.State == leased && time.Now().Before(c.Until) && c.Worker != worker {
-		return c, false, nil
-	}
-	c.State, c.Worker, c.Until = leased, worker, time.Now().Add(leaseFor)
-	c.Attempt++
-	var err error
-	c.revision, err = replace(ctx, b, c.key, c.chunkRecord, c.revision)
-	if errors.Is(err, stream.ErrConflict) {
-		return c, false, nil
-	}
-	return c, err == nil, err
+// copier is one worker of a bootstrap.
+type copier struct {
+	host   *Host
+	ref    BootstrapRef
+	source source.Snapshotter
+	reader source.SnapshotReader // nil: not open
+	log    *stream.Log
+	bucket *stream.Bucket
+	record bootstrapRecord
+	worker string
+	report func(CopyProgress)
+	total  CopyProgress
+	limit  limiter
+	copied interface{ Add(rows float64) } // counts them
 }
+
+func (w *copier) close() {
+	if w.reader != nil {
+		w.reader.Close()
+		w.reader = nil
+	}
+}
+
+// copy copies chunks of a scope until none is to be had.
+func (w *copier) copy(ctx context.Context, scope *storedScope) error {
+	for !scope.copied() {
+		at := -1
+		err := scope.update(ctx, w.bucket, func(s *scopeRecord) error {
+			if at = s.lease(w.worker, time.Now(), *w.record.Pace); at < 0 {
+				return errNoChunk
+			}
+			return nil
+		})
+		if errors.Is(err, errNoChunk) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c := &copying{copier: w, scope: scope, at: at, attempt: scope.Chunks[at].Attempt, began: time.Now()}
+		if err := c.run(ctx); err != nil {
+			c.release(ctx)
+			return fmt.Errorf("copying chunk %d of %s: %w", at, scope.Name, err)
+		}
+		w.total.Chunks++
+		w.total.Rows += c.done.Load()
+		w.report(w.total)
+	}
+	return nil
+}
+
+var errNoChunk = errors.New("no chunk is free")
 
 // copying is one attempt to copy one chunk.
 type copying struct {
-	copied   interface{ Add(rows float64) } // counts them
-	bucket   *stream.Bucket
-	log      *stream.Log
-	snapshot source.Snapshot
-	chunk    storedChunk
-	total    CopyProgress // before this chunk
-	report   func(CopyProgress)
+	*copier
+	scope       *storedScope
+	at, attempt int
+	began       time.Time
 
-	rows     int64
+	out      *outlet[*changes]
+	open     *changes // being filled
 	messages int
+	rows     int          // taken since the last pause
+	done     atomic.Int64 // rows before that
 	reported time.Time
 }
 
 // errCopied ends the group of a chunk that is copied.
 var errCopied = errors.New("copied")
 
-func (c *copying) run(ctx context.Context, s source.Snapshotter) error {
+func (c *copying) run(ctx context.Context) error {
+	if err := c.share(ctx); err != nil {
+		return err
+	}
+	if c.reader == nil {
+		var err error
+		if c.reader, err = c.source.OpenSnapshot(ctx, *c.record.Snapshot); err != nil {
+			return err
+		}
+	}
 	w := c.log.NewSharedWriter()
-	out := newOutlet(
+	c.out = newOutlet(
 		func() *changes {
 			p := &changes{}
 			p.encoder.Grow(maxMessage / 4 * 5) // all of them are filled
@@ -133,8 +169,9 @@ func (c *copying) run(ctx context.Context, s source.Snapshotter) error {
 		},
 		func(*changes, uint64) {},
 	)
+	chunk := c.scope.chunk(c.at)
 	g := newGroup(ctx)
-	g.run(out.run)
+	g.run(c.out.run)
 	done := make(chan struct{})
 	renewed := make(chan struct{})
 	g.run(func(ctx context.Context) error {
@@ -142,12 +179,16 @@ func (c *copying) run(ctx context.Context, s source.Snapshotter) error {
 		return c.renew(ctx, done)
 	})
 	g.run(func(ctx context.Context) error {
-		err := s.ReadChunk(ctx, c.snapshot, c.chunk.Chunk, func(batch []graph.Change) error { return c.emit(ctx, out, batch) })
+		c.begin()
+		err := c.reader.ReadChunk(ctx, chunk, chunkSink{c, ctx})
 		close(done)
 		if err != nil {
 			return err
 		}
-		if err := out.flush(ctx); err != nil {
+		if err := c.send(ctx); err != nil {
+			return err
+		}
+		if err := c.out.flush(ctx); err != nil {
 			return err
 		}
 		<-renewed // the record has one writer at a time
@@ -166,28 +207,50 @@ func (c *copying) run(ctx context.Context, s source.Snapshotter) error {
 	return err
 }
 
-func (c *copying) emit(ctx context.Context, out *outlet[*changes], batch []graph.Change) error {
-	for _, part := range split(batch) {
-		err := out.add(ctx, false, func(p *changes) {
-			if p.name == "" {
-				p.name = copyOf{c.chunk.generation, c.chunk.Chunk.Number, c.chunk.Attempt}.message(c.messages)
-				c.messages++
-			}
-			p.position = c.snapshot.Position
-			p.encoder.Add(&graph.Transaction{Position: c.snapshot.Position, CommitTime: c.snapshot.TakenAt, Changes: part})
-		})
-		if err != nil {
+// chunkSink encodes elements as they come.
+type chunkSink struct {
+	*copying
+	ctx context.Context //nolint:containedctx // the sink lives as long as the call that it is an argument of
+}
+
+// Take implements source.ChunkSink.
+func (c chunkSink) Take(change *graph.Change) {
+	c.open.encoder.Append(change)
+	if change.Element.HasLabel(c.scope.Labels[0]) {
+		c.rows++
+	}
+}
+
+// Pause implements source.ChunkSink.
+func (c chunkSink) Pause() error {
+	rows := c.rows
+	c.rows = 0
+	c.done.Add(int64(rows))
+	c.copied.Add(float64(rows))
+	if c.open.size() >= maxMessage {
+		if err := c.send(c.ctx); err != nil {
 			return err
 		}
+		c.begin()
 	}
-	c.rows += int64(len(batch))
-	c.copied.Add(float64(len(batch)))
 	if time.Since(c.reported) >= time.Second {
 		c.reported = time.Now()
-		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.rows})
+		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.done.Load()})
 	}
-	return nil
+	return c.limit.wait(c.ctx, rows)
 }
+
+// begin begins a message. Messages are sent when they are full: nobody waits for half a chunk.
+func (c *copying) begin() {
+	snapshot := c.record.Snapshot
+	c.open = c.out.blank()
+	c.open.name = copyOf{c.scope.generation, c.scope.number, c.at, c.attempt}.message(c.messages)
+	c.open.position = snapshot.Position
+	c.open.encoder.Open(&graph.Transaction{Position: snapshot.Position, CommitTime: snapshot.TakenAt})
+	c.messages++
+}
+
+func (c *copying) send(ctx context.Context) error { return c.out.put(ctx, c.open) }
 
 // renew keeps the lease until done is closed. A lease that another worker took stops the copy.
 func (c *copying) renew(ctx context.Context, done <-chan struct{}) error {
@@ -201,47 +264,83 @@ func (c *copying) renew(ctx context.Context, done <-chan struct{}) error {
 		case <-ctx.Done():
 			return nil
 		}
-		c.chunk.Until = time.Now().Add(leaseFor)
-		if err := c.store(ctx); err != nil {
+		if err := c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Now().Add(leaseFor) }); err != nil {
+			return err
+		}
+		if err := c.share(ctx); err != nil {
 			return err
 		}
 	}
 }
 
+// share divides the rate that is allowed among those who copy now.
+func (c *copying) share(ctx context.Context) error {
+	allowed := c.record.Pace.RowsPerSecond
+	if allowed == 0 {
+		return nil
+	}
+	scopes, err := c.host.scopes(ctx, c.bucket, c.ref.key())
+	if err != nil {
+		return err
+	}
+	readers := 0
+	for _, s := range scopes {
+		readers += s.leases(time.Now())
+	}
+	c.limit.set(float64(allowed) / float64(max(readers, 1)))
+	return nil
+}
+
 func (c *copying) finish(ctx context.Context) error {
-	c.chunk.State, c.chunk.Rows, c.chunk.Position = copied, c.rows, c.snapshot.Position
-	return c.store(ctx)
+	return c.update(ctx, func(s *scopeRecord, own *chunkRecord) {
+		own.Copied, own.Until = true, time.Time{}
+		s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
+	})
 }
 
 // release gives the chunk back for anybody to copy. When that fails the lease ends by itself.
 func (c *copying) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	c.chunk.State, c.chunk.Until = waiting, time.Time{}
-	_ = c.store(ctx) // see above
+	_ = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Time{} }) // see above
 }
 
-// store writes the chunk's record if it is still this attempt's.
-func (c *copying) store(ctx context.Context) error {
-	for {
-		revision, err := retried(ctx, func() (uint64, error) {
-			return replace(ctx, c.bucket, c.chunk.key, c.chunk.chunkRecord, c.chunk.revision)
-		})
-		if err == nil {
-			c.chunk.revision = revision
-			return nil
-		}
-		if !errors.Is(err, stream.ErrConflict) {
-			return err
-		}
-		var there chunkRecord
-		revision, found, err := read(ctx, c.bucket, c.chunk.key, &there)
-		if err != nil {
-			return err
-		}
-		if !found || there.Worker != c.chunk.Worker || there.Attempt != c.chunk.Attempt {
+// update changes the chunk's record if it is still this attempt's.
+func (c *copying) update(ctx context.Context, change func(*scopeRecord, *chunkRecord)) error {
+	return c.scope.update(ctx, c.bucket, func(s *scopeRecord) error {
+		if c.at >= len(s.Chunks) || s.Chunks[c.at].Worker != c.worker || s.Chunks[c.at].Attempt != c.attempt {
 			return failure.Unclassified.Errorf("another worker took over the chunk")
 		}
-		c.chunk.revision = revision // an earlier try of ours whose answer was lost
+		own := &s.Chunks[c.at]
+		own.Rows = c.done.Load()
+		change(s, own)
+		return nil
+	})
+}
+
+// limiter holds a worker to a number of rows per second; set may be called while another goroutine waits.
+type limiter struct {
+	pause atomic.Int64 // nanoseconds for each row
+	due   time.Time
+}
+
+func (l *limiter) set(perSecond float64) { l.pause.Store(int64(float64(time.Second) / perSecond)) }
+
+// wait waits until so many more rows are due.
+func (l *limiter) wait(ctx context.Context, rows int) error {
+	pause := time.Duration(l.pause.Load() * int64(rows))
+	if pause == 0 {
+		return nil
+	}
+	now := time.Now()
+	if l.due.Before(now) {
+		l.due = now
+	}
+	l.due = l.due.Add(pause)
+	select {
+	case <-time.After(l.due.Sub(now)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -226,7 +226,7 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Fingerprint != r.plan.Fingerprint() {
+		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Pace == nil || one.record.Fingerprint != r.plan.Fingerprint() {
 			return nil, nil
 		}
 		boots = append(boots, one)
@@ -335,7 +335,7 @@ func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
 		return err
 	}
 	for _, one := range boots {
-		if err := removeKeys(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source)+".chunk"); err != nil {
+		if err := removeKeys(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source)+".scope"); err != nil {
 			return err
 		}
 		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, one.source)); err != nil {
@@ -386,13 +386,15 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	if err != nil {
 		return err
 	}
-	chunks, err := r.host.chunks(ctx, bucket, bootstrapKey(r.id.Instance, r.id.Name, b.source))
+	scopes, err := r.host.scopes(ctx, bucket, bootstrapKey(r.id.Instance, r.id.Name, b.source))
 	if err != nil {
 		return err
 	}
-	wanted := make(map[copyOf]bool, len(chunks))
-	for _, c := range chunks {
-		wanted[copyOf{c.generation, c.Chunk.Number, c.Attempt}] = c.State == copied
+	wanted := make(map[copyOf]bool)
+	for _, s := range scopes {
+		for i, c := range s.Chunks { // all are copied, or the bootstrap would not have been verified
+			wanted[copyOf{s.generation, s.number, i, c.Attempt}] = true
+		}
 	}
 	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
 	if err != nil {

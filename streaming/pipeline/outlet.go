@@ -68,13 +68,8 @@ func (o *outlet[P]) queued() int {
 func (o *outlet[P]) add(ctx context.Context, alone bool, fill func(P)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.failed == nil && o.waiting >= maxWaiting {
-		if err := o.wait(ctx); err != nil {
-			return err
-		}
-	}
-	if o.failed != nil {
-		return o.failed
+	if err := o.room(ctx); err != nil {
+		return err
 	}
 	if alone {
 		o.seal()
@@ -89,11 +84,47 @@ func (o *outlet[P]) add(ctx context.Context, alone bool, fill func(P)) error {
 	if alone || size >= maxMessage {
 		o.seal()
 	}
+	o.notify()
+	return nil
+}
+
+// notify has run look for what to publish.
+func (o *outlet[P]) notify() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
+}
+
+// blank returns an empty parcel to be filled apart from what is added, and then put.
+func (o *outlet[P]) blank() P {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.recycled()
+}
+
+// put adds a parcel that was filled apart, after waiting for room.
+func (o *outlet[P]) put(ctx context.Context, p P) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.room(ctx); err != nil {
+		return err
+	}
+	o.seal()
+	o.sealed = append(o.sealed, box[P]{p, p.size()})
+	o.waiting += p.size()
+	o.notify()
 	return nil
+}
+
+// room waits until something may be added.
+func (o *outlet[P]) room(ctx context.Context) error {
+	for o.failed == nil && o.waiting >= maxWaiting {
+		if err := o.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return o.failed
 }
 
 func (o *outlet[P]) recycled() P {

@@ -69,6 +69,6 @@ func (r *queryRun) misses(c *graph.SchemaChange, all []graph.SchemaChange) bool 
 	}) {
 		return false // another column has its name
 	}
-	needs := r.plan.Needs().Properties
+	needs := r.plan.Needs()
 	return slices.Contains(needs[c.Labels[0]], c.Property) || slices.Contains(needs[""], c.Property)
 }

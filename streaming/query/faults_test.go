@@ -169,17 +169,15 @@ func TestFingerprint(t *testing.T) {
 }
 
 func TestNeeds(t *testing.T) {
-	needs := func(text string) (*query.Plan, map[string][]string) {
+	needs := func(text string) map[string][]string {
 		p, err := query.Compile(text, query.Options{})
 		require.NoError(t, err)
-		return p, p.Needs().Properties
+		return p.Needs()
 	}
-	p, n := needs("MATCH (a:A|B)-[r:T]->(c:C&D) WHERE a.x > 1 AND a.x < c.z RETURN a.y, r")
+	n := needs("MATCH (a:A|B)-[r:T]->(c:C&D) WHERE a.x > 1 AND a.x < c.z RETURN a.y, r")
 	require.Equal(t, map[string][]string{"A": {"x", "y"}, "B": {"x", "y"}, "T": {"*"}, "C": {"z"}}, n)
-	require.Equal(t, []string{"A", "B", "C", "T"}, p.Labels())
-	p, n = needs("MATCH (a:A)-->(b) RETURN count(b), a.x")
-	require.Nil(t, p.Labels())
-	require.Equal(t, []string{"x"}, n["A"])
+	n = needs("MATCH (a:A)-->(b) RETURN count(b), a.x")
+	require.Equal(t, map[string][]string{"": {}, "A": {"x"}}, n)
 }
 
 // TestSources keeps elements of two sources with the same id apart.

@@ -8,15 +8,9 @@ import (
 	"github.com/perdure/perdure/streaming/query/internal/plan"
 )
 
-// Needs says what a plan reads, so that sources send nothing else.
-type Needs struct {
-	// Properties lists by label or type the properties that are read, "*" standing for all of them. The label "" stands
-	// for every element: the plan has a pattern without a label.
-	Properties map[string][]string
-}
-
-// Needs says which properties of which elements the plan reads.
-func (p *Plan) Needs() Needs {
+// Needs lists, by label or type, the properties that the plan reads, so that sources need to send nothing else: "*"
+// stands for all of them. The label "" stands for every element: the plan has a pattern without a label.
+func (p *Plan) Needs() map[string][]string {
 	needs := make(map[string][]string)
 	need := func(labels []string, properties []string, all bool) {
 		if labels == nil {
@@ -26,7 +20,7 @@ func (p *Plan) Needs() Needs {
 			properties = []string{"*"}
 		}
 		for _, l := range labels {
-			list := append(slices.Clone(needs[l]), properties...)
+			list := append(append([]string{}, needs[l]...), properties...)
 			slices.Sort(list)
 			if list = slices.Compact(list); slices.Contains(list, "*") {
 				list = []string{"*"}
@@ -43,21 +37,7 @@ func (p *Plan) Needs() Needs {
 			}
 		}
 	}
-	return Needs{Properties: needs}
-}
-
-// Labels returns the labels and types of the elements that the plan reads, in order; nil means all.
-func (p *Plan) Labels() []string {
-	needs := p.Needs().Properties
-	if _, all := needs[""]; all {
-		return nil
-	}
-	labels := make([]string, 0, len(needs))
-	for l := range needs {
-		labels = append(labels, l)
-	}
-	slices.Sort(labels)
-	return labels
+	return needs
 }
 
 // Touched returns those changes of the schema after which what the plan has read may not be so any more.
@@ -65,7 +45,7 @@ func (p *Plan) Touched(changes []graph.SchemaChange) (touched []graph.SchemaChan
 	if len(changes) == 0 {
 		return nil
 	}
-	needs := p.Needs().Properties
+	needs := p.Needs()
 	for i := range changes {
 		c := &changes[i]
 		if len(c.Labels) == 0 {

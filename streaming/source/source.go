@@ -8,6 +8,7 @@ package source
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -105,14 +106,30 @@ type Snapshotter interface {
 	// HoldSnapshot opens a consistent snapshot, calls ready once with what others need to read it, keeps it open and
 	// checks that it still is, until ctx ends (nil) or the snapshot is lost (SnapshotLost).
 	HoldSnapshot(ctx context.Context, ready func(Snapshot) error, alive func()) error
-	// PlanSnapshot divides what labels (all, when nil) consist of into chunks.
-	PlanSnapshot(ctx context.Context, snapshot Snapshot, labels []string) ([]Chunk, error)
-	// ReadChunk reads one chunk of the snapshot and hands its elements over in batches of inserts. It calls emit from one
-	// goroutine; the slice belongs to the callee.
-	ReadChunk(ctx context.Context, snapshot Snapshot, chunk Chunk, emit func([]graph.Change) error) error
+	// PlanSnapshot says what wanted consists of. Nothing that is wanted is missing from the scopes.
+	PlanSnapshot(ctx context.Context, snapshot Snapshot, wanted Wanted) (SnapshotPlan, error)
+	// OpenSnapshot returns what reads chunks of the snapshot.
+	OpenSnapshot(ctx context.Context, snapshot Snapshot) (SnapshotReader, error)
 	// VerifySnapshot checks, after all chunks are read, that the changes from snapshot.Position on are reachable:
 	// the slot is healthy, the server is the same one.
 	VerifySnapshot(ctx context.Context, snapshot Snapshot) error
+}
+
+// SnapshotReader reads chunks of a snapshot, one after the other.
+type SnapshotReader interface {
+	// ReadChunk reads one chunk and hands over an insert for each of its elements, from one goroutine. After an error
+	// nothing but Close may be called.
+	ReadChunk(ctx context.Context, chunk Chunk, to ChunkSink) error
+	// Close lets go of what the reader holds, within seconds. The snapshot stays open.
+	Close()
+}
+
+// ChunkSink takes the elements of a chunk.
+type ChunkSink interface {
+	// Take takes a change and is done with it, and with all that it refers to, when it returns. It does not block.
+	Take(c *graph.Change)
+	// Pause is called after each BatchBytes or so, and at the end. It may block (back-pressure). Its error ends the chunk.
+	Pause() error
 }
 
 // Snapshot identifies an open snapshot. Transactions whose Position is at or below the snapshot's are in it, later ones
@@ -126,12 +143,64 @@ type Snapshot struct {
 	Schema map[string]string `json:"schema,omitempty"`
 }
 
-// Chunk is a part of a snapshot that is read, and retried, alone. Scope and the range are the source's own notation.
+// BatchBytes is about how much a ChunkSink is given between two pauses at most, unless one element alone is larger.
+const BatchBytes = 128 << 10
+
+// Wanted lists, by label or type, the properties that somebody reads, "*" standing for all of them. The label "" stands
+// for every element. Nil: everything is wanted.
+type Wanted map[string][]string
+
+// Any reports whether elements with one of these labels are wanted.
+func (w Wanted) Any(labels ...string) bool {
+	return w == nil || slices.ContainsFunc(append([]string{""}, labels...), func(l string) bool {
+		_, wanted := w[l]
+		return wanted
+	})
+}
+
+// Properties returns the properties that are wanted of elements with one of these labels, in order; nil means all.
+func (w Wanted) Properties(labels ...string) []string {
+	if w == nil {
+		return nil
+	}
+	names := []string{} // nothing is not all
+	for _, l := range append([]string{""}, labels...) {
+		names = append(names, w[l]...)
+	}
+	if slices.Contains(names, "*") {
+		return nil
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// SnapshotPlan is what a snapshot consists of and how it is to be read.
+type SnapshotPlan struct {
+	Scopes []Scope
+	Pace   Pace
+}
+
+// Pace is how a snapshot is to be read.
+type Pace struct {
+	Parallelism   int           `json:"parallelism"`             // chunks that should be read at the same time
+	ChunkTime     time.Duration `json:"chunkTime"`               // how long reading a chunk should take
+	RowsPerSecond int64         `json:"rowsPerSecond,omitempty"` // of all readers together, 0: no limit
+}
+
+// Scope is a part of a snapshot that is one thing to the source, such as a table. Its elements stand at places, which
+// are numbered from 0, so that whoever reads it can divide it into chunks.
+type Scope struct {
+	Name       string   `json:"name"`       // in the source's own notation, such as the table's quoted name
+	Labels     []string `json:"labels"`     // labels and types of the elements it yields, first the one that each row yields
+	Properties []string `json:"properties"` // those that are wanted, in order; nil: all
+	Places     int64    `json:"places"`     // such as the blocks of a table; 0: it has nothing
+	Rows       int64    `json:"rows"`       // estimate
+	Least      int64    `json:"least"`      // places of the smallest chunk that is worth reading
+}
+
+// Chunk is a part of a scope that is read, and retried, alone.
 type Chunk struct {
-	Number int      `json:"number"`
-	Labels []string `json:"labels"`         // labels and types of the elements it yields
-	Scope  string   `json:"scope"`          // such as the table's quoted name
-	From   string   `json:"from,omitempty"` // inclusive
-	To     string   `json:"to,omitempty"`   // exclusive; empty: to the end
-	Rows   int64    `json:"rows,omitempty"` // estimate
+	Scope
+	From int64 `json:"from"` // the first place
+	To   int64 `json:"to"`   // the place after the last; Places or more: to the end
 }

@@ -170,17 +170,12 @@ func BenchmarkSnapshot(b *testing.B) {
 	})
 	eventually(b, 30*time.Second, "change stream", func() error { return host.SourceReady(w.limit, component.DefaultInstance, source.Name) })
 
-	w.compare("of-copy", rows,
-		contestant{"copy-to-stdout", func(int) sample {
-			m := w.measure()
-			cmd := osexec.CommandContext(w.limit, "psql", "-X", "-q", "-d", w.pg.URL(), "-c", `COPY bench TO STDOUT (FORMAT binary)`) // to /dev/null
-			require.NoError(b, cmd.Run())
-			return m.end().of(cmd)
-		}},
-		contestant{"into-bootstrap-stream", func(round int) sample {
+	// into copies what a query reads.
+	into := func(query component.QuerySpec) func(round int) sample {
+		return func(round int) sample {
 			ctx, release := context.WithCancel(w.limit)
 			defer release()
-			ref := pipeline.BootstrapRef{ID: fmt.Sprintf("bench.%d", round), Instance: component.DefaultInstance, Query: "bench", Source: source.Name, SnapshotGeneration: 1}
+			ref := pipeline.BootstrapRef{ID: fmt.Sprintf("%s.%d", query.Name, round), Instance: component.DefaultInstance, Query: query.Name, Source: source.Name, SnapshotGeneration: 1}
 			_, err := host.Subscribe(ctx, ref)
 			require.NoError(b, err)
 			ready := make(chan struct{})
@@ -195,14 +190,13 @@ func BenchmarkSnapshot(b *testing.B) {
 			case <-w.limit.Done():
 				require.NoError(b, w.limit.Err(), "waiting for the snapshot")
 			}
-			query := benchQuery
 			query.Sources = []string{source.Name}
-			_, err = host.PlanChunks(ctx, ref, source, query)
+			plan, err := host.PlanChunks(ctx, ref, source, query)
 			require.NoError(b, err)
 			m := w.measure()
 			var copied atomic.Int64
 			var copiers sync.WaitGroup
-			for k := range 2 {
+			for k := range plan.Parallelism {
 				copiers.Go(func() {
 					p, err := host.CopyChunks(ctx, ref, source, fmt.Sprintf("copier-%d", k), func(pipeline.CopyProgress) {})
 					w.check(err)
@@ -212,7 +206,19 @@ func BenchmarkSnapshot(b *testing.B) {
 			copiers.Wait()
 			require.Equal(b, int64(rows), copied.Load())
 			return m.end()
+		}
+	}
+	all := benchQuery
+	all.Name, all.Query = "all", "MATCH (b:Bench) RETURN b"
+	w.compare("of-copy", rows,
+		contestant{"copy-to-stdout", func(int) sample {
+			m := w.measure()
+			cmd := osexec.CommandContext(w.limit, "psql", "-X", "-q", "-d", w.pg.URL(), "-c", `COPY bench TO STDOUT (FORMAT binary)`) // to /dev/null
+			require.NoError(b, cmd.Run())
+			return m.end().of(cmd)
 		}},
+		contestant{"needed-columns-into-bootstrap-stream", into(benchQuery)},
+		contestant{"all-columns-into-bootstrap-stream", into(all)},
 	)
 }
 

@@ -78,23 +78,27 @@ type status struct {
 
 // status asks the workflow with tctl.
 func (s *system) status(id string) (status, error) {
+	var st status
+	err := s.statusInto(id, &st)
+	return st, err
+}
+
+func (s *system) statusInto(id string, into any) error {
 	out, err := s.tctl("workflow", "query", "-w", id, "--query_type", "status")
 	if err != nil {
-		return status{}, err
+		return err
 	}
 	start := strings.IndexByte(out, '{')
 	if start < 0 {
 		start = strings.IndexByte(out, '[')
 	}
 	if start < 0 {
-		return status{}, fmt.Errorf("no JSON in the answer: %s", out)
+		return fmt.Errorf("no JSON in the answer: %s", out)
 	}
-	var st status
-	dec := json.NewDecoder(strings.NewReader(out[start:]))
-	if err := dec.Decode(&st); err != nil {
-		return status{}, fmt.Errorf("decoding status: %w in %s", err, out)
+	if err := json.NewDecoder(strings.NewReader(out[start:])).Decode(into); err != nil {
+		return fmt.Errorf("decoding status: %w in %s", err, out)
 	}
-	return st, nil
+	return nil
 }
 
 func (s *system) awaitPhase(id, phase string, bound time.Duration) status {

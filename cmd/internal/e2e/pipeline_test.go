@@ -208,6 +208,38 @@ func TestKillingTheWorkerDuringTheSnapshot(t *testing.T) {
 	s.requireEqualsSQL(f, 120*time.Second)
 }
 
+// TestProgressOfASnapshotIsInItsStatus reads a snapshot slowly, so that there is time to look.
+func TestProgressOfASnapshotIsInItsStatus(t *testing.T) {
+	s := newSystem(t)
+	execSQL(t, s.connect(), schema)
+	execSQL(t, s.connect(), `INSERT INTO orders (customer_id, total) SELECT 1 + i % 20, i FROM generate_series(1, 60000) i; ANALYZE orders`)
+	source := sourceInput(s)
+	source["spec"].(object)["config"].(object)["snapshotRowsPerSecond"] = 3000
+	s.startComponent("Source", "source.default.shop", source)
+	s.startComponent("Query", "query.default.open-orders", queryInput())
+	eventually(t, 2*time.Minute, "progress", func() error {
+		var st struct {
+			Parallelism int
+			Progress    struct {
+				TablesCopied  int
+				Rows          int64 `json:",string"`
+				RowsPerSecond int64 `json:",string"`
+				Expected      time.Time
+				Tables        []struct{ Name, State, Rows, Estimate string }
+			}
+		}
+		if err := s.statusInto("bootstrap.default.open-orders.shop.1", &st); err != nil {
+			return err
+		}
+		p := st.Progress
+		if st.Parallelism != 4 || p.TablesCopied != 1 || p.Rows == 0 || p.RowsPerSecond == 0 || p.Expected.IsZero() ||
+			len(p.Tables) != 2 || p.Tables[0].Name != `"public"."orders"` || p.Tables[0].State != "copying" || p.Tables[0].Estimate != "60500" {
+			return fmt.Errorf("status is %+v", st)
+		}
+		return nil
+	})
+}
+
 func TestPostgresRestartedImmediatelyLosesAndRepeatsNothing(t *testing.T) {
 	restarts := 3
 	if full() {

@@ -15,44 +15,52 @@ const (
 )
 
 // arena hands out memory for the parts of changes from larger pieces, so that a row costs no allocation of its own.
-// Nothing is ever reused: the garbage collector takes a piece back when no transaction refers to it any more.
+// Unless recycle is called nothing is ever reused: the garbage collector takes a piece back when no transaction refers
+// to it any more.
 type arena struct {
-	values   []graph.Value
-	bytes    []byte
-	decimals []apd.Decimal
+	values   pieces[graph.Value]
+	bytes    pieces[byte]
+	decimals pieces[apd.Decimal]
+}
+
+// recycle makes the arena hand out the same memory again. Whoever calls it is done with all that came of it.
+func (a *arena) recycle() { a.values.used, a.bytes.used, a.decimals.used = 0, 0, 0 }
+
+// pieces hands out parts of slices, one piece after the other.
+type pieces[T any] struct {
+	piece []T
+	used  int
+}
+
+func (p *pieces[T]) take(n, usual int) []T {
+	if n > len(p.piece)-p.used {
+		p.piece, p.used = make([]T, max(n, usual)), 0
+	}
+	from := p.used
+	p.used += n
+	return p.piece[from:p.used:p.used]
 }
 
 // newValues returns n null values.
 func (a *arena) newValues(n int) []graph.Value {
-	if n > len(a.values) {
-		a.values = make([]graph.Value, max(n, valueChunk))
-	}
-	v := a.values[:n:n]
-	a.values = a.values[n:]
-	return v
+	values := a.values.take(n, valueChunk)
+	clear(values)
+	return values
 }
 
 // newDecimal returns a zero decimal.
 func (a *arena) newDecimal() *apd.Decimal {
-	if len(a.decimals) == 0 {
-		a.decimals = make([]apd.Decimal, decimalChunk)
-	}
-	d := &a.decimals[0]
-	a.decimals = a.decimals[1:]
+	d := &a.decimals.take(1, decimalChunk)[0]
+	*d = apd.Decimal{}
 	return d
 }
 
 // newBytes returns an empty slice with room for n bytes, which the caller fills and turns into a string with sealed.
 func (a *arena) newBytes(n int) []byte {
-	if n > len(a.bytes) {
-		if n > byteChunk/8 {
-			return make([]byte, 0, n) // large ones stand alone, so that they do not waste the rest of a piece
-		}
-		a.bytes = make([]byte, byteChunk)
+	if n > byteChunk/8 {
+		return make([]byte, 0, n) // large ones stand alone, so that they do not waste the rest of a piece
 	}
-	b := a.bytes[:0:n]
-	a.bytes = a.bytes[n:]
-	return b
+	return a.bytes.take(n, byteChunk)[:0]
 }
 
 // text returns a string with the content of b.

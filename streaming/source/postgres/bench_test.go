@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
 const benchRows = 300_000
@@ -43,12 +44,11 @@ func BenchmarkSnapshot(b *testing.B) {
 	})
 	b.Run("chunks", func(b *testing.B) {
 		snapshot, _ := hold(b, s)
-		chunks, err := s.PlanSnapshot(b.Context(), snapshot, nil)
-		require.NoError(b, err)
+		chunks := sourcetest.Chunks(b, s, snapshot, nil)
 		for b.Loop() {
 			rows := 0
 			for _, c := range chunks {
-				require.NoError(b, s.ReadChunk(b.Context(), snapshot, c, func(changes []graph.Change) error {
+				require.NoError(b, sourcetest.ReadChunk(b.Context(), s, snapshot, c, func(changes []graph.Change) error {
 					rows += len(changes)
 					return nil
 				}))

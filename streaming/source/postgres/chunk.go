@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,92 +17,140 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 )
 
-// A batch ends at whichever comes first.
-const (
-	batchRows  = 1000
-	batchBytes = 1 << 20
-)
+// catalogAge is how old what is known of the tables may be when a chunk is read. Asking takes longer than to read a
+// small chunk.
+const catalogAge = 5 * time.Second
 
-// ReadChunk implements source.Snapshotter. The rows come by COPY in binary, the cheapest way that the server has, and
-// are decoded by the functions that decode the stream.
-func (s *Source) ReadChunk(ctx context.Context, snapshot source.Snapshot, chunk source.Chunk, emit func([]graph.Change) error) error {
+// snapshotReader implements source.SnapshotReader.
+type snapshotReader struct {
+	source   *Source
+	snapshot source.Snapshot
+	conn     *pgx.Conn
+	catalog  *catalog
+	asked    time.Time // when the catalog was read
+}
+
+// OpenSnapshot implements source.Snapshotter.
+func (s *Source) OpenSnapshot(ctx context.Context, snapshot source.Snapshot) (source.SnapshotReader, error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer hangUp(ctx, conn)
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
 	if _, err := conn.Exec(bounded, "SET statement_timeout = 0"); err != nil { // progress is watched instead
-		return wrap(err, "preparing a copy")
+		hangUp(ctx, conn)
+		return nil, wrap(err, "preparing to copy")
 	}
-	if err := importSnapshot(bounded, conn, snapshot.Name); err != nil {
+	return &snapshotReader{source: s, snapshot: snapshot, conn: conn}, nil
+}
+
+// Close implements source.SnapshotReader.
+func (r *snapshotReader) Close() { hangUp(context.Background(), r.conn) }
+
+// ReadChunk implements source.SnapshotReader. The rows come by COPY in binary, the cheapest way that the server has, and
+// are decoded by the functions that decode the stream.
+func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, to source.ChunkSink) error {
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	tables, err := s.loadCatalog(ctx, conn)
-	if err != nil {
-		return err
-	}
-	t := tables.scoped(chunk.Scope)
+	t := r.catalog.scoped(chunk.Name)
 	if t == nil {
-		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Scope)
+		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Name)
 	}
-	statement, err := copyStatement(t, tables.types, chunk)
-	if err != nil {
+	t = t.narrowed(chunk.Properties)
+	if err := r.copy(ctx, t, chunk, to); err != nil {
 		return err
 	}
-	r, err := compile(t, t.columns, tables.types)
+	if err := r.checkUnmoved(ctx, t); err != nil {
+		return err
+	}
+	bounded, cancel := r.source.bounded(ctx)
+	defer cancel()
+	_, err := r.conn.Exec(bounded, "COMMIT") // so that no lock outlives the chunk
+	return wrap(err, "ending a copy")
+}
+
+// begin enters the snapshot.
+func (r *snapshotReader) begin(ctx context.Context) error {
+	bounded, cancel := r.source.bounded(ctx)
+	defer cancel()
+	if err := importSnapshot(bounded, r.conn, r.snapshot.Name); err != nil {
+		return err
+	}
+	if time.Since(r.asked) < catalogAge {
+		return nil
+	}
+	var err error
+	r.catalog, err = r.source.loadCatalog(ctx, r.conn)
+	r.asked = time.Now()
+	return err
+}
+
+func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk, to source.ChunkSink) error {
+	types := r.catalog.types
+	relation, err := compile(t, t.columns, types)
 	if err != nil {
 		return err
 	}
 	for i, c := range t.columns {
-		if t.copiedAsText(tables.types, c) {
-			r.decode[i] = decodeText
+		if t.copiedAsText(types, c) {
+			relation.decode[i] = decodeText
 		}
 	}
-
 	copying, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	helper := side{source: s}
+	helper := side{source: r.source}
 	defer func() { helper.close(ctx) }()
 	reader := &copyReader{
-		relation: r,
-		decoder: decoder{types: tables.types, rawText: tables.rawText, serverText: func(oid uint32, src []byte) (string, error) {
+		relation: relation,
+		decoder: decoder{types: types, borrows: true, rawText: r.catalog.rawText, serverText: func(oid uint32, src []byte) (string, error) {
 			return helper.text(copying, oid, src)
 		}},
-		emit:   emit,
-		reject: func(cause error, record []byte) error { return s.reject(copying, snapshot.Position, cause, record) },
+		to: to,
+		reject: func(cause error, record []byte) error {
+			return r.source.reject(copying, r.snapshot.Position, cause, record)
+		},
 	}
-	watching := reader.watch(s.config.StatementTimeout, stop)
+	watching := reader.watch(r.source.config.StatementTimeout, stop)
 	defer watching()
-	if _, err := conn.PgConn().CopyTo(copying, reader, statement); err != nil {
+	if _, err := r.conn.PgConn().CopyTo(copying, reader, copyStatement(t, types, chunk)); err != nil {
 		if cause := context.Cause(copying); cause != nil && ctx.Err() == nil {
 			err = cause
 		}
 		if reader.refused {
 			return err // the callee's own
 		}
-		return wrap(err, "copying %s from block %s", t.name, chunk.From)
-	}
-	if err := s.unmoved(ctx, conn, t); err != nil {
-		return err
+		return wrap(err, "copying %s from block %d", t.name, chunk.From)
 	}
 	return reader.finish()
 }
 
-// unmoved makes sure that a table's rows are where they were in the snapshot. DDL that writes a table anew leaves nothing
-// of it to older snapshots, as if it had been empty.
-func (s *Source) unmoved(ctx context.Context, conn *pgx.Conn, t *table) error {
-	ctx, cancel := s.bounded(ctx)
+// narrowed leaves out the columns that nobody reads and that identify nothing; nil: all are read.
+func (t *table) narrowed(properties []string) *table {
+	if properties == nil || t.wholeRow {
+		return t
+	}
+	needed := slices.Concat(properties, t.key)
+	needed = append(needed, t.foreign()...)
+	narrowed := *t
+	narrowed.columns = slices.DeleteFunc(slices.Clone(t.columns), func(c column) bool { return !slices.Contains(needed, c.name) })
+	return &narrowed
+}
+
+// checkUnmoved makes sure that the table's rows are where they were when the snapshot was taken. Truncating a table and
+// most ways to alter a column's type write it anew without what older snapshots should see; VACUUM FULL and CLUSTER move
+// rows from one chunk to another. While our transaction, which the copy began to read with, is open, none of them can run.
+func (r *snapshotReader) checkUnmoved(ctx context.Context, t *table) error {
+	bounded, cancel := r.source.bounded(ctx)
 	defer cancel()
-	var moved bool
-	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode <> 0 AND relfilenode <> pg_relation_filenode(oid))`,
-		oids(t.parts())).Scan(&moved)
+	var moved bool // a query sees the catalog as it was then, the function as it is now
+	err := r.conn.QueryRow(bounded, "SELECT count(*) > 0 FROM pg_class WHERE oid = ANY ($1::oid[]) AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)", t.files()).Scan(&moved)
 	switch {
 	case err != nil:
-		return wrap(err, "checking where the rows of %s are", t.name)
+		return wrap(err, "checking that %s was not rewritten", t.name)
 	case moved:
-		return failure.SnapshotLost.Errorf("%s was truncated or written anew after the snapshot was taken", t.name).WithDetail("table", t.name.String())
+		return failure.SnapshotLost.Errorf("reading %s: it was rewritten or truncated after the snapshot was taken", t.name)
 	}
 	return nil
 }
@@ -126,7 +174,7 @@ func (t *table) copiedAsText(types *typeMap, c column) bool {
 	return types.shownByServer(c.oid)
 }
 
-func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error) {
+func copyStatement(t *table, types *typeMap, chunk source.Chunk) string {
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		columns[i] = quote(c.name)
@@ -138,21 +186,17 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error)
 	if t.filter != "" {
 		conditions = append(conditions, "("+t.filter+")")
 	}
-	for _, bound := range []struct{ operator, block string }{{">=", chunk.From}, {"<", chunk.To}} {
-		if bound.block == "" || bound.operator == ">=" && bound.block == "0" {
-			continue
-		}
-		block, err := strconv.ParseUint(bound.block, 10, 32)
-		if err != nil {
-			return "", failure.StateCorrupt.Errorf("reading the bounds of a chunk: %w", err)
-		}
-		conditions = append(conditions, fmt.Sprintf("ctid %s '(%d,0)'::tid", bound.operator, block))
+	if chunk.From > 0 {
+		conditions = append(conditions, fmt.Sprintf("ctid >= '(%d,0)'::tid", chunk.From))
+	}
+	if chunk.To < chunk.Places {
+		conditions = append(conditions, fmt.Sprintf("ctid < '(%d,0)'::tid", chunk.To))
 	}
 	where := ""
 	if len(conditions) > 0 {
 		where = " WHERE " + strings.Join(conditions, " AND ")
 	}
-	return fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT binary)", strings.Join(columns, ", "), t.from(), where), nil
+	return fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT binary)", strings.Join(columns, ", "), t.from(), where)
 }
 
 // copyReader decodes what COPY sends. Each Write is one message of the protocol, which holds whole rows: one, in all
@@ -160,14 +204,14 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) (string, error)
 type copyReader struct {
 	relation *relation
 	decoder  decoder
-	emit     func([]graph.Change) error
+	to       source.ChunkSink
 	reject   func(cause error, record []byte) error // nil: go on without the row
 	heard    atomic.Bool                            // the server sent something since the watchdog last looked
-	emitting atomic.Bool                            // we wait for the callee, not for the server
+	paused   atomic.Bool                            // we wait for the sink, not for the server
 
 	started, ended, refused bool
-	rows, bytes, capacity   int
-	changes                 []graph.Change
+	bytes                   int            // since the last pause
+	changes                 []graph.Change // of a row
 }
 
 // watch stops a copy that hears nothing of the server for a whole interval. The function it returns ends the watch.
@@ -183,7 +227,7 @@ func (c *copyReader) watch(limit time.Duration, stop context.CancelCauseFunc) (e
 			case <-done:
 				return
 			case <-ticker.C:
-				if !c.heard.Swap(false) && !c.emitting.Load() {
+				if !c.heard.Swap(false) && !c.paused.Load() {
 					stop(failure.Timeout.Errorf("the server sent nothing for %s", limit))
 					return
 				}
@@ -239,6 +283,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	if int(count) != len(r.decode) {
 		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
 	}
+	c.decoder.recycle() // the sink is done with the row before
 	values := c.decoder.newValues(len(r.decode))
 	var fields [][]byte
 	for i, decode := range r.decode {
@@ -265,9 +310,6 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		}
 		values[i], src = v, src[n:]
 	}
-	if c.changes == nil {
-		c.changes = make([]graph.Change, 0, max(c.capacity, 64))
-	}
 	row, err := r.row(&c.decoder.keySpace, values)
 	if err != nil {
 		return nil, err
@@ -275,23 +317,22 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 	if r.table.wholeRow {
 		row.key = wholeKey(fields)
 	}
-	c.changes = r.inserted(&c.decoder, c.changes, row)
-	if c.rows++; c.rows == batchRows || c.bytes >= batchBytes {
-		return src, c.flush()
+	c.changes = r.inserted(&c.decoder, c.changes[:0], row)
+	for i := range c.changes {
+		c.to.Take(&c.changes[i])
+	}
+	if c.bytes >= source.BatchBytes {
+		return src, c.pause()
 	}
 	return src, nil
 }
 
-// flush hands the batch over; the callee may take its time.
-func (c *copyReader) flush() error {
-	if c.rows == 0 {
-		return nil
-	}
-	batch := c.changes
-	c.capacity, c.changes, c.rows, c.bytes = len(batch), nil, 0, 0
-	c.emitting.Store(true)
-	defer func() { c.heard.Store(true); c.emitting.Store(false) }()
-	if err := c.emit(batch); err != nil {
+// pause lets the sink take its time.
+func (c *copyReader) pause() error {
+	c.bytes = 0
+	c.paused.Store(true)
+	defer func() { c.heard.Store(true); c.paused.Store(false) }()
+	if err := c.to.Pause(); err != nil {
 		c.refused = true
 		return err
 	}
@@ -302,5 +343,5 @@ func (c *copyReader) finish() error {
 	if !c.ended {
 		return failure.ConnectionLost.Errorf("the copy of %s ended early", c.relation.name)
 	}
-	return c.flush()
+	return c.pause()
 }

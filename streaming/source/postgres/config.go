@@ -52,8 +52,10 @@ type Config struct {
 	OnSlotLoss string `json:"onSlotLoss,omitempty" doc:"What happens when the replication slot is lost, and changes with it, or when the server was promoted before it had all of them: diff creates a new slot, has the queries read the tables again and publish what differs, rebuild has them publish all rows anew, stop stops the source." enum:"diff,rebuild,stop" default:"diff"`
 	OnBadRow   string `json:"onBadRow,omitempty" doc:"What happens to a row that cannot be decoded: deadLetter keeps it among the dead letters of the source and goes on without it, stop stops the source." enum:"deadLetter,stop" default:"deadLetter"`
 
-	ChunkRows           int `json:"chunkRows,omitempty" doc:"About how many rows a chunk of a snapshot has." default:"100000" minimum:"1"`
-	SnapshotParallelism int `json:"snapshotParallelism,omitempty" doc:"How many chunks should be read at the same time." default:"2" minimum:"1" maximum:"32"`
+	SnapshotParallelism   int           `json:"snapshotParallelism,omitempty" doc:"How many chunks of a snapshot are read at the same time, each over a connection of its own, unless the bootstrap is told otherwise." default:"4" minimum:"1" maximum:"64"`
+	SnapshotRowsPerSecond int           `json:"snapshotRowsPerSecond,omitempty" doc:"How many rows per second of a snapshot are read at most, all chunks together; as many as can be when left out." minimum:"0"`
+	ChunkTime             time.Duration `json:"chunkTime,omitempty" doc:"About how long reading a chunk of a snapshot should take, which is what is lost when a worker dies. Chunks are as large as the rate allows at which those before them were read." default:"10s"`
+	ChunkRows             int           `json:"chunkRows,omitempty" doc:"About how many rows the smallest chunks have: the first ones, whose rate is not known yet, and the last ones." default:"50000" minimum:"1"`
 }
 
 // Table says how a table's rows become nodes or, where it has a type, relationships.
@@ -99,6 +101,7 @@ func (c *Config) Validate(p *component.Problems) {
 	}{
 		{"connectTimeout", c.ConnectTimeout}, {"statementTimeout", c.StatementTimeout},
 		{"lockTimeout", c.LockTimeout}, {"receiveTimeout", c.ReceiveTimeout}, {"statusInterval", c.StatusInterval}, {"slotTimeout", c.SlotTimeout},
+		{"chunkTime", c.ChunkTime},
 	} {
 		if f.value < 100*time.Millisecond || f.value > time.Hour {
 			p.Addf(f.name, "must be between 100ms and 1h, is %s", f.value)

@@ -26,6 +26,8 @@ type decodeFunc func(d *decoder, src []byte) (graph.Value, error)
 type decoder struct {
 	arena
 	types *typeMap
+	// borrows lets text stay in the memory that it came in, because nobody keeps it longer than that is there.
+	borrows bool
 	// unchanged is set when a tuple has a column that was not sent because it did not change.
 	unchanged bool
 	// Space for keys of rows.
@@ -176,6 +178,9 @@ func decodeUint8(d *decoder, src []byte) (graph.Value, error) {
 func decodeText(d *decoder, src []byte) (graph.Value, error) {
 	if d.rawText && !utf8.Valid(src) {
 		return graph.Null, errNotUTF8
+	}
+	if d.borrows {
+		return graph.String(sealed(src)), nil
 	}
 	return graph.String(d.text(src)), nil
 }

@@ -82,6 +82,13 @@
 // composite types and ranges of types without a binary form, such as aclitem[]: such a column is refused, and can be
 // kept out with columns.
 //
+// # Snapshots
+//
+// A table is read by COPY in ranges of its blocks, several at the same time, without the columns that nobody asked for.
+// That needs no right but SELECT, and locks a table only as reading it does, for as long as a range takes; a table that
+// was rewritten in between (TRUNCATE, VACUUM FULL, ALTER TABLE) makes the snapshot lost. chunkTime, snapshotParallelism
+// and snapshotRowsPerSecond say how hard the server is worked.
+//
 // # Edges
 //
 // An update does not bring large values that did not change (TOAST): they are Unchanged. When the key changes as well,

@@ -54,12 +54,11 @@ func TestFrozenCopy(t *testing.T) {
 	d.exec("CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, repeat('x', 1000) FROM generate_series(1, 50000) i")
 	s := d.source(`"tables": [{"name": "a"}], "statementTimeout": "1s", "chunkRows": 1000000`)
 	snapshot, _ := hold(t, s)
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
-	require.NoError(t, err)
+	chunks := sourcetest.Chunks(t, s, snapshot, nil)
 	require.Len(t, chunks, 1)
 
 	rows, begin := 0, time.Now()
-	require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunks[0], func(changes []graph.Change) error {
+	require.NoError(t, sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func(changes []graph.Change) error {
 		if rows == 0 {
 			sourcetest.Eventually(t, "a slow callee", func() bool { return time.Since(begin) > 2500*time.Millisecond })
 		}
@@ -70,7 +69,7 @@ func TestFrozenCopy(t *testing.T) {
 
 	begin = time.Now()
 	frozen := false
-	err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error {
+	err := sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error {
 		if !frozen {
 			frozen = true
 			d.freeze(d.text("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY (%%' AND datname = current_database()"))

@@ -151,10 +151,10 @@ func TestJoinTableForms(t *testing.T) {
 		"L:1": `L (node:1)->(node:2) id=1 v="v"`, "L:2": `L (node:5)->(node:6) id=2`}, relationships(2, "no constraint, no such nodes"))
 	snapshot, release := hold(t, s)
 	defer release()
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, []string{"L"})
+	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"L": nil})
 	require.NoError(t, err)
-	require.Len(t, chunks, 1)
-	require.Equal(t, `"public"."loose"`, chunks[0].Scope, "a type selects its table")
+	require.Len(t, plan.Scopes, 1)
+	require.Equal(t, `"public"."loose"`, plan.Scopes[0].Name, "a type selects its table")
 
 	d.since("15") // column lists
 	require.Equal(t, "{id,From,To,v}", d.text("SELECT attnames FROM pg_publication_tables WHERE tablename = 'loose'"))

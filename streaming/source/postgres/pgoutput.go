@@ -72,10 +72,10 @@ type assembler struct {
 	changes    []graph.Change
 	gone       []goneRow // of tables without a key
 	deferred   deferred
-	floor      uint64    // what was committed before was taken already
-	taken      bool      // the transaction at hand was
-	bytes      int       // of messages since the last part was taken out
-	parts      int       // of the transaction at hand that were taken out
+	floor      uint64 // what was committed before was taken already
+	taken      bool   // the transaction at hand was
+	bytes      int    // of messages since the last part was taken out
+	parts      int    // of the transaction at hand that were taken out
 
 	prefix  string               // of logical messages that are for us
 	known   []layout             // what tables look like here

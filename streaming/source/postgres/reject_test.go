@@ -39,10 +39,9 @@ func TestBadRows(t *testing.T) {
 	require.True(t, slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "deadLetters: 1 since") }))
 
 	snapshot, _ := hold(t, s)
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
-	require.NoError(t, err)
+	chunks := sourcetest.Chunks(t, s, snapshot, nil)
 	rows := 0
-	require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunks[0], func(changes []graph.Change) error {
+	require.NoError(t, sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func(changes []graph.Change) error {
 		rows += len(changes)
 		return nil
 	}))

@@ -352,9 +352,8 @@ func TestEncodings(t *testing.T) {
 		require.NotEmpty(t, details["lsn"])
 		require.Contains(t, err.Error(), "record at "+details["lsn"]+": decoding column v (text) of public.t")
 		snapshot, _ := hold(t, s)
-		chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
-		require.NoError(t, err)
-		err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error { return nil })
+		chunks := sourcetest.Chunks(t, s, snapshot, nil)
+		err = sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
 		require.Equal(t, failure.BadRecord, failure.CodeOf(err), "%v", err)
 	}
 }

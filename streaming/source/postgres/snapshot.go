@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -198,53 +196,47 @@ func (s *Source) keepSnapshot(ctx context.Context, conn *pgx.Conn, alive func())
 	}
 }
 
-// PlanSnapshot implements source.Snapshotter. A chunk is a range of a table's blocks.
-func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, labels []string) ([]source.Chunk, error) {
+// PlanSnapshot implements source.Snapshotter. A scope is a table, and its places are blocks.
+func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wanted source.Wanted) (source.SnapshotPlan, error) {
+	plan := source.SnapshotPlan{Pace: source.Pace{
+		Parallelism: s.config.SnapshotParallelism, ChunkTime: s.config.ChunkTime, RowsPerSecond: int64(s.config.SnapshotRowsPerSecond),
+	}}
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return nil, err
+		return plan, err
 	}
 	defer hangUp(ctx, conn)
 	tables, err := s.loadCatalog(ctx, conn)
 	if err != nil {
-		return nil, err
+		return plan, err
 	}
 	if err := s.published(ctx, conn, tables); err != nil {
-		return nil, err
+		return plan, err
 	}
-	var chunks []source.Chunk
 	for _, t := range tables.tables {
-		yields := []string{t.label}
+		scope := source.Scope{Name: t.name.sql(), Labels: []string{t.label}}
 		for _, e := range t.edges {
-			yields = append(yields, e.kind)
+			scope.Labels = append(scope.Labels, e.kind)
 		}
-		if labels != nil && !slices.ContainsFunc(yields, func(l string) bool { return slices.Contains(labels, l) }) {
+		if !wanted.Any(scope.Labels...) {
 			continue
 		}
 		if t.unpublished { // its rows would stay as they are in the snapshot
-			return nil, failure.PublicationConflict.Errorf("reading %s: the publication %s does not have it", t.name, s.publication).
+			return plan, failure.PublicationConflict.Errorf("reading %s: the publication %s does not have it", t.name, s.publication).
 				WithDetail("table", t.name.String()).
 				WithFix("Run ALTER PUBLICATION %s ADD TABLE %s; then signal rebootstrap.", quote(s.publication), t.from())
 		}
-		size, err := s.measure(ctx, conn, t)
-		if err != nil {
-			return nil, err
+		scope.Properties = wanted.Properties(scope.Labels...)
+		if err := s.measure(ctx, conn, t, &scope); err != nil {
+			return plan, err
 		}
-		for _, c := range size.chunks(s.config.ChunkRows) {
-			c.Number, c.Labels, c.Scope = len(chunks), yields, t.name.sql()
-			chunks = append(chunks, c)
-		}
+		plan.Scopes = append(plan.Scopes, scope)
 	}
-	return chunks, nil
+	return plan, nil
 }
 
-// tableSize is how large a table is: its blocks, or those of its largest partition, and how many rows a block has.
-type tableSize struct {
-	blocks  int64
-	density float64 // rows in blocks of that number, all partitions together
-}
-
-func (s *Source) measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSize, error) {
+// measure says how many blocks a table has, or its largest partition, and about how many rows.
+func (s *Source) measure(ctx context.Context, conn *pgx.Conn, t *table, scope *source.Scope) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	var largest, total int64
@@ -252,38 +244,19 @@ func (s *Source) measure(ctx context.Context, conn *pgx.Conn, t *table) (tableSi
 	err := conn.QueryRow(ctx, `SELECT coalesce(max(pg_relation_size(r.oid)), 0), coalesce(sum(pg_relation_size(r.oid)), 0)::bigint,
 			coalesce(sum(r.reltuples) FILTER (WHERE r.reltuples >= 0 AND r.relpages > 0), 0)::float8,
 			coalesce(sum(r.relpages) FILTER (WHERE r.reltuples >= 0 AND r.relpages > 0), 0)::float8
-		FROM pg_class r
-		WHERE r.oid = $1 AND r.relkind = 'r'
-			OR r.oid IN (SELECT relid FROM pg_partition_tree((SELECT oid FROM pg_class WHERE oid = $1 AND relkind = 'p')) WHERE isleaf)`, t.oid).
+		FROM pg_class r WHERE r.oid = ANY ($1::oid[])`, t.files()).
 		Scan(&largest, &total, &rows, &pages)
 	if err != nil {
-		return tableSize{}, wrap(err, "measuring %s", t.name)
+		return wrap(err, "measuring %s", t.name)
 	}
 	perPage := float64(rowsPerPage)
 	if pages > 0 {
 		perPage = max(rows/pages, 0.01)
 	}
-	size := tableSize{blocks: (largest + blockSize - 1) / blockSize, density: perPage}
-	if largest > 0 {
-		size.density *= float64(total) / float64(largest)
-	}
-	return size, nil
-}
-
-// chunks divides the blocks evenly; an empty table is one chunk too, so that it is known to be done. The last one is
-// open to the end: what was added after the snapshot is not visible in it.
-func (size tableSize) chunks(rows int) []source.Chunk {
-	step := max(1, int64(float64(rows)/size.density))
-	count := max(1, (size.blocks+step/2)/step)
-	chunks := make([]source.Chunk, count)
-	for i := range count {
-		from, to := i*size.blocks/count, (i+1)*size.blocks/count
-		chunks[i] = source.Chunk{From: strconv.FormatInt(from, 10), Rows: int64(float64(to-from) * size.density)}
-		if i+1 < count {
-			chunks[i].To = strconv.FormatInt(to, 10)
-		}
-	}
-	return chunks
+	scope.Places = (largest + blockSize - 1) / blockSize
+	scope.Rows = int64(perPage * float64(total) / blockSize)
+	scope.Least = max(1, int64(float64(s.config.ChunkRows)/max(float64(scope.Rows), 1)*float64(scope.Places)))
+	return nil
 }
 
 // VerifySnapshot implements source.Snapshotter.

@@ -40,22 +40,10 @@ func hold(t testing.TB, s source.Snapshotter) (snapshot source.Snapshot, release
 	return snapshot, release
 }
 
-// readAll reads all chunks of a snapshot.
+// readAll reads all of a snapshot.
 func readAll(t testing.TB, s source.Snapshotter, snapshot source.Snapshot) []graph.Element {
 	t.Helper()
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
-	require.NoError(t, err)
-	var elements []graph.Element
-	for _, chunk := range chunks {
-		require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunk, func(changes []graph.Change) error {
-			for _, c := range changes {
-				require.Equal(t, graph.OpInsert, c.Op)
-				elements = append(elements, c.Element)
-			}
-			return nil
-		}))
-	}
-	return elements
+	return sourcetest.ReadSnapshot(t, s, snapshot, nil)
 }
 
 // TestSnapshotMeetsStream takes snapshots while transactions commit: each is either in the snapshot or after it.
@@ -145,17 +133,13 @@ func TestSnapshotLost(t *testing.T) {
 	d.exec(`CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)`)
 	s := d.source(`"tables": [{"name": "item"}]`)
 	snapshot, release := hold(t, s)
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, []string{"item"})
-	require.NoError(t, err)
+	chunks := sourcetest.Chunks(t, s, snapshot, nil)
 	require.Len(t, chunks, 1)
-	none, err := s.PlanSnapshot(t.Context(), snapshot, []string{"other"})
-	require.NoError(t, err)
-	require.Empty(t, none)
 	release()
 	sourcetest.Eventually(t, "the server has noticed", func() bool {
 		return d.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'") == "0"
 	})
-	err = s.ReadChunk(t.Context(), snapshot, chunks[0], func([]graph.Change) error { return nil })
+	err := sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
 	require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "%v", err)
 
 	snapshot.System = "1/1"

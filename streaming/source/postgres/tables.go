@@ -101,6 +101,14 @@ func (t *table) identifies(name string) bool {
 	return t.identity == 'f' || slices.Contains(t.identifying, name)
 }
 
+// files are the relations that the rows of a table stand in.
+func (t *table) files() []uint32 {
+	if t.partitioned {
+		return oids(t.leaves)
+	}
+	return []uint32{t.oid}
+}
+
 // from returns what a query of exactly this table's rows reads: without the children of old-style inheritance, which
 // replicate under their own names.
 func (t *table) from() string {

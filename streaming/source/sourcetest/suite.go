@@ -277,24 +277,11 @@ func readSnapshot(t *testing.T, s source.Snapshotter) (source.Snapshot, []graph.
 		release()
 		require.NoError(t, <-done)
 	}()
-	chunks, err := s.PlanSnapshot(t.Context(), snapshot, nil)
-	require.NoError(t, err)
-	var elements []graph.Element
-	for i, chunk := range chunks {
-		require.Equal(t, i, chunk.Number)
-		require.NotEmpty(t, chunk.Labels)
-		require.NoError(t, s.ReadChunk(t.Context(), snapshot, chunk, func(changes []graph.Change) error {
-			for _, c := range changes {
-				require.Equal(t, graph.OpInsert, c.Op)
-				elements = append(elements, c.Element)
-			}
-			return nil
-		}))
-	}
+	elements := ReadSnapshot(t, s, snapshot, nil)
 	require.NoError(t, s.VerifySnapshot(t.Context(), snapshot))
 	refusal := fmt.Errorf("refused by the callee")
-	for _, chunk := range chunks {
-		if err := s.ReadChunk(t.Context(), snapshot, chunk, func([]graph.Change) error { return refusal }); err != nil {
+	for _, chunk := range Chunks(t, s, snapshot, nil) {
+		if err := ReadChunk(t.Context(), s, snapshot, chunk, func([]graph.Change) error { return refusal }); err != nil {
 			require.ErrorIs(t, err, refusal)
 		}
 	}

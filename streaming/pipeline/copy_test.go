@@ -1,0 +1,198 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+// TestChunksCoverTheirScope: whatever the rates and whoever fails, the chunks have each place once.
+func TestChunksCoverTheirScope(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &scopeRecord{Scope: source.Scope{Places: rapid.Int64Range(0, 10_000).Draw(t, "places"), Least: rapid.Int64Range(1, 500).Draw(t, "least")}}
+		pace := source.Pace{Parallelism: rapid.IntRange(1, 64).Draw(t, "parallelism"), ChunkTime: 10 * time.Second}
+		now := time.Now()
+		for !s.copied() {
+			at := s.lease("worker", now, pace)
+			require.GreaterOrEqual(t, at, 0)
+			if rapid.Bool().Draw(t, "fails") {
+				s.Chunks[at].Until = time.Time{}
+				continue
+			}
+			s.Chunks[at].Copied = true
+			s.Rate = rapid.Float64Range(0, 1e9).Draw(t, "rate")
+		}
+		from := int64(0)
+		for i, c := range s.Chunks {
+			require.Equal(t, from, s.from(i))
+			require.GreaterOrEqual(t, c.To-from, min(s.Least, s.Places))
+			from = c.To
+		}
+		require.Equal(t, s.Places, from)
+	})
+}
+
+// TestChunksAreSizedByTime: they are as large as the rate allows, and smaller towards the end.
+func TestChunksAreSizedByTime(t *testing.T) {
+	s := &scopeRecord{Scope: source.Scope{Places: 10_000, Least: 10}}
+	pace := source.Pace{Parallelism: 2, ChunkTime: 10 * time.Second}
+	size := func(rate float64) int64 {
+		at := s.lease("worker", time.Now(), pace)
+		s.Chunks[at].Copied, s.Rate = true, rate
+		return s.Chunks[at].To - s.from(at)
+	}
+	require.Equal(t, int64(10), size(50), "nothing is known yet")
+	require.Equal(t, int64(500), size(20))
+	require.Equal(t, int64(200), size(1e9))
+	require.Equal(t, int64(10_000-710)/4, size(1e9), "two workers are to end together")
+	for s.left() > 0 {
+		require.GreaterOrEqual(t, size(1e9), int64(10))
+	}
+	require.Less(t, len(s.Chunks), 30)
+}
+
+// TestWorkersOnlyTakeWhatIsFree: of two workers each has its own chunk, and a third gets one whose lease has ended.
+func TestWorkersOnlyTakeWhatIsFree(t *testing.T) {
+	s := &scopeRecord{Scope: source.Scope{Places: 2, Least: 1}}
+	now, pace := time.Now(), source.Pace{Parallelism: 2}
+	require.Equal(t, 0, s.lease("a", now, pace))
+	require.Equal(t, 1, s.lease("b", now.Add(time.Second), pace))
+	require.Equal(t, -1, s.lease("c", now.Add(2*time.Second), pace))
+	require.Equal(t, 0, s.lease("a", now.Add(2*time.Second), pace), "a worker that comes back goes on with its own")
+	require.Equal(t, 1, s.lease("c", now.Add(leaseFor+time.Second), pace))
+	require.Equal(t, []int{2, 2}, []int{s.Chunks[0].Attempt, s.Chunks[1].Attempt})
+}
+
+// TestRestartedWorkerGoesOn: chunks that are copied are not read again by the next life of a worker.
+func TestRestartedWorkerGoesOn(t *testing.T) {
+	r := newRig(t)
+	r.stock(1000)
+	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	r.hold(ref)
+	progress, err := h.CopiedSoFar(t.Context(), ref)
+	require.NoError(t, err)
+	require.Empty(t, progress, "there is no plan yet")
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+	progress, err = h.CopiedSoFar(t.Context(), ref)
+	require.NoError(t, err)
+	require.Equal(t, []ScopeProgress{{Name: "Item", State: Waiting, Estimate: 1000}}, progress)
+
+	ctx, kill := context.WithCancel(t.Context())
+	reads := make(map[int64]int)
+	r.book.failChunk = func(c source.Chunk) error {
+		if reads[c.From]++; c.From == 4*chunkRows && reads[c.From] == 1 {
+			kill()
+		}
+		require.Equal(t, []string{"amount", "id", "name"}, c.Properties, "what the query reads")
+		return nil
+	}
+	_, err = h.CopyChunks(ctx, ref, shop, "worker", func(CopyProgress) {})
+	require.ErrorIs(t, err, context.Canceled)
+	progress, err = h.CopiedSoFar(t.Context(), ref)
+	require.NoError(t, err)
+	require.Equal(t, int64(1000), progress[0].Estimate)
+	require.GreaterOrEqual(t, progress[0].Rows, int64(400))
+
+	copied, err := h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+	require.NoError(t, err)
+	require.Equal(t, CopyProgress{Chunks: 6, Rows: 600}, copied)
+	require.Len(t, reads, 10)
+	for from, n := range reads {
+		if from != 4*chunkRows {
+			require.Equal(t, 1, n)
+		}
+	}
+	progress, err = h.CopiedSoFar(t.Context(), ref)
+	require.NoError(t, err)
+	require.Equal(t, []ScopeProgress{{Name: "Item", State: Copied, Rows: 1000, Estimate: 1000}}, progress)
+	src.drained()
+}
+
+// TestRateIsLimited: the rate that the source allows is divided among the workers.
+func TestRateIsLimited(t *testing.T) {
+	r := newRig(t)
+	r.stock(1000)
+	r.book.pace.RowsPerSecond = 1000
+	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref)
+	require.NoError(t, err)
+	r.hold(ref)
+	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
+	require.NoError(t, err)
+
+	b, record, err := h.current(t.Context(), ref)
+	require.NoError(t, err)
+	scopes, err := h.scopes(t.Context(), b, ref.key())
+	require.NoError(t, err)
+	c := &copying{copier: &copier{host: h, ref: ref, bucket: b, record: record}}
+	for workers, pause := range []time.Duration{time.Millisecond, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond} {
+		if workers > 0 {
+			require.NoError(t, scopes[0].update(t.Context(), b, func(s *scopeRecord) error {
+				s.lease(fmt.Sprint("worker", workers), time.Now(), r.book.pace)
+				return nil
+			}))
+		}
+		require.NoError(t, c.share(t.Context()))
+		require.Equal(t, pause, time.Duration(c.limit.pause.Load()))
+	}
+	require.NoError(t, scopes[0].update(t.Context(), b, func(s *scopeRecord) error {
+		s.Chunks = nil
+		return nil
+	}))
+
+	begin := time.Now()
+	_, err = h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+	require.NoError(t, err)
+	require.Greater(t, time.Since(begin), 900*time.Millisecond)
+	src.drained()
+}
+
+// TestBootstrapDisturbsNobody: while rows are copied for one query, the others go on.
+func TestBootstrapDisturbsNobody(t *testing.T) {
+	r := newRig(t)
+	src := r.readySource()
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.stock(200)
+
+	var (
+		once    sync.Once
+		changed atomic.Bool
+	)
+	r.book.readRows = func() {
+		once.Do(func() { // the copy does not go on before the other query has seen the change
+			r.book.commit(item(graph.OpInsert, "Item", 5000, "in between", 20))
+			r.settled("late")
+			changed.Store(true)
+		})
+	}
+	other := auto
+	other.Name = "other"
+	r.bootstrapAs(other, BootstrapRef{ID: "second"})
+	require.True(t, changed.Load())
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
+	second := r.startQuery(other)
+	r.settled("other")
+	r.settled("late")
+	query.drained()
+	second.drained()
+	src.drained()
+}
