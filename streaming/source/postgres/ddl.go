@@ -34,6 +34,7 @@ func (s *Source) look(ctx context.Context, conn *pgx.Conn, known []layout) (*cat
 }
 
 func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*catalog, []layout, error) {
+	f.lenient = true
 	if err := f.follow(ctx, conn, spec); err != nil {
 		return nil, nil, err
 	}

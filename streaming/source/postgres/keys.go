@@ -114,7 +114,7 @@ func (s *Source) chooseKeys(c *catalog) error {
 		return failure.KeyMissing.Errorf("checking keys: no primary key and no key in the spec: %s", strings.Join(keyless, ", ")).
 			WithDetail("table", strings.Join(keyless, ", ")).
 			WithFix("Run %s or name unique columns under key in the spec, or set wholeRow there, then signal resume.", strings.Join(statements, " "))
-	case len(unidentified) > 0:
+	case len(unidentified) > 0 && !s.lenient:
 		return failure.ReplicaIdentityMissing.Errorf("checking keys: the replica identity lacks columns of the key: %s", strings.Join(unidentified, ", ")).
 			WithDetail("table", strings.Join(unidentified, ", ")).
 			WithFix("Run %s then signal resume.", strings.Join(statements, " "))

@@ -48,6 +48,9 @@ type Source struct {
 	settings          source.Settings
 	slot, publication string
 	log               *zap.Logger
+	// lenient lets tables pass whose replica identity lacks the key: the server refuses most changes of their rows by itself,
+	// and the stream ends with the first one that it sends without a key.
+	lenient bool
 }
 
 var (
