@@ -29,8 +29,8 @@ const (
 	SchemaJoined
 	// SchemaGone: the source does not tell of these elements any more, for the reason in To.
 	SchemaGone
-	// SchemaMissed: changes after the position From are lost, whatever elements they were of. To says what whoever has
-	// followed the changes is to do, which is one of the words below.
+	// SchemaMissed: changes are lost, of these labels or of whatever elements, perhaps after the position From. To says what
+	// whoever has followed the changes is to do, which is one of the words below.
 	SchemaMissed
 )
 
@@ -85,6 +85,9 @@ func (c *SchemaChange) String() string {
 	case SchemaMoved:
 		return fmt.Sprintf("table %s was renamed to %s", c.From, c.To)
 	case SchemaMissed:
+		if c.Table != "" {
+			return "rows came or went with partitions of " + c.Table
+		}
 		return "changes after " + c.From + " are lost"
 	}
 	text := ""

@@ -48,7 +48,32 @@ func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*cata
 	for i, t := range c.tables {
 		t.spec = f.specs[i]
 	}
-	return c, append(c.layouts(), f.missing...), nil
+	layouts := c.layouts()
+	f.findRows(ctx, conn, c, layouts)
+	return c, append(layouts, f.missing...), nil
+}
+
+// findRows finds out which partitions that were not known before had rows when they were attached. Those of a partition
+// that was created as one came afterwards, and the stream has them. Where that cannot be seen, there may have been rows.
+func (f *follower) findRows(ctx context.Context, conn *pgx.Conn, c *catalog, layouts []layout) {
+	for i, t := range c.tables {
+		known := labelled(f.known, t.label)
+		if known == nil || len(known.Parts) == 0 {
+			continue
+		}
+		for j := range layouts[i].Parts {
+			p := &layouts[i].Parts[j]
+			if known.hasPart(p.OID) {
+				continue
+			}
+			leaf := t.leaves[slices.IndexFunc(t.leaves, func(leaf *table) bool { return leaf.oid == p.OID })]
+			bounded, cancel := f.bounded(ctx)
+			err := conn.QueryRow(bounded, `SELECT EXISTS (SELECT FROM (SELECT xmin FROM ONLY `+leaf.name.sql()+` LIMIT 10000) r
+				WHERE age(r.xmin) >= (SELECT min(age(i.xmin)) FROM pg_inherits i WHERE i.inhrelid IN (SELECT relid FROM pg_partition_ancestors($1))))`, p.OID).Scan(&p.Full)
+			cancel()
+			p.Full = p.Full || err != nil
+		}
+	}
 }
 
 // follower is a source whose spec is adapted to what became of its tables.

@@ -106,8 +106,9 @@
 // ALWAYS AS IDENTITY PRIMARY KEY. Adding or dropping a column changes what identifies all rows.
 //
 // TRUNCATE is one change per label, for all tables that it reaches. A partitioned table is one table, published by its
-// root. What the server writes no changes for cannot be seen: rows that come or go with an attached, detached or dropped
-// partition, and TRUNCATE of one partition; rebootstrap after these. Children of inheritance are tables of their own.
+// root. The server writes no changes of rows that come or go with an attached, detached or dropped partition: who reads the
+// label then reads the tables again, see DDL. TRUNCATE of one partition cannot be seen; rebootstrap after it. Children of
+// inheritance are tables of their own.
 // Generated columns are left out, as in the stream; from Postgres 18 on a publication that somebody else made may have
 // them. Changes of unlogged and temporary tables, views, foreign tables and sequences are nowhere to be read.
 //
@@ -147,6 +148,9 @@
 //	                                             to a numeric of the same scale; else who reads the property, and of a
 //	                                             column of the key or of a relationship, who reads the label or type
 //	another primary key or row filter            who reads the label, or a relationship from or to it
+//	ATTACH PARTITION with rows, DETACH, DROP of
+//	a partition                                  nobody: who reads the label reads the tables again by itself, and
+//	                                             publishes what differs
 //	ALTER TABLE RENAME, SET SCHEMA               nobody: tables are known by their OIDs, and labels stay
 //	DROP TABLE, ALTER PUBLICATION DROP TABLE,
 //	a key that is dropped                        who reads the label; the source goes on without the table

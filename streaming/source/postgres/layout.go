@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -30,6 +31,18 @@ type layout struct {
 	Columns []column       `json:"columns,omitempty"`
 	Edges   []layoutOfEdge `json:"edges,omitempty"`
 	Ends    []layoutOfEdge `json:"ends,omitempty"` // start and end, where the rows are relationships
+	Parts   []part         `json:"parts,omitempty"`
+}
+
+// part is a partition that has rows.
+type part struct {
+	OID uint32 `json:"oid"`
+	// Full says that it came with rows, of which the stream does not tell.
+	Full bool `json:"full,omitempty"`
+}
+
+func (l *layout) hasPart(oid uint32) bool {
+	return slices.ContainsFunc(l.Parts, func(p part) bool { return p.OID == oid })
 }
 
 type layoutOfEdge struct {
@@ -54,6 +67,10 @@ func (c *catalog) layouts() []layout {
 		for _, e := range t.ends {
 			l.Ends = append(l.Ends, layoutOfEdge{e.kind, e.target, t.numbers(e.columns)})
 		}
+		for _, leaf := range t.leaves {
+			l.Parts = append(l.Parts, part{OID: leaf.oid})
+		}
+		slices.SortFunc(l.Parts, func(a, b part) int { return cmp.Compare(a.OID, b.OID) })
 		all = append(all, l)
 	}
 	return all
@@ -93,7 +110,8 @@ func (l *layout) like(other *layout) bool {
 	return l.Spec == other.Spec && l.Label == other.Label && l.Missing == other.Missing && l.OID == other.OID && l.Name == other.Name &&
 		l.Filter == other.Filter && l.Whole == other.Whole && slices.Equal(l.Key, other.Key) &&
 		slices.EqualFunc(l.Columns, other.Columns, func(a, b column) bool { a.filled = b.filled; return a == b }) &&
-		slices.EqualFunc(l.Edges, other.Edges, layoutOfEdge.equal) && slices.EqualFunc(l.Ends, other.Ends, layoutOfEdge.equal)
+		slices.EqualFunc(l.Edges, other.Edges, layoutOfEdge.equal) && slices.EqualFunc(l.Ends, other.Ends, layoutOfEdge.equal) &&
+		slices.EqualFunc(l.Parts, other.Parts, func(a, b part) bool { return a.OID == b.OID })
 }
 
 func (e layoutOfEdge) equal(other layoutOfEdge) bool {
@@ -103,7 +121,10 @@ func (e layoutOfEdge) equal(other layoutOfEdge) bool {
 // state names what the table looks like.
 func (l *layout) state() string {
 	same := *l
-	same.Spec, same.File, same.Columns = "", 0, slices.Clone(l.Columns)
+	same.Spec, same.File, same.Columns, same.Parts = "", 0, slices.Clone(l.Columns), slices.Clone(l.Parts)
+	for i := range same.Parts {
+		same.Parts[i].Full = false
+	}
 	for i := range same.Columns {
 		same.Columns[i].filled = false
 	}
@@ -261,6 +282,9 @@ func (d *differ) elements(old, now *layout) {
 		if other {
 			d.add(graph.SchemaRekeyed, now.Name, now.labels(), column, "", "")
 		}
+		if now.otherRows(old) {
+			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "", graph.MissedDiff)
+		}
 		d.edges(old, now)
 	}
 }
@@ -281,6 +305,12 @@ func (d *differ) otherEnds(old, now *layout) (column string, other bool) {
 		}
 	}
 	return "", false
+}
+
+// otherRows reports whether rows came or went with partitions. What was learned before partitions were is not compared.
+func (l *layout) otherRows(old *layout) bool {
+	return len(old.Parts) > 0 && (slices.ContainsFunc(old.Parts, func(p part) bool { return !l.hasPart(p.OID) }) ||
+		slices.ContainsFunc(l.Parts, func(p part) bool { return p.Full && !old.hasPart(p.OID) }))
 }
 
 // edges compares the relationships of a table's rows.

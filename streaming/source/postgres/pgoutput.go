@@ -62,8 +62,6 @@ type assembler struct {
 	attributes func(ctx context.Context, oid uint32) ([]attribute, uint32, error)
 	// described is called when a table is described: it may have changed in ways that do not show there.
 	described func()
-	// partitions looks whether a table has other partitions by now.
-	partitions func(ctx context.Context, t *table) error
 
 	open       bool   // between begin and commit
 	end        uint64 // where the commit record of the open transaction is
@@ -257,9 +255,6 @@ func (a *assembler) relation(ctx context.Context, src []byte) error {
 		r.blind, r.needsOld = slices.Contains(identifying, false), true
 	}
 	a.relations[oid] = r
-	if t.partitioned {
-		return a.partitions(ctx, a.catalog.root(oid))
-	}
 	return nil
 }
 

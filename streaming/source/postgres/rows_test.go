@@ -8,13 +8,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
-	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
@@ -278,25 +275,29 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	d := newDB(t)
 	d.exec(`CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10);
 		CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (10) TO (20); CREATE TABLE m3 (id int PRIMARY KEY); INSERT INTO m3 VALUES (20)`)
-	core, logs := observer.New(zap.WarnLevel)
-	settings := d.settings()
-	settings.Log = zap.New(core)
-	made, err := postgres.Factory{}.New(d.config(`"tables": [{"name": "m"}]`), settings)
-	require.NoError(t, err)
-	s := made.(fullSource)
-	require.NoError(t, s.Provision(t.Context()))
+	s := d.source(`"tables": [{"name": "m"}], "statusInterval": "100ms"`)
 	sink := sourcetest.NewSink("")
-	running(t, s, "", sink)
+	stop := running(t, s, "", sink)
 	d.exec("INSERT INTO m VALUES (1), (11)")
 	agree(t, s, sink)
-	d.exec("ALTER TABLE m DETACH PARTITION m2; ALTER TABLE m ATTACH PARTITION m3 FOR VALUES FROM (20) TO (30)")
-	d.exec("INSERT INTO m VALUES (21)")
-	sourcetest.Eventually(t, "the new row", func() bool { return len(sink.Graph()) == 3 })
-	var said []string
-	for _, entry := range logs.All() {
-		said = append(said, fmt.Sprint(entry.ContextMap()))
-	}
-	require.Equal(t, []string{"map[partitions:[public.m2] table:public.m]", "map[partitions:[public.m3] table:public.m]"}, said)
+	told := func() int { return len(missed(sink)) }
+	d.exec("CREATE TABLE m5 PARTITION OF m FOR VALUES FROM (40) TO (50)")
+	d.exec("INSERT INTO m VALUES (41)")
+	agree(t, s, sink)
+
+	d.exec("ALTER TABLE m ATTACH PARTITION m3 FOR VALUES FROM (20) TO (30)")
+	sourcetest.Eventually(t, "rows that came with a partition", func() bool { return told() == 1 })
+	require.Equal(t, []string{"m"}, missed(sink)[0].Labels)
+	require.Equal(t, "rows came or went with partitions of public.m", missed(sink)[0].String())
+	d.exec("ALTER TABLE m DETACH PARTITION m2")
+	sourcetest.Eventually(t, "rows that went with a partition", func() bool { return told() == 2 })
+	stop()
+	d.exec("DROP TABLE m1; CREATE TABLE m4 PARTITION OF m FOR VALUES FROM (30) TO (40); INSERT INTO m VALUES (31)")
+	stop = running(t, s, sink.Durable(), sink)
+	sourcetest.Eventually(t, "rows that went while the source was stopped", func() bool { return told() == 3 })
+	sourcetest.Eventually(t, "the row of a new partition", func() bool { _, there := sink.Graph()["m:31"]; return there })
+	stop()
+	require.Equal(t, 3, told(), "partitions that were created bring no rows")
 }
 
 // TestPartitionNotFull: a partition that came later, whose rows the key does not identify, is noticed.

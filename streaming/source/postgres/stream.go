@@ -216,7 +216,6 @@ func (st *stream) start(ctx context.Context) error {
 		fetch:      st.fetch,
 		remaining:  st.remaining,
 		attributes: st.attributes,
-		partitions: st.partitions,
 		described: func() {
 			select {
 			case st.look <- struct{}{}:
