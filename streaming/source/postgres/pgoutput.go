@@ -68,10 +68,10 @@ type assembler struct {
 	changes    []graph.Change
 	gone       []goneRow // of tables without a key
 	deferred   deferred
-	floor      uint64    // what was committed before was taken already
-	taken      bool      // the transaction at hand was
-	bytes      int       // of messages since the last part was taken out
-	parts      int       // of the transaction at hand that were taken out
+	floor      uint64 // what was committed before was taken already
+	taken      bool   // the transaction at hand was
+	bytes      int    // of messages since the last part was taken out
+	parts      int    // of the transaction at hand that were taken out
 }
 
 // partBytes is how much of a transaction is held before it is handed over in parts.
