@@ -10,7 +10,7 @@ WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/... ./cmd/internal/node/... ./cmd/internal/version/...
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tctl demo dev test test-pg race lint generate bench soak fuzz clean
+.PHONY: help setup build tctl demo dev test test-pg regress race lint generate bench soak fuzz clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: setup build tctl ## run all tests, with the race detector where it matters
 PG ?= 17
 test-pg: ## run the tests of the Postgres source against another server, PG=16, 17 or 18
 	@deploy/scripts/test-pg.sh $(PG)
+
+regress: setup ## run the regression tests of Postgres with our source attached
+	@deploy/scripts/regress.sh
 
 race: setup ## run the tests of the data and control planes with the race detector
 	@go test -race -short -shuffle=on ./streaming/... ./activities/... ./workflows/... ./workers/...

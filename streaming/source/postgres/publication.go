@@ -64,9 +64,9 @@ func (s *Source) publicationState(ctx context.Context, conn *pgx.Conn) (*publica
 func (s *Source) loadPublished(ctx context.Context, conn *pgx.Conn, p *publication) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	// Row filters and column lists came with version 15.
+	// Row filters and column lists came with version 15; a table without columns has a null for its list.
 	rows, err := conn.Query(ctx, `SELECT schemaname::text, tablename::text,
-			ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')), coalesce(to_jsonb(t) ->> 'rowfilter', '')
+			ARRAY(SELECT jsonb_array_elements_text(NULLIF(to_jsonb(t) -> 'attnames', 'null'))), coalesce(to_jsonb(t) ->> 'rowfilter', '')
 		FROM pg_publication_tables t WHERE pubname = $1`, s.publication)
 	if err != nil {
 		return wrap(err, "reading the publication")
