@@ -66,8 +66,9 @@ type Source interface {
 
 // Sink takes a source's transactions in commit order. Only the goroutine of Run that reads the wire uses it.
 type Sink interface {
-	// Append takes one transaction, complete. It may block (back-pressure); the context bounds that. The transaction
-	// and all it refers to belong to the sink from then on.
+	// Append takes one transaction, complete. It may block (back-pressure); the context bounds that. The transaction and all
+	// it refers to are the source's again when the call returns, which may use the memory anew: a sink that keeps something
+	// copies it.
 	Append(ctx context.Context, tx *graph.Transaction) error
 	// AppendPart takes the next part of a transaction that is too large to be held in memory: some of its changes, in
 	// order. Parts are numbered from 0, and with the last, which alone has the Position, the transaction takes effect as a

@@ -173,6 +173,8 @@
 // Nobody can see what USING makes of values whose type stays the same or counts as the same above, nor that labels of an
 // enum were renamed or a composite type altered: signal rebootstrap to the queries that read them.
 //
+// traps.md lists what goes wrong elsewhere, and the test of each.
+//
 // Goroutines: Run reads in the caller's, and has one that confirms and one that watches the slot; ReadChunk has one that
 // watches for silence. They have ended when the call returns.
 package postgres

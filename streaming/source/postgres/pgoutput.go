@@ -109,13 +109,13 @@ func (a *assembler) settle(ctx context.Context) error {
 	return a.settleKeys(ctx)
 }
 
-// shrinkAt is how many changes a transaction may have so that its slice is copied and the scratch space is kept.
-const shrinkAt = 256
+// usualChanges is how many changes a transaction may have for its memory to be kept for the next one.
+const usualChanges = 4096
 
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// message takes one message and returns a transaction when it was the last one of it. A transaction without changes
-// for us still moves the position.
+// message takes one message and returns a transaction when it was the last one of it, which is valid until the next
+// message. A transaction without changes for us still moves the position.
 func (a *assembler) message(ctx context.Context, src []byte) (*graph.Transaction, error) {
 	if len(src) == 0 {
 		return nil, failure.BadRecord.Errorf("the server sent an empty message")
@@ -144,6 +144,12 @@ func (a *assembler) begin(src []byte) error {
 	if len(src) != 20 {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
+	// The transaction before was taken by now, and with it nothing refers to its memory any more.
+	if a.recycle(); cap(a.changes) > usualChanges {
+		a.changes = nil
+	}
+	clear(a.changes)
+	a.changes = a.changes[:0]
 	a.open, a.end, a.xid = true, binary.BigEndian.Uint64(src), binary.BigEndian.Uint32(src[16:])
 	a.parts, a.bytes, a.schema, a.taken = 0, 0, nil, a.end < a.floor
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
@@ -160,13 +166,7 @@ func (a *assembler) commit(ctx context.Context, src []byte) (*graph.Transaction,
 	a.deferred = deferred{}
 	// The position is the end of the commit record: resuming there does not repeat the transaction.
 	tx := &graph.Transaction{Position: position(binary.BigEndian.Uint64(src[9:])), CommitTime: a.commitTime, Schema: a.schema}
-	if len(a.changes) <= shrinkAt {
-		tx.Changes = slices.Clone(a.changes)
-		clear(a.changes)
-		a.changes = a.changes[:0]
-	} else {
-		tx.Changes, a.changes = a.changes, nil
-	}
+	tx.Changes = a.changes
 	a.open = false
 	return tx, nil
 }

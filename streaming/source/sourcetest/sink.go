@@ -61,6 +61,7 @@ func (s *Sink) Append(ctx context.Context, tx *graph.Transaction) error {
 		s.repeated++
 		return nil
 	}
+	tx = clone(tx)
 	s.transactions = append(s.transactions, tx)
 	for i := range tx.Changes {
 		s.graph.Apply(&tx.Changes[i])
@@ -82,7 +83,7 @@ func (s *Sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 		s.mu.Unlock()
 		return fmt.Errorf("part %d follows after %d parts", number, s.part)
 	}
-	s.parts, s.part = append(s.parts, part.Changes...), s.part+1
+	s.parts, s.part = append(s.parts, clone(part).Changes...), s.part+1
 	s.mostParts = max(s.mostParts, s.part)
 	whole := &graph.Transaction{Position: part.Position, CommitTime: part.CommitTime, Changes: s.parts, Schema: part.Schema}
 	s.mu.Unlock()
@@ -90,6 +91,20 @@ func (s *Sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 		return nil
 	}
 	return s.Append(ctx, whole)
+}
+
+// clone copies a transaction, whose memory is the source's.
+func clone(tx *graph.Transaction) *graph.Transaction {
+	own := *tx
+	own.Changes = make([]graph.Change, len(tx.Changes))
+	for i := range tx.Changes {
+		e, _, err := graph.DecodeElement(graph.AppendElement(nil, &tx.Changes[i].Element))
+		if err != nil {
+			panic(err) // AppendElement writes what DecodeElement reads
+		}
+		own.Changes[i] = graph.Change{Op: tx.Changes[i].Op, Element: *e}
+	}
+	return &own
 }
 
 // MostParts returns how many parts the transaction had that had most.
