@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -24,15 +25,15 @@ func (r *queryRun) fits(m message, known func(labels []string) graph.Position) e
 	return nil
 }
 
-// tableChanged is the error, a missedError if it can be made up for, of a query that reads what changes of the schema touch.
+// tableChanged is the error, a missedError if reading the sources again is all that is needed, of a query that reads what changes of the schema touch.
 func (r *queryRun) tableChanged(source string, tx *graph.Transaction, touched []graph.SchemaChange) error {
+	if lost := readAgain(touched); lost != "" {
+		return lost
+	}
 	text, of := "", &touched[0]
 	code, fix := failure.TableChanged, ""
 	for i := range touched {
 		c := &touched[i]
-		if c.Op == graph.SchemaMissed {
-			return missedError(c.To)
-		}
 		if i > 0 {
 			text += "; "
 		}
@@ -56,6 +57,24 @@ func (r *queryRun) tableChanged(source string, tx *graph.Transaction, touched []
 		e = e.WithFix("%s", fix)
 	}
 	return e
+}
+
+// readAgain returns what to do about changes of the schema that leave elements as they are, but of which the query does not
+// have all: changes were missed, or the source tells of more elements. Nobody has to be asked then.
+func readAgain(touched []graph.SchemaChange) (lost missedError) {
+	for i := range touched {
+		switch c := &touched[i]; c.Op {
+		case graph.SchemaMissed:
+			if lost == "" || c.To == graph.MissedRebuild {
+				lost = missedError(c.To)
+			}
+		case graph.SchemaJoined:
+			lost = cmp.Or(lost, graph.MissedDiff)
+		default:
+			return ""
+		}
+	}
+	return lost
 }
 
 // misses reports whether the query names a property that is not there any more.

@@ -176,6 +176,45 @@ func TestWhatASourceLearnsFollowsItsChanges(t *testing.T) {
 	require.Equal(t, "new", string(s.durableSchema()))
 }
 
+// TestTableThatIsAddedIsRead: a query that names a label gets its elements when the source gets the table, by itself.
+func TestTableThatIsAddedIsRead(t *testing.T) {
+	d := newDatabase(t, `CREATE TABLE item (id serial PRIMARY KEY, v int); CREATE TABLE other (id int PRIMARY KEY, v int);
+		INSERT INTO item (v) VALUES (1), (2); INSERT INTO other VALUES (10, 3)`, "100ms", "item")
+	both, one := d.query("both"), d.query("one")
+	both.Query = "MATCH (i:item|other) RETURN i.id AS id, i.v AS v"
+	d.rig.bootstrapOf(d.spec, both, "1", func() {})
+	d.rig.bootstrapOf(d.spec, one, "2", func() {})
+	running := d.rig.startQuery(both)
+	undisturbed := d.rig.startQuery(one)
+	shows := func(query, want string) {
+		t.Helper()
+		eventually(t, func() bool {
+			rows, _, err := d.rig.shown(query)
+			return err == nil && fmt.Sprint(rows) == want
+		}, query+" shows "+want)
+	}
+	shows("both", `map[1:{"id":1,"v":1} 2:{"id":2,"v":2}]`)
+	d.source.drained()
+	var config map[string]any
+	require.NoError(t, json.Unmarshal(d.spec.Config, &config))
+	config["tables"] = []map[string]string{{"name": "item"}, {"name": "other"}}
+	var err error
+	d.spec.Config, err = json.Marshal(config)
+	require.NoError(t, err)
+	require.NoError(t, d.rig.host().ProvisionSource(t.Context(), d.spec))
+	d.run()
+	require.NoError(t, running.result())
+	outcome, err := d.rig.host().RunQuery(t.Context(), d.rig.attempt(both.ID()), both)
+	require.NoError(t, err)
+	require.Equal(t, NeedsResync, outcome)
+	d.rig.bootstrapOf(d.spec, both, "3", func() {})
+	d.rig.startQuery(both)
+	d.exec("INSERT INTO other VALUES (11, 4); INSERT INTO item (v) VALUES (5)")
+	shows("both", `map[1:{"id":1,"v":1} 10:{"id":10,"v":3} 11:{"id":11,"v":4} 2:{"id":2,"v":2} 3:{"id":3,"v":5}]`)
+	shows("one", `map[1:{"id":1,"v":1} 2:{"id":2,"v":2} 3:{"id":3,"v":5}]`)
+	undisturbed.drained()
+}
+
 // TestDDLStopsQueriesThatReadIt alters a table under queries that read different things of it.
 func TestDDLStopsQueriesThatReadIt(t *testing.T) {
 	d := newDatabase(t, `CREATE TABLE item (id serial PRIMARY KEY, name text, amount int, note text); CREATE TABLE other (id serial PRIMARY KEY);

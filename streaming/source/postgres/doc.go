@@ -155,7 +155,7 @@
 //	DROP TABLE, ALTER PUBLICATION DROP TABLE,
 //	a key that is dropped                        who reads the label; the source goes on without the table
 //	a table that comes to the publication or
-//	to the spec                                  who reads the label
+//	to the spec                                  nobody: who reads the label reads the tables again by itself
 //	DROP of a relationship's column              who reads the type
 //
 // The source learns of DDL when the server describes the table, with its next row, and by looking at the catalog at the
@@ -168,7 +168,7 @@
 // A source that runs goes on when tables or columns that its spec names are renamed or gone, and tablesMissing in the
 // status names the tables. What begins anew, a snapshot or the provisioning after the signals reconfigure and resume or
 // after a failure, goes by the names in the spec: so adapt it soon. A relationship whose target has another key, and a
-// table that is unlogged or has lost its replica identity, stop the source.
+// table that is unlogged, stop the source, and so does a deleted row of a table that has lost its replica identity.
 //
 // Nobody can see what USING makes of values whose type stays the same or counts as the same above, nor that labels of an
 // enum were renamed or a composite type altered: signal rebootstrap to the queries that read them.
