@@ -23,7 +23,9 @@ func TestOneOrphanDoesNotKeepTheOthers(t *testing.T) {
 				Execution: &commonpb.WorkflowExecution{WorkflowId: id},
 			})
 		}
-		asked := mock.MatchedBy(func(r *workflowservice.ListWorkflowExecutionsRequest) bool { return string(r.GetNextPageToken()) == after })
+		asked := mock.MatchedBy(func(r *workflowservice.ListWorkflowExecutionsRequest) bool {
+			return string(r.GetNextPageToken()) == after
+		})
 		c.On("ListWorkflow", mock.Anything, asked).Return(response, nil).Once()
 	}
 	workflow := func(id string, activities ...*workflowpb.PendingActivityInfo) {
