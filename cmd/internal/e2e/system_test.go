@@ -31,7 +31,6 @@ type system struct {
 	nats     int
 	withSelf bool // dev runs the worker itself
 	dev      *process
-	workers  int
 
 	postgres *cluster.Cluster
 	database string // URL
