@@ -144,7 +144,7 @@ func (tr *trial) run() {
 		tr.writers.Go(func() { w.run(writing) })
 	}
 	tr.faulty(tr.random.IntN(4), 700*time.Millisecond, killed, restarted, sending, holding, holding, reading)
-	for deadline := time.Now().Add(time.Minute); ; tr.wait(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; tr.wait(20 * time.Millisecond) {
 		if _, _, err := tr.shown("FFFFFFFF/FFFFFFFF"); errors.Is(err, errBehind) {
 			break
 		}
@@ -176,7 +176,7 @@ func (tr *trial) settle() {
 	slices.Sort(want)
 	var rows map[result.RowKey]string
 	var sequence uint64
-	for deadline := time.Now().Add(time.Minute); ; tr.wait(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; tr.wait(20 * time.Millisecond) {
 		if rows, sequence, err = tr.shown(before); err == nil && slices.Contains(slices.Collect(maps.Values(rows)), want[0]) {
 			break
 		}
