@@ -155,7 +155,7 @@ func attempt(kind component.Kind, name string, drain chan struct{}) pipeline.Att
 // BenchmarkSnapshot holds the copy of a table into the bootstrap stream against COPY TO STDOUT.
 func BenchmarkSnapshot(b *testing.B) {
 	w := newBench(b, benchTable)
-	const rows = 2_000_000
+	const rows = 10_000_000
 	w.exec(`INSERT INTO bench SELECT i, i % 1000, 'open', i * 0.25, 'note of ' || i, now() FROM generate_series(1, $1) i`, rows)
 	w.exec(`VACUUM ANALYZE bench`)
 	host, _ := w.host()
