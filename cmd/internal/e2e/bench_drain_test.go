@@ -128,7 +128,7 @@ func drain(b *testing.B, load workload) {
 			s := m.end()
 			close(drain)
 			group.Wait()
-			w.exec(`SELECT pg_drop_replication_slot($1)`, "bench_"+spec.Name) // the next rounds have no use for what it keeps
+			require.NoError(b, host.TeardownSource(w.limit, spec)) // the next rounds have no use for what it keeps
 			return s
 		}},
 	}
@@ -147,6 +147,8 @@ func drain(b *testing.B, load workload) {
 			s := m.end()
 			close(drain)
 			group.Wait()
+			require.NoError(b, host.TeardownQuery(w.limit, query))
+			require.NoError(b, host.TeardownSource(w.limit, spec))
 			return s
 		}})
 	}
