@@ -12,6 +12,7 @@ const (
 	valueChunk   = 1024
 	byteChunk    = 32 << 10
 	decimalChunk = 64
+	mapChunk     = 64
 )
 
 // arena hands out memory for the parts of changes from larger pieces, so that a row costs no allocation of its own.
@@ -21,10 +22,14 @@ type arena struct {
 	values   pieces[graph.Value]
 	bytes    pieces[byte]
 	decimals pieces[apd.Decimal]
+	names    pieces[string]
+	maps     pieces[graph.Map]
 }
 
 // recycle makes the arena hand out the same memory again. Whoever calls it is done with all that came of it.
-func (a *arena) recycle() { a.values.used, a.bytes.used, a.decimals.used = 0, 0, 0 }
+func (a *arena) recycle() {
+	a.values.used, a.bytes.used, a.decimals.used, a.names.used, a.maps.used = 0, 0, 0, 0, 0
+}
 
 // pieces hands out parts of slices, one piece after the other.
 type pieces[T any] struct {
@@ -46,6 +51,15 @@ func (a *arena) newValues(n int) []graph.Value {
 	values := a.values.take(n, valueChunk)
 	clear(values)
 	return values
+}
+
+// newMap returns a map with copies of keys and values.
+func (a *arena) newMap(keys []string, values []graph.Value) *graph.Map {
+	m := &a.maps.take(1, mapChunk)[0]
+	m.Keys, m.Values = a.names.take(len(keys), valueChunk), a.newValues(len(values))
+	copy(m.Keys, keys)
+	copy(m.Values, values)
+	return m
 }
 
 // newDecimal returns a zero decimal.

@@ -28,6 +28,9 @@ type decoder struct {
 	types *typeMap
 	// borrows lets text stay in the memory that it came in, because nobody keeps it longer than that is there.
 	borrows bool
+	// What the parser of json has not put together yet.
+	jsonItems []graph.Value
+	jsonKeys  []string
 	// unchanged is set when a tuple has a column that was not sent because it did not change.
 	unchanged bool
 	// Space for keys of rows.

@@ -19,6 +19,10 @@ func decodeJSON(d *decoder, src []byte) (graph.Value, error) {
 		return graph.Null, errNotUTF8
 	}
 	p := jsonParser{decoder: d, src: src}
+	const usual = 64 << 10 // what a long list needed is not kept
+	if cap(d.jsonItems) > usual {
+		d.jsonItems, d.jsonKeys = nil, nil
+	}
 	v, err := p.value(0)
 	if err != nil {
 		return graph.Null, fmt.Errorf("parsing json: %w", err)
@@ -126,24 +130,30 @@ func (p *jsonParser) numberOf(text []byte, whole bool) (graph.Value, error) {
 	return graph.Decimal(number), nil
 }
 
+// Items and names of what is being parsed stand on top of those of what it is in, so that they need no memory of their own
+// until they are complete.
+
 func (p *jsonParser) list(depth int) (graph.Value, error) {
 	p.at++
-	var items []graph.Value
 	if p.next() == ']' {
 		p.at++
 		return graph.List(nil), nil
 	}
+	base := len(p.jsonItems)
+	defer func() { p.jsonItems = p.jsonItems[:base] }()
 	for {
 		item, err := p.value(depth + 1)
 		if err != nil {
 			return graph.Null, err
 		}
-		items = append(items, item)
+		p.jsonItems = append(p.jsonItems, item)
 		switch p.next() {
 		case ',':
 			p.at++
 		case ']':
 			p.at++
+			items := p.newValues(len(p.jsonItems) - base)
+			copy(items, p.jsonItems[base:])
 			return graph.List(items), nil
 		default:
 			return graph.Null, errJSON
@@ -153,11 +163,12 @@ func (p *jsonParser) list(depth int) (graph.Value, error) {
 
 func (p *jsonParser) object(depth int) (graph.Value, error) {
 	p.at++
-	m := &graph.Map{}
 	if p.next() == '}' {
 		p.at++
-		return graph.MapOf(m), nil
+		return graph.MapOf(&graph.Map{}), nil
 	}
+	base, names := len(p.jsonItems), len(p.jsonKeys)
+	defer func() { p.jsonItems, p.jsonKeys = p.jsonItems[:base], p.jsonKeys[:names] }()
 	for {
 		if p.next() != '"' {
 			return graph.Null, errJSON
@@ -174,31 +185,31 @@ func (p *jsonParser) object(depth int) (graph.Value, error) {
 		if err != nil {
 			return graph.Null, err
 		}
-		put(m, key, value)
+		p.put(base, names, key, value)
 		switch p.next() {
 		case ',':
 			p.at++
 		case '}':
 			p.at++
-			return graph.MapOf(m), nil
+			return graph.MapOf(p.newMap(p.jsonKeys[names:], p.jsonItems[base:])), nil
 		default:
 			return graph.Null, errJSON
 		}
 	}
 }
 
-// put keeps the keys ascending. Keys often come in order already: then it only appends.
-func put(m *graph.Map, key string, value graph.Value) {
-	if n := len(m.Keys); n == 0 || m.Keys[n-1] < key {
-		m.Keys, m.Values = append(m.Keys, key), append(m.Values, value)
+// put keeps the keys of the object that begins there ascending. Keys often come in order already: then it only appends.
+func (p *jsonParser) put(base, names int, key string, value graph.Value) {
+	if n := len(p.jsonKeys); n == names || p.jsonKeys[n-1] < key {
+		p.jsonKeys, p.jsonItems = append(p.jsonKeys, key), append(p.jsonItems, value)
 		return
 	}
-	i, found := slices.BinarySearch(m.Keys, key)
+	i, found := slices.BinarySearch(p.jsonKeys[names:], key)
 	if found {
-		m.Values[i] = value
+		p.jsonItems[base+i] = value
 		return
 	}
-	m.Keys, m.Values = slices.Insert(m.Keys, i, key), slices.Insert(m.Values, i, value)
+	p.jsonKeys, p.jsonItems = slices.Insert(p.jsonKeys, names+i, key), slices.Insert(p.jsonItems, base+i, value)
 }
 
 func (p *jsonParser) string() (string, error) {
