@@ -263,14 +263,14 @@ func (d db) rows(table watchedTable) (rows []string) {
 	d.Helper()
 	distinct := ""
 	if table.WholeRow {
-		distinct = "DISTINCT ON (t::text)"
+		distinct = "DISTINCT ON (\"~row\"::text)"
 	}
 	only := ""
 	if d.text("SELECT relkind FROM pg_class WHERE oid = %s::regclass", quoted(table.Name)) != "p" {
 		only = "ONLY"
 	}
-	all := d.text(`SELECT coalesce(json_agg(j), '[]') FROM (SELECT %s (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(to_jsonb(t))
-			JOIN pg_attribute ON attrelid = %s::regclass AND attname = key AND attgenerated = '' AND atttypid IN (%s) WHERE value <> 'null') j FROM %s %s t) s`,
+	all := d.text(`SELECT coalesce(json_agg(j), '[]') FROM (SELECT %s (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(to_jsonb("~row"))
+			JOIN pg_attribute ON attrelid = %s::regclass AND attname = key AND attgenerated = '' AND atttypid IN (%s) WHERE value <> 'null') j FROM %s %s "~row") s`,
 		distinct, quoted(table.Name), plainTypes, only, table.Name)
 	var parsed []map[string]any
 	decoder := json.NewDecoder(strings.NewReader(all))

@@ -110,7 +110,7 @@ func (st *stream) remaining(ctx context.Context, r *relation, rows [][][]byte) (
 	for _, name := range r.shape.Names() {
 		columns = append(columns, "t."+quote(name))
 	}
-	q.text = fmt.Sprintf("WITH gone (i, image) AS (VALUES %s) SELECT DISTINCT i FROM gone JOIN %s t ON ROW(%s)::text = image",
+	q.text = fmt.Sprintf("WITH gone (i, image) AS (VALUES %s) SELECT DISTINCT gone.i FROM gone JOIN %s t ON ROW(%s)::text = gone.image",
 		strings.Join(wanted, ", "), r.table.from(), strings.Join(columns, ", "))
 	found, err := st.ask(ctx, &q)
 	if err != nil {
