@@ -142,17 +142,15 @@ func (r *regress) leave(tables watched, err error) {
 
 // read reads the tables of a snapshot. It takes out those that cannot be read.
 func (r *regress) read(s fullSource, snapshot source.Snapshot, tables watched) (elements []graph.Element) {
-	chunks, err := s.PlanSnapshot(r.Context(), snapshot, nil)
-	require.NoError(r, err)
-	for _, chunk := range chunks {
-		err := s.ReadChunk(r.Context(), snapshot, chunk, func(changes []graph.Change) error {
+	for _, chunk := range sourcetest.Chunks(r, s, snapshot, nil) {
+		err := sourcetest.ReadChunk(r.Context(), s, snapshot, chunk, func(changes []graph.Change) error {
 			for _, c := range changes {
 				elements = append(elements, c.Element)
 			}
 			return nil
 		})
 		if err != nil {
-			delete(tables, chunk.Scope)
+			delete(tables, chunk.Scope.Name)
 			r.left[err.Error()]++
 		}
 	}
