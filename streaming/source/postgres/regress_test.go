@@ -33,7 +33,7 @@ import (
 // The second time the tables that a line made, and that can be watched, are, while it does again what it does to them. When it
 // ends, a snapshot and the changes since must make what another snapshot has. What the tests answer is of no interest.
 //
-// A table is left out, with the cause, when it is refused, when the stream cannot go on with it, and when it was altered, since
+// A table is left out, with the cause, when it is refused or cannot be read, when the stream cannot go on with it, and when it was altered, since
 // no changes are written for what an alteration does to rows.
 func TestRegress(t *testing.T) {
 	dir := os.Getenv("PERDURE_REGRESS")
@@ -53,6 +53,10 @@ func TestRegress(t *testing.T) {
 	require.NoError(t, err)
 	r.exec(`CREATE FUNCTION refuse_to_drop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'tables are kept'; END $$;
 		CREATE EVENT TRIGGER keep ON ddl_command_start WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION refuse_to_drop()`)
+	r.exec(`CREATE UNLOGGED TABLE attached (relation oid);
+		CREATE FUNCTION note_attached() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN
+			INSERT INTO attached SELECT relid FROM pg_event_trigger_ddl_commands(), pg_partition_tree(objid) WHERE current_query() ILIKE '%%TACH PARTITION%%';
+		END $$; CREATE EVENT TRIGGER attached ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION note_attached()`)
 	var lines [][]string
 	var made []watched
 	for line := range strings.Lines(string(schedule)) {
@@ -87,7 +91,7 @@ type regress struct {
 	heap                                  uint64
 }
 
-// watched is a line's tables by name, each with what must not change of it.
+// watched is a line's tables by name, each with what must not change of it: columns, files, partitions, also for a while.
 type watched map[string]string
 
 // eligible finds the tables that could be watched. Tables without a key get a replica identity.
@@ -102,6 +106,7 @@ func (r *regress) eligible() watched {
 	require.NoError(r, json.Unmarshal([]byte(r.text(`SELECT coalesce(json_object_agg(format('"%%s"."%%s"', replace(nspname, '"', '""'), replace(relname, '"', '""')),
 		concat(c.oid, relreplident, (SELECT string_agg(concat(attname, atttypid, atttypmod, attisdropped, atthasmissing, attgenerated), ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
 			(SELECT string_agg(concat(relid, relfilenode), ',' ORDER BY relid) FROM pg_partition_tree(c.oid) JOIN pg_class p ON p.oid = relid),
+			(SELECT count(*) FROM attached WHERE relation = c.oid),
 			(SELECT conkey FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p'))), '{}') FROM %s`, tables)), &all))
 	return all
 }
