@@ -30,6 +30,9 @@ func (s *Source) look(ctx context.Context, conn *pgx.Conn, known []layout) (*cat
 	if _, end := s.exec(ctx, conn, "ROLLBACK"); err == nil {
 		err = wrap(end, "looking at tables")
 	}
+	if err == nil {
+		f.findRows(ctx, conn, c, layouts) // outside, so that no lock is held while another one is waited for
+	}
 	return c, layouts, err
 }
 
@@ -48,9 +51,7 @@ func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*cata
 	for i, t := range c.tables {
 		t.spec = f.specs[i]
 	}
-	layouts := c.layouts()
-	f.findRows(ctx, conn, c, layouts)
-	return c, append(layouts, f.missing...), nil
+	return c, append(c.layouts(), f.missing...), nil
 }
 
 // findRows finds out which partitions that were not known before had rows when they were attached. Those of a partition
