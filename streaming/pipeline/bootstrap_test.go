@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -250,7 +251,9 @@ func TestResyncPublishesWhatDiffers(t *testing.T) {
 			r.bootstrap(fmt.Sprint("round", round, i))
 			for range random.IntN(6) {
 				cut := r.startQuery(auto)
-				time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // the moment of the cut; nothing rests on it
+				phases := []string{"", "loading", "sealing", "following"}
+				far := random.IntN(len(phases))
+				eventually(t, func() bool { return slices.Index(phases, cut.status.Snapshot().Phase) >= far }, "the query is "+phases[far])
 				cut.cancel()
 				_ = cut.result()
 			}

@@ -95,7 +95,7 @@ func (c *child) forEver(what string, do func(Attempt) error) {
 				os.Exit(3)
 			}
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // between tries
 	}
 }
 
