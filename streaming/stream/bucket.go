@@ -39,16 +39,34 @@ func (c *Conn) Bucket(ctx context.Context, o BucketOptions) (*Bucket, error) {
 	kv, err := c.js.KeyValue(bounded, o.Name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = c.js.CreateKeyValue(bounded, jetstream.KeyValueConfig{
-			Bucket: o.Name, TTL: o.TTL, History: 1, Storage: jetstream.FileStorage, Replicas: c.options.Replicas,
+			Bucket: o.Name, TTL: o.TTL, History: 1, Storage: jetstream.FileStorage, Replicas: c.options.Replicas, LimitMarkerTTL: markerTTL,
 		})
 		if errors.Is(err, jetstream.ErrBucketExists) { // somebody else was quicker, with other options
 			kv, err = c.js.KeyValue(bounded, o.Name)
 		}
 	}
+	if err == nil {
+		kv, err = c.forgetMarkers(bounded, kv)
+	}
 	if err != nil {
 		return nil, classify(ctx, err, "opening bucket %s", o.Name)
 	}
 	return &Bucket{conn: c, kv: kv, name: o.Name}, nil
+}
+
+// markerTTL is how long a bucket remembers that a key was deleted.
+const markerTTL = time.Minute
+
+// forgetMarkers makes a bucket forget, after a while, which keys were deleted. One that an earlier version created
+// remembers all of them for ever.
+func (c *Conn) forgetMarkers(ctx context.Context, kv jetstream.KeyValue) (jetstream.KeyValue, error) {
+	status, err := kv.Status(ctx)
+	if err != nil || status.LimitMarkerTTL() > 0 {
+		return kv, err
+	}
+	config := status.Config()
+	config.LimitMarkerTTL = markerTTL
+	return c.js.UpdateKeyValue(ctx, config)
 }
 
 // Get returns a key's entry; the error is ErrMissing when there is none.
@@ -77,9 +95,11 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, revision 
 	return b.write(ctx, key, func(ctx context.Context) (uint64, error) { return b.kv.Update(ctx, key, value, revision) })
 }
 
-// Delete removes a key. It is no error when there is none.
+// Delete removes a key and, a minute later, that it ever was. It is no error when there is none.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	_, err := b.write(ctx, key, func(ctx context.Context) (uint64, error) { return 0, b.kv.Delete(ctx, key) })
+	_, err := b.write(ctx, key, func(ctx context.Context) (uint64, error) {
+		return 0, b.kv.Purge(ctx, key, jetstream.PurgeTTL(markerTTL))
+	})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/stream"
@@ -44,6 +45,27 @@ func TestBucketComparesAndSwaps(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrMissing)
 	_, err = b.Create(ctx, "k", []byte("4"))
 	require.NoError(t, err)
+}
+
+// A bucket of an earlier version learns to forget, too.
+func TestBucketForgetsThatKeysWereDeleted(t *testing.T) {
+	conn := streamtest.Start(t)
+	js, err := jetstream.New(conn.NATS())
+	require.NoError(t, err)
+	_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "bucket", History: 1})
+	require.NoError(t, err)
+	b := openBucket(t, conn)
+	_, err = b.Put(t.Context(), "k", []byte("1"))
+	require.NoError(t, err)
+	require.NoError(t, b.Delete(t.Context(), "k"))
+	log, err := js.Stream(t.Context(), "KV_bucket")
+	require.NoError(t, err)
+	marker, err := log.GetLastMsgForSubject(t.Context(), "$KV.bucket.k")
+	require.NoError(t, err)
+	require.Equal(t, "1m0s", marker.Header.Get(jetstream.MsgTTLHeader))
+	info, err := log.Info(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, info.State.Msgs)
 }
 
 func TestOneOfManyCreatesWins(t *testing.T) {

@@ -61,6 +61,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nats.Name(o.Name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
+		nats.SyncQueueLen(4096), // each subscription has memory for so many; the readers of logs have channels of their own
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.PingInterval(5 * time.Second), // a peer that vanished is noticed after two of these

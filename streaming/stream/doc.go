@@ -2,7 +2,8 @@
 // JetStream. It knows nothing of what the messages mean.
 //
 // A [Conn] is a connection to a server, embedded ([Serve]) or elsewhere; both are the same to everybody above. A [Log]
-// is an ordered list of messages that ends only at its old end. A [Bucket] is a set of keys with revisions.
+// is an ordered list of messages that ends only at its old end. A [Bucket] is a set of keys with revisions. [Objects] are
+// named byte strings that are too large for either.
 //
 // Invariants, each with a test:
 //
@@ -15,9 +16,10 @@
 //  5. An Append whose acknowledgement is lost is repeated under the same id and the same expected sequence: it is in the
 //     log once, whether the server remembers the id or not.
 //  6. Trimming never removes the newest data message, so that a writer always finds where it stopped.
-//  7. No call waits longer than its context or, where that has no end, than a bound documented at the call.
+//  7. An object is read as it was stored, or the error says that it is not.
+//  8. No call waits longer than its context or, where that has no end, than a bound documented at the call.
 //
-// Conn, Log, SharedWriter, Fence and Bucket are safe for concurrent use; Writer is too, one append at a time. A
+// Conn, Log, SharedWriter, Fence, Bucket and Objects are safe for concurrent use; Writer is too, one append at a time. A
 // Reader belongs to one goroutine. The package starts goroutines only for a Bucket's Watch, which ends with its
 // context, and while a Server or Conn is being closed.
 package stream

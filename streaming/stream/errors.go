@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// ErrMissing says that a log, message, bucket or key does not exist.
+	// ErrMissing says that a log, message, bucket, key or object does not exist.
 	ErrMissing = errors.New("missing")
 	// ErrConflict says that a key exists already or has another revision than expected.
 	ErrConflict = errors.New("conflict")
@@ -21,6 +21,7 @@ var (
 
 // Codes of the server's API that the client library has no names for.
 const (
+	codeAccountExceeded       jetstream.ErrorCode = 10002
 	codeInsufficientResources jetstream.ErrorCode = 10023
 	codeStorageExceeded       jetstream.ErrorCode = 10028
 	codeNoStorage             jetstream.ErrorCode = 10047
@@ -46,7 +47,7 @@ func classify(ctx context.Context, err error, doing string, args ...any) error {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case codeInsufficientResources, codeStorageExceeded, codeNoStorage, codeStoreFailed:
+		case codeAccountExceeded, codeInsufficientResources, codeStorageExceeded, codeNoStorage, codeStoreFailed:
 			return failure.StreamFull.Errorf("%s: %w", doing, err)
 		}
 	}
@@ -56,7 +57,7 @@ func classify(ctx context.Context, err error, doing string, args ...any) error {
 func missing(err error) bool {
 	for _, target := range []error{
 		jetstream.ErrStreamNotFound, jetstream.ErrMsgNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrConsumerDeleted,
-		jetstream.ErrBucketNotFound, jetstream.ErrKeyNotFound, jetstream.ErrKeyDeleted,
+		jetstream.ErrBucketNotFound, jetstream.ErrKeyNotFound, jetstream.ErrKeyDeleted, jetstream.ErrObjectNotFound,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -41,7 +41,10 @@ type LogOptions struct {
 	// MaxAge is how long a message is kept, 0: for ever.
 	MaxAge time.Duration
 	// Refuse makes appends to a full log fail with StreamFull instead of dropping its oldest messages.
-	Refuse      bool
+	Refuse bool
+	// Removable lets single messages be removed, which Reader takes for loss: such a log is read with Next. It counts when
+	// the log is created.
+	Removable   bool
 	Description string
 }
 
@@ -53,8 +56,9 @@ type Log struct {
 	subject string
 }
 
-// LogState tells how far a log reaches. An empty one has First = Last + 1.
-type LogState struct{ First, Last, Messages, Bytes uint64 }
+// LogState tells how far a log reaches. An empty one has First = Last + 1. MaxBytes is the bound of Bytes, 0: there is
+// none.
+type LogState struct{ First, Last, Messages, Bytes, MaxBytes uint64 }
 
 // Message is one entry of a log.
 type Message struct {
@@ -80,7 +84,7 @@ func (c *Conn) EnsureLog(ctx context.Context, o LogOptions) (*Log, error) {
 		MaxBytes:    -1,
 		MaxAge:      o.MaxAge,
 		Duplicates:  duplicateWindow,
-		DenyDelete:  true, // holes would look like lost messages
+		DenyDelete:  !o.Removable, // holes would look like lost messages
 		Replicas:    c.options.Replicas,
 	}
 	if o.MaxBytes > 0 {
@@ -156,7 +160,9 @@ func (l *Log) State(ctx context.Context) (LogState, error) {
 		return LogState{}, classify(ctx, err, "asking for the state of log %s", l.name)
 	}
 	s := info.State
-	state := LogState{First: s.FirstSeq, Last: s.LastSeq, Messages: s.Msgs, Bytes: s.Bytes}
+	state := LogState{
+		First: s.FirstSeq, Last: s.LastSeq, Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0)),
+	}
 	if state.Messages == 0 { // the server says 0 of a log that never had a message
 		state.First = state.Last + 1
 	}
@@ -188,6 +194,30 @@ func (l *Log) Get(ctx context.Context, sequence uint64) (*Message, error) {
 		return nil, fmt.Errorf("reading message %d of log %s: a fence marker: %w", sequence, l.name, ErrMissing)
 	}
 	return rawMessage(raw), nil
+}
+
+// Next returns the oldest message whose sequence is not below from, or nil when there is none.
+func (l *Log) Next(ctx context.Context, from uint64) (*Message, error) {
+	bounded, cancel := l.conn.bound(ctx)
+	defer cancel()
+	raw, err := l.stream.GetMsg(bounded, max(from, 1), jetstream.WithGetMsgSubject(l.subject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, classify(ctx, err, "reading log %s from message %d", l.name, from)
+	}
+	return rawMessage(raw), nil
+}
+
+// Remove removes one message of a log that is Removable; the error is ErrMissing when there is none of that sequence.
+func (l *Log) Remove(ctx context.Context, sequence uint64) error {
+	bounded, cancel := l.conn.bound(ctx)
+	defer cancel()
+	if err := l.stream.DeleteMsg(bounded, sequence); err != nil {
+		return classify(ctx, err, "removing message %d of log %s", sequence, l.name)
+	}
+	return nil
 }
 
 // get returns whatever has a sequence.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,16 +30,19 @@ type ServerOptions struct {
 	Dir string
 	// Listen is "host:port"; no host means 127.0.0.1, port 0 a free one. Empty: connections from this process only.
 	Listen string
-	// MaxBytes bounds what it stores, 0: three quarters of the free disk space.
+	// MaxBytes bounds what its logs may grow to together, 0: the space on the disk does, of which it leaves some.
 	MaxBytes int64
 	Log      *zap.Logger
+
+	space func(dir string) (free, total uint64, err error) // another one in tests
 }
 
 // Server is an embedded JetStream server that syncs every write to disk before acknowledging it.
 type Server struct {
-	nats *server.Server
-	lock *os.File
-	url  string
+	nats  *server.Server
+	space *spaceGuard
+	lock  *os.File
+	url   string
 }
 
 // Serve starts a server and returns when it is ready. Reading a large directory takes a while.
@@ -53,8 +57,12 @@ func Serve(o ServerOptions) (*Server, error) {
 		NoSigs:     true,
 		NoLog:      true, // ours is set below
 	}
+	opts.JetStreamMaxStore = math.MaxInt64 / 2
 	if o.MaxBytes > 0 {
 		opts.JetStreamMaxStore = o.MaxBytes
+	}
+	if o.space == nil {
+		o.space = spaceOn
 	}
 	if o.Listen != "" {
 		if err := listenOn(opts, o.Listen); err != nil {
@@ -82,6 +90,7 @@ func Serve(o ServerOptions) (*Server, error) {
 		ns.WaitForShutdown()
 		return nil, errors.Join(err, lock.Close())
 	}
+	s.space = guardSpace(o.Dir, ns, o.space, o.Log.Named("stream-server"))
 	if o.Listen != "" {
 		s.url = ns.ClientURL()
 	}
@@ -136,6 +145,7 @@ func (s *Server) URL() string { return s.url }
 func (s *Server) Close(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
+		s.space.close()
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()
 		done <- s.lock.Close()
