@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,6 +39,9 @@ var (
 	queryLabels    = []string{KeyInstance, KeyQuery}
 	reactionLabels = []string{KeyInstance, KeyReaction}
 	copyLabels     = []string{KeyInstance, KeySource, "copied_for"}
+	attemptLabels  = []string{KeyComponent}
+	failureLabels  = []string{KeyComponent, "code"}
+	spanLabels     = []string{"outcome"}
 )
 
 // latencies are the bounds of histograms of times, in seconds: from what an idle pipeline takes to what makes people call.
@@ -60,7 +64,11 @@ func NewMetrics(version string) *Metrics {
 	m.counter("source_dead_letters_total", "Records that could not be decoded.", sourceLabels)
 	m.gauge("source_lag_seconds", "Time from the commit of the last transaction until it was in the change log; 0 when there was none for a second.", sourceLabels)
 	m.gauge("source_queue_bytes", "Encoded changes that wait for the change log.", sourceLabels)
+	m.gauge("source_log_bytes", "Size of the change log.", sourceLabels)
+	m.gauge("source_log_limit_bytes", "Size of the change log at which its oldest messages are dropped.", sourceLabels)
 	m.counter("snapshot_rows_total", "Rows copied for bootstraps.", copyLabels)
+	m.gauge("snapshot_copied_rows", "Rows of the snapshot that are copied, while the bootstrap goes on.", copyLabels)
+	m.gauge("snapshot_expected_rows", "Estimate of all rows of the snapshot, while the bootstrap goes on.", copyLabels)
 	m.counter("query_changes_total", "Changes applied.", queryLabels)
 	m.counter("query_events_total", "Events published.", queryLabels)
 	m.histogram("query_apply_seconds", "Time that applying a batch of transactions took.", queryLabels)
@@ -70,13 +78,28 @@ func NewMetrics(version string) *Metrics {
 	m.gauge("query_state_elements", "Elements that the query keeps.", queryLabels)
 	m.gauge("query_state_bytes", "Size of the query's state.", queryLabels)
 	m.gauge("query_queue_bytes", "Encoded events that wait for the result log.", queryLabels)
-	m.counter("reaction_deliveries_total", "Events delivered.", reactionLabels)
-	m.counter("reaction_attempts_total", "Tries to deliver an event.", reactionLabels)
-	m.counter("reaction_dead_letters_total", "Events that their target refused for good.", reactionLabels)
-	m.histogram("reaction_delivery_seconds", "Time that delivering an event took, with all tries.", reactionLabels)
+	m.gauge("query_checkpoint_age_seconds", "Time since the newest checkpoint of the query's state was made.", queryLabels)
+	m.gauge("query_checkpoint_bytes", "Size of the newest checkpoint.", queryLabels)
+	m.histogram("query_checkpoint_seconds", "Time that storing a checkpoint took.", queryLabels)
+	m.counter("query_checkpoint_uploaded_bytes_total", "Bytes of checkpoints that were sent, those left out that had been before.", queryLabels)
+	m.counter("query_checkpoint_failures_total", "Checkpoints that failed and are tried again.", queryLabels)
+	m.counter("query_restores_total", "Times that the state was restored from a checkpoint.", queryLabels)
+	m.counter("reaction_deliveries_total", "Deliveries made: events, or rows where these are delivered one by one.", reactionLabels)
+	m.counter("reaction_attempts_total", "Tries to deliver.", reactionLabels)
+	m.counter("reaction_dead_letters_total", "Deliveries that went to the dead letters.", reactionLabels)
+	m.gauge("reaction_dead_letters", "Dead letters that are neither retried nor dropped.", reactionLabels)
+	m.gauge("reaction_breaker_open", "1 while the target fails and gets a try now and then only.", reactionLabels)
+	m.gauge("reaction_queries_failed", "Queries whose results do not reach the reaction: they cannot be read, or do not exist.", reactionLabels)
+	m.histogram("reaction_delivery_seconds", "Time that a delivery took, with all tries.", reactionLabels)
 	m.histogram("reaction_end_to_end_seconds", "Time from the commit of a transaction until its event was delivered.", reactionLabels)
+	m.counter("component_attempts_total", "Attempts to run the component that began in this process.", attemptLabels)
+	m.counter("component_failures_total", "Attempts to run the component that failed in this process, by the code of the failure; Stalled is one.", failureLabels)
+	m.counter("trace_spans_total", "Spans of traces: exported; failed, which the collector did not take; full, which did not fit into the queue.", spanLabels)
 	return m
 }
+
+// Registry holds all metrics. Those of others that it is given are served beside them.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
 func (m *Metrics) counter(name, help string, labels []string) {
 	v := m.factory.NewCounterVec(prometheus.CounterOpts{Name: "perdure_" + name, Help: help}, labels)
@@ -148,7 +171,7 @@ func (s series) Close() {
 type Source struct {
 	series
 	Changes, Transactions, DeadLetters prometheus.Counter
-	Lag, Queue                         prometheus.Gauge
+	Lag, Queue, Log, LogLimit          prometheus.Gauge
 }
 
 // Source returns the series of a source.
@@ -157,6 +180,7 @@ func (m *Metrics) Source(instance, name string) *Source {
 	return &Source{
 		series: s, Changes: s.counter("source_changes_total"), Transactions: s.counter("source_transactions_total"),
 		DeadLetters: s.counter("source_dead_letters_total"), Lag: s.gauge("source_lag_seconds"), Queue: s.gauge("source_queue_bytes"),
+		Log: s.gauge("source_log_bytes"), LogLimit: s.gauge("source_log_limit_bytes"),
 	}
 }
 
@@ -192,6 +216,10 @@ type Query struct {
 	Changes, Events                          prometheus.Counter
 	Apply, Lag                               prometheus.Observer
 	Rows, FailedRows, Elements, Bytes, Queue prometheus.Gauge
+
+	CheckpointAge, CheckpointBytes                   prometheus.Gauge
+	CheckpointTime                                   prometheus.Observer
+	CheckpointUploaded, CheckpointFailures, Restores prometheus.Counter
 }
 
 // Query returns the series of a query.
@@ -201,15 +229,19 @@ func (m *Metrics) Query(instance, name string) *Query {
 		series: s, Changes: s.counter("query_changes_total"), Events: s.counter("query_events_total"),
 		Apply: s.histogram("query_apply_seconds"), Lag: s.histogram("query_lag_seconds"), Rows: s.gauge("query_result_rows"),
 		FailedRows: s.gauge("query_failed_rows"), Elements: s.gauge("query_state_elements"), Bytes: s.gauge("query_state_bytes"),
-		Queue: s.gauge("query_queue_bytes"),
+		Queue:         s.gauge("query_queue_bytes"),
+		CheckpointAge: s.gauge("query_checkpoint_age_seconds"), CheckpointBytes: s.gauge("query_checkpoint_bytes"),
+		CheckpointTime: s.histogram("query_checkpoint_seconds"), CheckpointUploaded: s.counter("query_checkpoint_uploaded_bytes_total"),
+		CheckpointFailures: s.counter("query_checkpoint_failures_total"), Restores: s.counter("query_restores_total"),
 	}
 }
 
 // Reaction is what is measured of a reaction.
 type Reaction struct {
 	series
-	Deliveries, Attempts, DeadLetters prometheus.Counter
-	Delivery, EndToEnd                prometheus.Observer
+	Deliveries, Attempts, DeadLetters   prometheus.Counter
+	Letters, BreakerOpen, QueriesFailed prometheus.Gauge
+	Delivery, EndToEnd                  prometheus.Observer
 }
 
 // Reaction returns the series of a reaction.
@@ -218,11 +250,92 @@ func (m *Metrics) Reaction(instance, name string) *Reaction {
 	return &Reaction{
 		series: s, Deliveries: s.counter("reaction_deliveries_total"), Attempts: s.counter("reaction_attempts_total"),
 		DeadLetters: s.counter("reaction_dead_letters_total"), Delivery: s.histogram("reaction_delivery_seconds"),
-		EndToEnd: s.histogram("reaction_end_to_end_seconds"),
+		EndToEnd: s.histogram("reaction_end_to_end_seconds"), Letters: s.gauge("reaction_dead_letters"),
+		BreakerOpen: s.gauge("reaction_breaker_open"), QueriesFailed: s.gauge("reaction_queries_failed"),
 	}
 }
 
 // Copied counts rows that were copied for a bootstrap.
 func (m *Metrics) Copied(instance, query, source string) prometheus.Counter {
 	return m.series(copyLabels, instance, source, query).counter("snapshot_rows_total")
+}
+
+// Snapshot is how far the copy of a snapshot for a bootstrap has come.
+type Snapshot struct {
+	series
+	Rows, Expected prometheus.Gauge
+}
+
+// Snapshot returns the series of a snapshot.
+func (m *Metrics) Snapshot(instance, query, source string) *Snapshot {
+	s := m.series(copyLabels, instance, source, query)
+	return &Snapshot{series: s, Rows: s.gauge("snapshot_copied_rows"), Expected: s.gauge("snapshot_expected_rows")}
+}
+
+// Close removes the series. What was copied here stays counted.
+func (s *Snapshot) Close() {
+	for _, name := range []string{"snapshot_copied_rows", "snapshot_expected_rows"} {
+		s.metrics.gauges[name].Delete(s.labels)
+	}
+}
+
+// Began counts an attempt to run a component. What is counted of attempts stays while the process lives: they are over
+// when somebody asks.
+func (m *Metrics) Began(component string) {
+	m.counters["component_attempts_total"].WithLabelValues(component).Inc()
+}
+
+// Failed counts an attempt to run a component that failed, with the code of its failure.
+func (m *Metrics) Failed(component, code string) {
+	m.counters["component_failures_total"].WithLabelValues(component, code).Inc()
+}
+
+// Component is how the loop of a component does that runs in this process.
+type Component struct {
+	ID     string
+	Phase  string
+	Since  time.Time     // when the attempt began
+	Silent time.Duration // since it last got on with its work, or looked and found none
+	HeldUp bool          // by what comes after it
+}
+
+// Components shows the components that list returns at each scrape. It is called once.
+func (m *Metrics) Components(list func() []Component) { m.registry.MustRegister(components(list)) }
+
+// components implements prometheus.Collector.
+type components func() []Component
+
+func componentDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("perdure_component_"+name, help, append([]string{KeyComponent}, labels...), nil)
+}
+
+var (
+	componentInfo   = componentDesc("info", "1 for each component that runs in this process, with what it is doing.", "phase")
+	componentStart  = componentDesc("start_time_seconds", "When the attempt began, in Unix time.")
+	componentSilent = componentDesc("silent_seconds", "Time since the component got on with its work, or looked and found none; at 60 it is restarted.")
+	componentHeldUp = componentDesc("held_up", "1 while the component waits for what comes after it.")
+)
+
+// Describe implements prometheus.Collector.
+func (components) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{componentInfo, componentStart, componentSilent, componentHeldUp} {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (list components) Collect(metrics chan<- prometheus.Metric) {
+	for _, c := range list() {
+		gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{c.ID}, labels...)...)
+		}
+		heldUp := 0.0
+		if c.HeldUp {
+			heldUp = 1
+		}
+		gauge(componentInfo, 1, c.Phase)
+		gauge(componentStart, float64(c.Since.UnixMilli())/1000)
+		gauge(componentSilent, max(0, c.Silent.Seconds()))
+		gauge(componentHeldUp, heldUp)
+	}
 }

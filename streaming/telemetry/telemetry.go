@@ -1,5 +1,3 @@
-// Package telemetry defines what is told about running components: the keys of log lines, once, so that one search finds
-// what happened to a component whatever stage wrote the line, and the metrics.
 package telemetry
 
 // Log keys.
