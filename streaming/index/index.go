@@ -14,7 +14,14 @@
 // so only while it has no batch open.
 package index
 
-import "io"
+import (
+	"errors"
+	"io"
+)
+
+// ErrDamaged says that a store's files are not what was written: the store must be restored or built anew. It comes with a
+// StateCorrupt failure.
+var ErrDamaged = errors.New("the index is damaged")
 
 // Reader reads ordered keys.
 type Reader interface {
@@ -82,4 +89,41 @@ type Backend interface {
 	Open(name string) (Store, error)
 	// Remove deletes the store. One that is not there is no error.
 	Remove(name string) error
+	// Names lists the stores that there are, in order, whether they are open or not.
+	Names() ([]string, error)
+}
+
+// Durable is a back end whose stores are files, which can be copied elsewhere and back.
+type Durable interface {
+	Backend
+	// Restore puts the files that fill makes in a directory, which is empty, in the place of the store, which must be
+	// closed. Until all of it is on disk, and when fill fails, the store is what it was.
+	Restore(name string, fill func(dir string) error) error
+}
+
+// DurableStore is a store of a Durable back end.
+type DurableStore interface {
+	Store
+	// Checkpoint makes a copy of the store as the last commit left it, synced. It is for the store's own goroutine and
+	// takes milliseconds, as files that do not change any more are linked; so it takes room only as they are replaced.
+	// Until it is removed, there can be no other.
+	Checkpoint() (*Checkpoint, error)
+}
+
+// Checkpoint is a copy of a store's files. One goroutine uses it, which need not be the store's.
+type Checkpoint struct {
+	Dir   string
+	Files []File
+	// Check reads a file that is Fixed and returns a failure that wraps ErrDamaged when it is not as it was written.
+	Check func(f File) error
+	// Remove removes the copy.
+	Remove func() error
+}
+
+// File is a file of a checkpoint.
+type File struct {
+	Name string
+	Size int64
+	// Fixed files have the same content in all checkpoints that are made while the store is open.
+	Fixed bool
 }

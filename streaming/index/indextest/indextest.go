@@ -227,14 +227,28 @@ func lock(t *testing.T, backend index.Backend) {
 }
 
 func remove(t *testing.T, backend index.Backend) {
+	require.Empty(t, names(t, backend))
 	require.NoError(t, backend.Remove("never"))
 	s := openStore(t, backend)
 	set(t, s, "a", "1")
+	other, err := backend.Open("a/nother/store")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a/nother/store", "a/store"}, names(t, backend))
+	require.NoError(t, other.Close())
+	require.NoError(t, backend.Remove("a/nother/store"))
 	require.NoError(t, s.Close())
+	require.Equal(t, []string{"a/store"}, names(t, backend))
 	require.NoError(t, backend.Remove("a/store"))
+	require.Empty(t, names(t, backend))
 	s = openStore(t, backend)
 	require.Empty(t, Content(t, s, nil, nil))
 	require.NoError(t, s.Close())
+}
+
+func names(t *testing.T, backend index.Backend) []string {
+	names, err := backend.Names()
+	require.NoError(t, err)
+	return names
 }
 
 func reopen(t *testing.T, backend index.Backend) {

@@ -6,6 +6,8 @@
 package memory
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -47,4 +49,10 @@ func (b *backend) Remove(name string) error {
 	defer b.mu.Unlock()
 	delete(b.stores, name)
 	return nil
+}
+
+func (b *backend) Names() ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Sorted(maps.Keys(b.stores)), nil
 }

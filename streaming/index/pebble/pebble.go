@@ -7,9 +7,12 @@ package pebble
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -33,7 +36,8 @@ type Options struct {
 	// more slowly than tables are written.
 	MemTableBytes uint64
 	// ReserveBytes is the room that must be left on the disk: with less, commits are refused as DiskFull while the
-	// database can still be closed in order. Default 64 MiB.
+	// database can still be closed in order. As much again is taken by the file "ballast" in Dir, which is given up when
+	// others have filled the disk. Default 64 MiB.
 	ReserveBytes uint64
 	// Log receives errors only. Default: nothing is logged.
 	Log *zap.Logger
@@ -41,6 +45,7 @@ type Options struct {
 
 // New returns a back end below o.Dir.
 func New(o Options) index.Backend {
+	o.Dir = filepath.Clean(o.Dir)
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}
@@ -56,10 +61,17 @@ func New(o Options) index.Backend {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &backend{options: o}
+	b := &backend{options: o, ballast: &ballast{dir: o.Dir, bytes: o.ReserveBytes}}
+	b.fs = vfs.OnDiskFull(vfs.Default, b.ballast.release)
+	return b
 }
 
-type backend struct{ options Options }
+type backend struct {
+	options Options
+	ballast *ballast
+	fs      vfs.FS
+	dirs    sync.Mutex // held while directories come and go
+}
 
 func (b *backend) path(name string) (string, error) {
 	path := filepath.Join(b.options.Dir, filepath.FromSlash(name))
@@ -75,19 +87,19 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(path, 0o750); err != nil {
-		return nil, classify("creating the index directory", err)
-	}
-	lock, err := pebble.LockDirectory(path, vfs.Default)
+	lock, err := b.lockStore(name, path)
 	if err != nil {
-		return nil, failure.IndexLocked.Errorf("locking the index %q: %w", name, err)
+		return nil, err
 	}
+	if err := os.RemoveAll(path + checkpointSuffix); err != nil { // of an earlier process
+		return nil, errors.Join(classify("removing a checkpoint", err), lock.Close())
+	}
+	s := &store{disk: &disk{FS: b.fs}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
 	cache := pebble.NewCache(b.options.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
 	o := &pebble.Options{
-		FS:           vfs.Default, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
+		FS:           s.disk, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
 		Cache:        cache,
-		Lock:         lock,
 		Logger:       logger{b.options.Log.Sugar().With("index", name)},
 		MemTableSize: b.options.MemTableBytes,
 		// Writing stops for a flush only when four memtables wait; level 0 may grow a little, as reads are mostly cached.
@@ -95,16 +107,59 @@ func (b *backend) Open(name string) (index.Store, error) {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		FormatMajorVersion:          pebble.FormatNewest,
+		EventListener: &pebble.EventListener{
+			// What a compaction meets is told to the query at its next commit. Without a listener it would be fatal.
+			DataCorruption: func(info pebble.DataCorruptionInfo) { s.damage(info.Path, info.Details) },
+		},
 	}
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	for i := 1; i < len(o.Levels); i++ {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	db, err := pebble.Open(path, o)
-	if err != nil {
-		return nil, errors.Join(classify(fmt.Sprintf("opening the index %q", name), err), lock.Close())
+	if s.db, err = pebble.Open(path, o); err != nil {
+		return nil, errors.Join(classifyOpen(name, err), lock.Close())
 	}
-	return &store{db: db, lock: lock, path: path, reserve: b.options.ReserveBytes, writes: newWrites(b.options.RecordBytes)}, nil
+	s.files = o.MakeReaderOptions()
+	return s, nil
+}
+
+// lockStore takes the directory of a store, creating it when missing.
+func (b *backend) lockStore(name, path string) (*pebble.Lock, error) {
+	b.dirs.Lock()
+	defer b.dirs.Unlock()
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, classify("creating the index directory", err)
+	}
+	lock, err := pebble.LockDirectory(path, vfs.Default)
+	if err != nil {
+		return nil, failure.IndexLocked.Errorf("locking the index %q: %w", name, err)
+	}
+	return lock, nil
+}
+
+// Names lists the directories that hold files.
+func (b *backend) Names() ([]string, error) {
+	var names []string
+	err := filepath.WalkDir(b.options.Dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // none yet, or removed meanwhile
+			return nil
+		case err != nil || entry.IsDir():
+			return err
+		}
+		dir, err := filepath.Rel(b.options.Dir, filepath.Dir(path))
+		if err != nil || dir == "." {
+			return err
+		}
+		dir = strings.TrimSuffix(strings.TrimSuffix(dir, checkpointSuffix), restoreSuffix)
+		names = append(names, filepath.ToSlash(dir))
+		return fs.SkipDir // the rest of the directory
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the index directory: %w", err)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // Remove deletes the store, which must be closed.
@@ -113,15 +168,26 @@ func (b *backend) Remove(name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+	all := []string{path + checkpointSuffix, path + restoreSuffix, path}
+	if !slices.ContainsFunc(all, func(dir string) bool { _, err := os.Stat(dir); return err == nil }) {
 		return nil
 	}
-	lock, err := pebble.LockDirectory(path, vfs.Default)
+	lock, err := b.lockStore(name, path)
 	if err != nil {
-		return failure.IndexLocked.Errorf("locking the index %q: %w", name, err)
+		return err
 	}
-	if err := errors.Join(os.RemoveAll(path), lock.Close()); err != nil {
+	for _, dir := range all {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := errors.Join(err, lock.Close()); err != nil {
 		return classify("removing the index", err)
+	}
+	b.dirs.Lock()
+	defer b.dirs.Unlock()
+	for dir := filepath.Dir(path); dir != b.options.Dir; dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil { // there are others in it
+			break
+		}
 	}
 	return nil
 }
@@ -132,11 +198,23 @@ func classify(doing string, err error) error {
 	case err == nil:
 		return nil
 	case pebble.IsCorruptionError(err):
-		return failure.StateCorrupt.Errorf("%s: %w", doing, err)
+		return failure.StateCorrupt.Errorf("%s: %w: %w", doing, index.ErrDamaged, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return failure.DiskFull.Errorf("%s: %w", doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// classifyOpen does so for an error of opening a store. Where the file system has nothing to say, or only that a file is
+// not there, it is the files that are wrong: the directory and its lock are there.
+func classifyOpen(name string, err error) error {
+	doing := fmt.Sprintf("opening the index %q", name)
+	coded := classify(doing, err)
+	var system syscall.Errno
+	if failure.Of(coded) == nil && (!errors.As(err, &system) || errors.Is(err, os.ErrNotExist)) {
+		return failure.StateCorrupt.Errorf("%s: %w: %w", doing, index.ErrDamaged, err)
+	}
+	return coded
 }
 
 // logger passes on what an operator must know and nothing else.

@@ -2,10 +2,14 @@ package pebble
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/sstable"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/index"
@@ -16,14 +20,24 @@ const roomCheckBytes = 4 << 20
 
 type store struct {
 	db      *pebble.DB
+	disk    *disk
 	lock    *pebble.Lock
 	path    string
 	reserve uint64
+	ballast *ballast
 	// unchecked counts bytes committed since the disk's room was last looked at; start and shortage make it look at once.
 	unchecked uint64
 	checked   bool
 	broken    error // set when Pebble gave up
+	damaged   atomic.Pointer[failure.Error]
+	files     sstable.ReaderOptions // to check the files of a checkpoint
 	writes    writes
+}
+
+// damage notes what Pebble found while it read in the background.
+func (s *store) damage(path string, details error) {
+	s.damaged.CompareAndSwap(nil, failure.StateCorrupt.Errorf("reading the index: %w: %w", index.ErrDamaged, details).
+		WithDetail("file", filepath.Base(path)))
 }
 
 func (s *store) Get(key []byte) ([]byte, bool, error) { return get(s.db, key) }
@@ -43,26 +57,44 @@ func (s *store) Sync() error {
 func (s *store) Bytes() uint64 { return s.db.Metrics().DiskSpaceUsage() }
 
 func (s *store) Close() error {
-	if s.broken != nil {
+	if s.broken != nil || s.disk.failure() != nil {
+		s.disk.leave()
 		return s.lock.Close() // Pebble holds its own locks for ever once it gave up
 	}
 	return errors.Join(classify("closing the index", s.db.Close()), s.lock.Close())
 }
 
-// guarded runs a write; what Pebble calls fatal becomes an error of this and all later writes.
+// guarded runs a write. What Pebble calls fatal becomes an error of this and all later writes, as does that the log could
+// not be written, and what Pebble panics with when it finds that out before we do.
 func (s *store) guarded(write func() error) (err error) {
+	if err := s.disk.failure(); s.broken == nil && err != nil {
+		s.broken = classify("writing the index", err)
+	}
 	if s.broken != nil {
 		return s.broken
+	}
+	if damaged := s.damaged.Load(); damaged != nil {
+		return damaged
 	}
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
+			return
 		case fatal:
 			s.broken = classify("writing the index", r.err)
-			err = s.broken
+			if cause := s.disk.failure(); cause != nil { // of which the other has the text alone
+				s.broken = classify("writing the index", cause)
+			}
+		case runtime.Error: // a bug
+			s.broken = r
+			panic(r)
+		case error:
+			s.broken = classify("writing the index", r)
 		default:
+			s.broken = fmt.Errorf("writing the index: panic: %v", r)
 			panic(r)
 		}
+		err = s.broken
 	}()
 	return write()
 }
@@ -70,16 +102,20 @@ func (s *store) guarded(write func() error) (err error) {
 // checkRoom refuses a write that might fill the disk, as a database that hits the end of it cannot go on.
 func (s *store) checkRoom(size int) error {
 	s.unchecked += uint64(size)
-	if s.checked && s.unchecked < roomCheckBytes {
+	if s.checked && s.ballast.kept() && s.unchecked < roomCheckBytes {
 		return nil
 	}
-	usage, err := vfs.Default.GetDiskUsage(s.path)
+	left, err := free(s.path)
 	if err != nil {
 		return classify("looking at the disk's free room", err)
 	}
-	if s.checked = usage.AvailBytes >= s.reserve; !s.checked {
+	kept, err := s.ballast.keep(left, s.reserve)
+	if err != nil {
+		return classify("taking room for when the disk is full", err)
+	}
+	if s.checked = kept && left >= s.reserve; !s.checked {
 		return failure.DiskFull.Errorf("committing to the index: %d MiB are free, %d MiB must be",
-			usage.AvailBytes>>20, s.reserve>>20).WithDetail("path", s.path)
+			left>>20, s.reserve>>20).WithDetail("path", s.path)
 	}
 	s.unchecked = 0
 	return nil

@@ -1,0 +1,84 @@
+package pebble
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
+)
+
+// TestDiskFillsUp has the disk fill up faster than the room that is left on it lets one see. The store ends with an error
+// that says so, and goes on when there is room again. It is a process of its own that tries, because of the goroutines
+// that Pebble leaves behind.
+func TestDiskFillsUp(t *testing.T) {
+	const child = "PERDURE_TEST_DISK_FILLS_UP"
+	if dir := os.Getenv(child); dir != "" {
+		fillUp(t, filepath.Join(dir, "commit"), func(s index.Store, commit func() error) (err error) {
+			require.Eventually(t, func() bool { err = commit(); return err != nil }, 20*time.Second, time.Millisecond, "the log cannot be written")
+			return err
+		})
+		fillUp(t, filepath.Join(dir, "sync"), func(s index.Store, _ func() error) error { return s.Sync() })
+		if t.Failed() {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDiskFillsUp$", "-test.v")
+	cmd.Env = append(os.Environ(), child+"="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func fillUp(t *testing.T, dir string, notice func(s index.Store, commit func() error) error) {
+	full := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpFileWrite || filepath.Ext(op.Path) != ".log" {
+			return nil
+		}
+		return syscall.ENOSPC
+	})}
+	b := New(Options{Dir: dir}).(*backend)
+	b.fs = errorfs.Wrap(vfs.Default, full)
+	s, err := b.Open("q")
+	require.NoError(t, err)
+	set := func(key string, size int) error {
+		w := s.NewBatch()
+		defer w.Discard()
+		require.NoError(t, w.Set([]byte(key), make([]byte, size)))
+		return w.Commit()
+	}
+	require.NoError(t, set("before", 1))
+	require.NoError(t, s.Sync())
+
+	full.On()
+	require.NoError(t, set("while", 10))
+	err = notice(s, func() error { return set("while", 10<<10) }) // the log is written when a block of it is full
+	require.Equal(t, failure.DiskFull, failure.CodeOf(err), "%v", err)
+	require.Equal(t, failure.DiskFull, failure.CodeOf(s.Sync()))
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the store cannot be closed")
+	}
+
+	full.Off()
+	s, err = b.Open("q")
+	require.NoError(t, err)
+	_, found, err := s.Get([]byte("before"))
+	require.NoError(t, err)
+	require.True(t, found)
+	require.NoError(t, set("after", 1))
+	require.NoError(t, s.Sync())
+	require.NoError(t, s.Close())
+}
