@@ -60,5 +60,5 @@ func (q *Query) fire(b index.Batch, at time.Time, events []result.Event) ([]resu
 	if err != nil || len(diffs) == 0 {
 		return events, err
 	}
-	return q.emit(events, result.Event{CommitTime: at, Diffs: diffs}), nil
+	return q.emit(b, events, result.Event{CommitTime: at, Diffs: diffs})
 }

@@ -55,7 +55,10 @@ func (q *Query) Apply(b Batch) ([]result.Event, error) {
 			if events == nil {
 				events = make([]result.Event, 0, len(b.Transactions)-i)
 			}
-			events = q.emit(events, result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs})
+			event := result.Event{Source: b.Source, Position: tx.Position, CommitTime: tx.CommitTime, Diffs: diffs}
+			if events, err = q.emit(batch, events, event); err != nil {
+				return err
+			}
 		}
 		s := q.meta.Source(b.Source)
 		s.Offset = max(s.Offset, b.Offset)

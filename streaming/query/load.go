@@ -2,6 +2,7 @@ package query
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -28,14 +29,8 @@ const (
 // Load takes changes while the state is empty or loading: no events, no order between elements. The token is stored in
 // the same batch, so that loading goes on where it stopped.
 func (q *Query) Load(source string, token []byte, changes []graph.Change) error {
-	if q.Phase() == Empty && q.meta.SealStage == sealNone {
-		q.meta.Phase = byte(Loading)
-	}
-	if err := q.want(Loading); err != nil {
+	if err := q.loading(); err != nil {
 		return err
-	}
-	if q.meta.SealStage != sealNone {
-		return failure.StateCorrupt.Errorf("loading into a query that is being sealed")
 	}
 	return q.write(func(b index.Batch) error {
 		q.meta.Source(source).Token = token
@@ -56,6 +51,20 @@ func (q *Query) Load(source string, token []byte, changes []graph.Change) error 
 		}
 		return nil
 	})
+}
+
+// loading makes an empty state a loading one, in memory.
+func (q *Query) loading() error {
+	if q.Phase() == Empty && q.meta.SealStage == sealNone {
+		q.meta.Phase = byte(Loading)
+	}
+	if err := q.want(Loading); err != nil {
+		return err
+	}
+	if q.meta.SealStage != sealNone {
+		return failure.StateCorrupt.Errorf("loading into a query that is being sealed")
+	}
+	return nil
 }
 
 // insertsOnly reports whether changes can be stored without a look at what is there: whole elements, and a plan that
@@ -83,6 +92,63 @@ func (q *Query) loadInserts(b index.Batch, source string, changes []graph.Change
 		}
 	}
 	return nil
+}
+
+// LoadFrom is Load of the elements of a source that another state of the same plan has, but for those with one of these
+// labels. The other state is live, has come to an end and is only read. The token is stored with the last of them; after
+// an interruption before that, the same call goes on.
+func (q *Query) LoadFrom(old *Query, source string, token []byte, but []string) error {
+	if err := q.loading(); err != nil {
+		return err
+	}
+	if err := q.follows(old); err != nil {
+		return err
+	}
+	for more := true; more; {
+		err := q.write(func(b index.Batch) (err error) {
+			more, err = q.loadPage(b, old, source, but)
+			if !more {
+				q.meta.Source(source).Token, q.meta.SealCursor = token, nil
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadPage takes over the next elements of another state.
+func (q *Query) loadPage(b index.Batch, old *Query, source string, but []string) (more bool, err error) {
+	for i := range old.meta.Sources { // their order is part of the ids
+		q.meta.Source(old.meta.Sources[i].Name)
+	}
+	prefix := q.prefix(source)
+	if prefix != old.prefix(source) {
+		return false, failure.StateCorrupt.Errorf("taking over elements of source %s: the order of sources is another one", source)
+	}
+	cursor := graph.ElementID(q.meta.SealCursor)
+	seen := 0
+	err = old.elements.Scan(old.store, max(cursor, graph.ElementID(prefix)), func(e *store.Element) (bool, error) {
+		if !strings.HasPrefix(string(e.ID), prefix) {
+			return false, nil
+		}
+		if e.ID == cursor {
+			return true, nil
+		}
+		seen++
+		q.meta.SealCursor = []byte(e.ID)
+		if !q.owns(prefix, e.ID) || slices.ContainsFunc(but, e.HasLabel) {
+			return seen < sealElements, nil
+		}
+		taken, err := q.elements.Prune(b, &e.Element, nil, false)
+		if err == nil {
+			err = q.elements.Write(b, nil, taken)
+		}
+		return seen < sealElements, err
+	})
+	return seen == sealElements, err
 }
 
 // Token returns the last token that Load stored for a source: where loading goes on after a crash.
@@ -114,6 +180,30 @@ func (q *Query) Begin(state result.State) error {
 // the same arguments goes on.
 func (q *Query) Seal(state result.State, rowsPerEvent int) error {
 	if err := q.want(Loading); err != nil {
+		return err
+	}
+	return q.seal(q.sealStart, func(b index.Batch) error { return q.sealEvents(b, state, max(rowsPerEvent, 1)) })
+}
+
+// Restate makes a live state begin anew for those who follow it: all its rows become Snapshot events of at most
+// rowsPerEvent rows each, numbered from 1, in an outbox that has nothing else. When it fails or the process ends, the
+// state is not live and of no more use.
+func (q *Query) Restate(rowsPerEvent int) error {
+	if err := q.want(Live); err != nil {
+		return err
+	}
+	state := q.State()
+	err := q.write(func(b index.Batch) error {
+		for _, sequence := range q.outbox.records {
+			if err := b.Delete(store.OutboxKey(nil, sequence)); err != nil {
+				return err
+			}
+		}
+		q.outbox.records, q.trim, q.meta.Sequence = nil, 0, 0
+		q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Loading), sealSnapshot, nil
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return q.seal(q.sealStart, func(b index.Batch) error { return q.sealEvents(b, state, max(rowsPerEvent, 1)) })
@@ -224,7 +314,9 @@ func (q *Query) sealEvents(b index.Batch, state result.State, rowsPerEvent int) 
 		n := min(rowsPerEvent, len(rows))
 		e := result.Event{Snapshot: true, Diffs: rows[:n]}
 		e.Source, e.Position = sole(state)
-		q.emit(nil, e)
+		if _, err := q.emit(b, nil, e); err != nil {
+			return err
+		}
 		q.meta.SealCursor = keys[n-1]
 		rows, keys = rows[n:], keys[n:]
 	}

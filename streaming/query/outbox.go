@@ -11,7 +11,7 @@ import (
 )
 
 // outbox is the events that are not trimmed yet. Those of one batch are one record under the sequence of the last of
-// them: their number, then each with its size in front.
+// them, or several when they are large: their number, then each with its size in front.
 type outbox struct {
 	records []uint64 // sequences of the last events, ascending
 	packed  []byte   // of the batch at hand
@@ -38,36 +38,58 @@ var errOutbox = failure.StateCorrupt.Errorf("reading the outbox: it is malformed
 const maxEventBytes = 2 << 20
 
 // emit numbers an event, puts it into the outbox and appends it to events; one that is too large becomes several.
-func (q *Query) emit(events []result.Event, e result.Event) []result.Event {
+func (q *Query) emit(b index.Batch, events []result.Event, e result.Event) ([]result.Event, error) {
 	e.Sequence, e.Columns = q.meta.Sequence+1, q.plan.plan.Columns
 	o := &q.outbox
-	o.buf = result.AppendEvent(o.buf[:0], &e)
-	if half := len(e.Diffs) / 2; len(o.buf) > maxEventBytes && half > 0 {
+	large := len(e.Diffs)*len(result.RowKey{}) > maxEventBytes // the keys alone are
+	if !large {
+		o.buf = result.AppendEvent(o.buf[:0], &e)
+		large = len(o.buf) > maxEventBytes
+	}
+	if half := len(e.Diffs) / 2; large && half > 0 {
 		first, second := e, e
 		first.Diffs, first.More, second.Diffs = e.Diffs[:half], true, e.Diffs[half:]
-		return q.emit(q.emit(events, first), second)
+		events, err := q.emit(b, events, first)
+		if err != nil {
+			return nil, err
+		}
+		return q.emit(b, events, second)
 	}
 	q.meta.Sequence++
 	o.packed = store.AppendBytes(o.packed, o.buf)
 	o.events++
-	return append(events, e)
+	if len(o.packed) > maxEventBytes {
+		if err := q.writePacked(b); err != nil {
+			return nil, err
+		}
+	}
+	return append(events, e), nil
+}
+
+// writePacked stores the events that are packed.
+func (q *Query) writePacked(b index.Batch) error {
+	o := &q.outbox
+	q.key = store.OutboxKey(q.key[:0], q.meta.Sequence)
+	o.buf = append(binary.AppendUvarint(o.buf[:0], o.events), o.packed...)
+	if err := b.Set(q.key, o.buf); err != nil {
+		return err
+	}
+	o.records = append(o.records, q.meta.Sequence)
+	o.packed, o.events = o.packed[:0], 0
+	return nil
 }
 
 // writeOutbox stores the events of a batch and trims those that were published.
 func (q *Query) writeOutbox(b index.Batch) error {
 	o := &q.outbox
 	if o.events > 0 {
-		q.key = store.OutboxKey(q.key[:0], q.meta.Sequence)
-		o.buf = append(binary.AppendUvarint(o.buf[:0], o.events), o.packed...)
-		if err := b.Set(q.key, o.buf); err != nil {
+		if err := q.writePacked(b); err != nil {
 			return err
 		}
-		o.records = append(o.records, q.meta.Sequence)
-		o.packed, o.events = o.packed[:0], 0
-		const usual = 1 << 20 // what large events needed, such as those of a snapshot, is not kept
-		if cap(o.packed) > usual {
-			o.packed, o.buf = nil, nil
-		}
+	}
+	const usual = 1 << 20 // what large events needed, such as those of a snapshot, is not kept
+	if cap(o.packed) > usual {
+		o.packed, o.buf = nil, nil
 	}
 	n := 0
 	for ; n < len(o.records) && o.records[n] <= q.trim; n++ {

@@ -228,5 +228,15 @@ func (q *Query) Failures(limit int) ([]Failure, error) {
 // Sync makes everything applied durable against a crash of the machine.
 func (q *Query) Sync() error { return q.store.Sync() }
 
+// Checkpoint makes a copy of the state's files as they are after the last batch. The store must be an
+// index.DurableStore.
+func (q *Query) Checkpoint() (*index.Checkpoint, error) {
+	s, ok := q.store.(index.DurableStore)
+	if !ok {
+		return nil, failure.Panic.Errorf("the index of the query keeps no files")
+	}
+	return s.Checkpoint()
+}
+
 // Close closes the query and its store.
 func (q *Query) Close() error { return q.store.Close() }

@@ -3,7 +3,9 @@ package query_test
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -49,7 +51,9 @@ func TestRandom(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d batches, %d with rows; %d of %d queries refused; %d answers left open by the query", n.batches, n.rows, n.refused, n.queries, n.open)
+	t.Logf("%d batches, %d with rows; %d of %d queries refused; %d answers left open by the query; %d resyncs of some labels",
+		n.batches, n.rows, n.refused, n.queries, n.open, n.partly)
+	require.Positive(t, n.partly)
 	require.Less(t, n.refused, n.queries/20, "too many random queries are refused")
 	require.Less(t, n.open, n.batches/10, "too many answers are left open")
 }
@@ -67,6 +71,7 @@ type counts struct {
 	queries, refused, batches int
 	open                      int // answers that the query does not determine
 	rows                      int // batches after which there were rows
+	partly                    int // resyncs of some labels
 
 	dir string // for stores
 }
@@ -104,6 +109,7 @@ func checkRandom(t *rapid.T, n *counts) {
 	}
 	r.check()
 	for i := range randomBatches - 2 { // besides the first and the last
+		before := maps.Clone(r.world.Elements)
 		var transactions [][]graph.Change
 		if i == 0 && len(r.world.Elements) == 0 {
 			transactions = append(transactions, r.world.Fill(t))
@@ -117,11 +123,14 @@ func checkRandom(t *rapid.T, n *counts) {
 			r.session.Reopen()
 			r.world.Tell("restart")
 		}
-		if rapid.IntRange(0, 9).Draw(t, "missed") == 9 {
+		switch rapid.IntRange(0, 9).Draw(t, "missed") {
+		case 9:
 			r.session.Resync(r.world.Inserts())
 			r.world.Tell("none of them arrives; resync")
 			require.Empty(t, r.session.Resync(r.world.Inserts()), "differences to the same")
-		} else {
+		case 8:
+			r.missLabels(before)
+		default:
 			r.session.Apply(transactions...)
 			r.world.Tell("apply")
 		}
@@ -130,6 +139,25 @@ func checkRandom(t *rapid.T, n *counts) {
 	r.session.Apply(r.world.Clear(t))
 	r.check()
 	r.requireNothingLeft()
+}
+
+// missLabels is what happens when the changes of elements with some labels do not arrive.
+func (r *trial) missLabels(before map[graph.ElementID]*graph.Element) {
+	labels := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"A", "B", "C", "T", "U", "V"}), rapid.ID).Draw(r.T, "labels")
+	missed := func(e *graph.Element) bool { return slices.ContainsFunc(labels, e.HasLabel) }
+	snapshot := r.world.Inserts()
+	changes := slices.Clone(snapshot)
+	snapshot = slices.DeleteFunc(snapshot, func(c graph.Change) bool { return !missed(&c.Element) })
+	changes = slices.DeleteFunc(changes, func(c graph.Change) bool { return missed(&c.Element) })
+	for _, id := range slices.Sorted(maps.Keys(before)) {
+		if r.world.Elements[id] == nil && !missed(before[id]) {
+			changes = append(changes, graph.Change{Op: graph.OpDelete, Element: graph.Element{ID: id, Labels: before[id].Labels}})
+		}
+	}
+	r.world.Tell(fmt.Sprintf("those of elements with %v do not arrive; resync", labels))
+	r.session.ResyncLabels(labels, snapshot, changes)
+	require.Empty(r.T, r.session.ResyncLabels(labels, snapshot, nil), "differences to the same")
+	r.counts.partly++
 }
 
 // backend returns one in memory or, at times, on disk, which may have room for few records only and fail now and then.

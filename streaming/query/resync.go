@@ -12,10 +12,10 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
-// Resync ends loading as Seal does, for a state that takes the place of another one of the same plan, which is live, has
-// come to an end and is only read. Instead of all rows come the differences between the old result set and the new one,
-// as one transaction. The numbers of the events go on where the old state's ended, whose outbox is taken over. When it
-// fails or the process ends, calling it again with the same arguments goes on.
+// Resync ends loading as Seal does, for a state that takes the place of another one, which is live, has come to an end
+// and is only read. Its plan is the same or another one with the same columns. Instead of all rows come the differences
+// between the old result set and the new one, as one transaction. The numbers of the events go on where the old state's
+// ended, whose outbox is taken over. When it fails or the process ends, calling it again with the same arguments goes on.
 //
 // The memory needed is that of sealRows differences; where the query orders its rows, that of all of them.
 func (q *Query) Resync(old *Query, state result.State) error {
@@ -25,8 +25,8 @@ func (q *Query) Resync(old *Query, state result.State) error {
 	if err := old.want(Live); err != nil {
 		return err
 	}
-	if old.meta.Fingerprint != q.meta.Fingerprint {
-		return failure.StateCorrupt.Errorf("taking over the result set of a state: %w", ErrFingerprint)
+	if !slices.Equal(old.plan.Columns(), q.plan.Columns()) {
+		return failure.StateCorrupt.Errorf("a result with the columns %q cannot take the place of one with %q", q.plan.Columns(), old.plan.Columns())
 	}
 	start := func(b index.Batch) error {
 		if err := q.inherit(b, old); err != nil {
@@ -35,6 +35,17 @@ func (q *Query) Resync(old *Query, state result.State) error {
 		return q.sealStart(b)
 	}
 	return q.seal(start, func(b index.Batch) error { return q.sealDifferences(b, old, state) })
+}
+
+// follows checks that the query may take over elements of another one.
+func (q *Query) follows(old *Query) error {
+	if err := old.want(Live); err != nil {
+		return err
+	}
+	if old.meta.Fingerprint != q.meta.Fingerprint {
+		return failure.StateCorrupt.Errorf("taking the place of a state: %w", ErrFingerprint)
+	}
+	return nil
 }
 
 // inherit takes over how far the events of another state have come, and those that are not published yet.
@@ -62,7 +73,7 @@ func (q *Query) sealDifferences(b index.Batch, old *Query, state result.State) e
 		from = append(q.meta.SealCursor, 0)
 	}
 	limit := sealRows
-	if q.plan.plan.Ordered {
+	if q.plan.plan.Ordered || old.plan.plan.Ordered {
 		limit = math.MaxInt // a row whose place changed is met twice, far apart
 	}
 	var (
@@ -100,7 +111,9 @@ func (q *Query) sealDifferences(b index.Batch, old *Query, state result.State) e
 	if len(diffs) > 0 || begun {
 		e := result.Event{Diffs: diffs, More: !last, CommitTime: q.meta.Clock}
 		e.Source, e.Position = sole(state)
-		q.emit(nil, e)
+		if _, err := q.emit(b, nil, e); err != nil {
+			return err
+		}
 	}
 	q.meta.SealCursor = cursor
 	if last {

@@ -87,11 +87,26 @@ func (s *Session) load(elements []graph.Change) {
 // Resync builds the state anew from all elements that there are now, whatever became of them unseen, and returns the
 // differences to what the query answered before.
 func (s *Session) Resync(elements []graph.Change) []result.Diff {
+	return s.resync(func(*query.Query) { s.load(elements) })
+}
+
+// ResyncLabels does so for elements with some labels, of which it takes a snapshot as it is; what became of the others is
+// told by changes.
+func (s *Session) ResyncLabels(labels []string, snapshot, changes []graph.Change) []result.Diff {
+	return s.resync(func(old *query.Query) {
+		s.again(func() error { return s.Query.LoadFrom(old, source, []byte("old"), labels) })
+		require.Equal(s.t, []byte("old"), s.Query.Token(source))
+		s.load(snapshot)
+		s.load(changes)
+	})
+}
+
+func (s *Session) resync(load func(old *query.Query)) []result.Diff {
 	old := s.Query
 	before := s.next
 	s.store += "+"
 	s.Query = s.open()
-	s.load(elements)
+	load(old)
 	s.again(func() error {
 		return s.Query.Resync(old, result.State{Offsets: map[string]uint64{source: s.offset}})
 	})

@@ -164,7 +164,7 @@ func (n *Network) Diffs() ([]result.Diff, error) {
 			return nil, err
 		}
 	}
-	return n.Output.Diffs(), nil
+	return n.Output.Diffs()
 }
 
 // Timed is an operator that sets timers with store.SetTimer.

@@ -90,10 +90,10 @@ func (x *Output) version(now bool) version {
 }
 
 // Diffs returns what the transaction changed, in the order of the keys, and brings it into the view.
-func (x *Output) Diffs() []result.Diff {
+func (x *Output) Diffs() ([]result.Diff, error) {
 	changes := x.changes.All
 	if len(changes) == 0 {
-		return nil
+		return nil, nil
 	}
 	diffs := x.room(len(changes))
 	slices.SortFunc(changes, func(a, b touched.Entry[result.RowKey, change]) int { return bytes.Compare(a.Key[:], b.Key[:]) })
@@ -119,12 +119,17 @@ func (x *Output) Diffs() []result.Diff {
 			continue
 		}
 		x.show(key, c)
+		if len(x.writes) >= usualWrites {
+			if err := x.Save(); err != nil {
+				return nil, err
+			}
+		}
 		if !same { // else it has another place only
 			diffs = append(diffs, d)
 		}
 	}
 	x.changes.Reset()
-	return diffs
+	return diffs, nil
 }
 
 // chunkDiffs is how many diffs are allocated at once for transactions of few.
@@ -158,7 +163,10 @@ type viewWrite struct {
 	row *viewRow // nil: it is deleted
 }
 
-// write notes what is to be written when the batch ends: nobody reads the view before, and the index finds many rows
+// usualWrites is how many rows of the view wait to be written at most, and for how many memory is kept.
+const usualWrites = 4096
+
+// write notes what is to be written when the batch ends, or when many wait: nobody reads the view before, and the index finds many rows
 // faster than one after the other.
 func (x *Output) write(order string, key result.RowKey, row *viewRow) {
 	x.keys = store.ViewKey(x.keys, order, key)
@@ -191,8 +199,7 @@ func (x *Output) Save() error {
 
 // forget drops what waits to be written, and memory that a large batch needed.
 func (x *Output) forget() {
-	const usual = 4096
-	if clear(x.writes); cap(x.writes) > usual {
+	if clear(x.writes); cap(x.writes) > 2*usualWrites {
 		x.writes, x.keys, x.expected = nil, nil, nil
 	}
 	x.writes, x.keys = x.writes[:0], x.keys[:0]

@@ -25,7 +25,8 @@ type Meta struct {
 	Clock        time.Time
 	Transactions uint64
 	Sources      []Source
-	// SealStage, SealMatch and SealCursor are how far sealing has come.
+	// SealStage, SealMatch and SealCursor are how far sealing has come. Before it the cursor is how far taking over the
+	// elements of another state has.
 	SealStage  byte
 	SealMatch  byte
 	SealCursor []byte
