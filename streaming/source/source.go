@@ -30,6 +30,9 @@ type Settings struct {
 	// Reject keeps a record that cannot be decoded among the dead letters of the source; when it returns nil, that is
 	// durable and the source may go on behind the record. It is safe for concurrent use; nil: there are no dead letters.
 	Reject func(ctx context.Context, letter DeadLetter) error
+	// Learned returns what the source last said with Sink.Learn, as far as it is durable, for what it does beside Run; nil when
+	// it never did. It is safe for concurrent use; nil: that is not kept.
+	Learned func(ctx context.Context) ([]byte, error)
 }
 
 // DeadLetter is a record that cannot be decoded.
@@ -92,6 +95,18 @@ type Sink interface {
 	// after that. The slice belongs to the sink.
 	Schema() []byte
 	Learn(schema []byte)
+	// Wanted returns what somebody reads of the source, or may come to read without asking for it; nil: everything.
+	// WantedChanged returns a channel that receives (capacity one, coalesced) when it is another. Both are safe for
+	// concurrent use. A source need not care: what it sends beyond that does no harm.
+	Wanted() Wanted
+	WantedChanged() <-chan struct{}
+	// Withhold says that from now on the source may leave out what is not in wanted. Only when it reports true the source
+	// may do so: whoever wants more waits from then on until Serve says that it is there. False: somebody does already. It is
+	// safe for concurrent use with everything else.
+	Withhold(ctx context.Context, wanted Wanted) (bool, error)
+	// Serve says that the changes behind those that were appended so far have everything of wanted; it becomes known when
+	// these are durable. It never blocks and is safe for concurrent use.
+	Serve(wanted Wanted)
 	// Note shows people a fact about what the source is doing, such as what it waits for; an empty value removes it. It
 	// never blocks.
 	Note(key, value string)
@@ -173,6 +188,36 @@ func (w Wanted) Properties(labels ...string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Covers reports whether everything of other is wanted, too.
+func (w Wanted) Covers(other Wanted) bool {
+	if w == nil || other == nil {
+		return w == nil
+	}
+	for label := range other {
+		have, needed := w.Properties(label), other.Properties(label)
+		if !w.Any(label) || have != nil && (needed == nil || slices.ContainsFunc(needed, func(name string) bool { return !slices.Contains(have, name) })) {
+			return false
+		}
+	}
+	return true
+}
+
+// Union returns what is wanted by one of all; without any that is nothing.
+func Union(all ...Wanted) Wanted {
+	union := make(Wanted)
+	for _, w := range all {
+		if w == nil {
+			return nil
+		}
+		for label, names := range w {
+			names = slices.Concat(union[label], names)
+			slices.Sort(names)
+			union[label] = slices.Compact(names)
+		}
+	}
+	return union
 }
 
 // SnapshotPlan is what a snapshot consists of and how it is to be read.

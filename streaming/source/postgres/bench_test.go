@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
@@ -63,6 +64,7 @@ func BenchmarkSnapshot(b *testing.B) {
 type countingSink struct {
 	count, want int
 	done        chan struct{}
+	wanted      source.Wanted
 }
 
 func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
@@ -75,11 +77,17 @@ func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
 func (s *countingSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
 	return s.Append(ctx, part)
 }
-func (s *countingSink) Idle(graph.Position)             {}
-func (s *countingSink) System() string                  { return "" }
-func (s *countingSink) Identify(string)                 {}
-func (s *countingSink) Schema() []byte                  { return nil }
-func (s *countingSink) Learn([]byte)                    {}
+func (s *countingSink) Idle(graph.Position)            {}
+func (s *countingSink) System() string                 { return "" }
+func (s *countingSink) Identify(string)                {}
+func (s *countingSink) Schema() []byte                 { return nil }
+func (s *countingSink) Learn([]byte)                   {}
+func (s *countingSink) Wanted() source.Wanted          { return s.wanted }
+func (s *countingSink) WantedChanged() <-chan struct{} { return nil }
+func (s *countingSink) Withhold(context.Context, source.Wanted) (bool, error) {
+	return false, nil
+}
+func (s *countingSink) Serve(source.Wanted)             {}
 func (s *countingSink) Note(string, string)             {}
 func (s *countingSink) Measure(string, float64)         {}
 func (s *countingSink) Durable() graph.Position         { return "" }
@@ -101,6 +109,64 @@ func BenchmarkStream(b *testing.B) {
 			write(d)
 			for b.Loop() {
 				sink := &countingSink{want: benchRows, done: make(chan struct{})}
+				ctx, cancel := context.WithCancel(b.Context())
+				finished := make(chan error, 1)
+				go func() { finished <- s.Run(ctx, "", sink) }()
+				begin := time.Now()
+				<-sink.done
+				b.ReportMetric(benchRows/time.Since(begin).Seconds(), "rows/s")
+				cancel()
+				require.NoError(b, <-finished)
+			}
+		})
+	}
+}
+
+// BenchmarkMovedRows drains an update of keys that leaves large values as they are, which are read from the table.
+func BenchmarkMovedRows(b *testing.B) {
+	const rows = 10_000
+	d := newDB(b)
+	d.exec("CREATE TABLE document (id int PRIMARY KEY, body text); ALTER TABLE document ALTER body SET STORAGE EXTERNAL")
+	s := d.source(`"tables": [{"name": "document"}]`)
+	d.exec("INSERT INTO document SELECT i, repeat(md5(i::text), 100) FROM generate_series(1, %d) i", rows)
+	from := graph.Position(d.text("SELECT pg_current_wal_lsn()"))
+	d.exec("UPDATE document SET id = id + %d", rows)
+	for b.Loop() {
+		sink := &countingSink{want: 2 * rows, done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(b.Context())
+		finished := make(chan error, 1)
+		go func() { finished <- s.Run(ctx, from, sink) }()
+		begin := time.Now()
+		<-sink.done
+		b.ReportMetric(rows/time.Since(begin).Seconds(), "rows/s")
+		cancel()
+		require.NoError(b, <-finished)
+	}
+}
+
+// BenchmarkNeededColumns drains changes of a table of 20 columns, of which a query reads 3, with and without the others.
+func BenchmarkNeededColumns(b *testing.B) {
+	for _, publish := range []string{"all", "needed"} {
+		b.Run(publish, func(b *testing.B) {
+			d := newDB(b)
+			columns, values := "", ""
+			for i := range 19 {
+				columns += fmt.Sprintf(", c%d %s", i, []string{"int", "text", "timestamptz", "numeric(12, 2)"}[i%4])
+				values += []string{", i", ", 'text of row ' || i", ", now()", ", i * 0.25"}[i%4]
+			}
+			d.exec("CREATE TABLE wide (id bigint PRIMARY KEY%s)", columns)
+			s := d.source(`"tables": [{"name": "wide"}], "statusInterval": "100ms", "publish": "` + publish + `"`)
+			wanted := source.Wanted{"wide": {"id", "c0", "c1"}}
+			if publish == "needed" {
+				chosen := sourcetest.NewSink("")
+				chosen.Want(wanted)
+				stop := running(b, s, "", chosen)
+				d.becomesPublished("wide {id,c0,c1}")
+				stop()
+			}
+			d.exec("INSERT INTO wide SELECT i%s FROM generate_series(1, %d) i", values, benchRows)
+			for b.Loop() {
+				sink := &countingSink{want: benchRows, done: make(chan struct{}), wanted: wanted}
 				ctx, cancel := context.WithCancel(b.Context())
 				finished := make(chan error, 1)
 				go func() { finished <- s.Run(ctx, "", sink) }()

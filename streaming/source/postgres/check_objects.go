@@ -16,8 +16,21 @@ import (
 // tables looks at each table by what Provision does with it, as if the spec had no other, so that a problem of one does
 // not hide those of the others.
 func (d *doctor) tables(ctx context.Context) error {
+	adapted, err := d.adapted(ctx, d.conn)
+	if err != nil {
+		return err
+	}
+	for _, l := range adapted.missing {
+		d.bad(source.Check{Name: "table", Object: l.Spec, Severity: source.Warning, Code: failure.TableMissing.ID, Found: l.gone().Error(),
+			Wanted: "a table that can be read", Fix: "The source goes on without it: " + missingWayOut + "."})
+	}
+	d.Source = &adapted.Source
 	fit := true
-	for _, t := range d.config.Tables {
+	for i, t := range d.config.Tables {
+		if i < len(adapted.specs) && adapted.specs[i] != t.Name {
+			d.bad(source.Check{Name: "table", Object: adapted.specs[i], Severity: source.Warning, Found: "it is " + t.Name + " by now", Wanted: "its name in the spec",
+				Fix: "The source goes on with it: " + renameWayOut(t.Label) + "."})
+		}
 		ok, err := d.table(ctx, t)
 		if err != nil {
 			return err
@@ -27,7 +40,6 @@ func (d *doctor) tables(ctx context.Context) error {
 	if !fit {
 		return nil
 	}
-	var err error
 	if d.catalog, err = d.loadCatalog(ctx, d.conn); err != nil { // what is left: relationships
 		d.failed("relationship", "", err, "foreign keys that name the key of their target")
 		return nil
@@ -148,7 +160,37 @@ func (d *doctor) publicationCheck(ctx context.Context) error {
 		}
 	}
 	d.good("publication", d.publication, "owned by %s, holds the tables", owner)
+	d.columns(p)
 	return nil
+}
+
+// columns says which columns of its tables a publication has, where they follow from queries.
+func (d *doctor) columns(p *publication) {
+	c := source.Check{Name: "columns", Object: d.publication, Severity: source.Warning, Wanted: "with publish: needed, a publication that the source alters"}
+	switch {
+	case d.config.Publish != publishNeeded:
+		return
+	case d.facts.version < oldestWithLists:
+		c.Found, c.Fix = "all columns are sent: only Postgres 15 and newer know lists of columns", "Upgrade the server, or set publish to all."
+	case !d.ours(p):
+		c.Found = "all columns of the publication are sent, since somebody else made it"
+		c.Fix = "Let the source make one of its own, by another name in publication, or set publish to all."
+	case d.facts.recovering:
+		c.Found, c.Fix = "the columns that the publication has on the primary are sent: a standby cannot alter it", "Read from the primary, or set publish to all."
+	case len(d.foreign) > 0:
+		c.Found = fmt.Sprintf("%s cannot alter it: it does not own %s", d.facts.role, strings.Join(d.foreign, ", "))
+		c.Fix = "Make the role the owner of the tables, or set publish to all."
+	default:
+		var sent []string
+		for _, t := range d.catalog.tables {
+			if have := p.table(t.name); have != nil {
+				sent = append(sent, fmt.Sprintf("%d of %d columns of %s", min(len(have.columns), len(t.all)), len(t.all), t.name))
+			}
+		}
+		d.good("columns", d.publication, "%s", strings.Join(sent, ", "))
+		return
+	}
+	d.bad(c)
 }
 
 // newPublication looks at what making the publication takes.

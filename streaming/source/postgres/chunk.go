@@ -81,8 +81,11 @@ func (r *snapshotReader) begin(ctx context.Context) error {
 	if time.Since(r.asked) < catalogAge {
 		return nil
 	}
-	var err error
-	r.catalog, err = r.source.loadCatalog(ctx, r.conn)
+	adapted, err := r.source.adapted(ctx, r.conn)
+	if err != nil {
+		return err
+	}
+	r.catalog, err = adapted.loadCatalog(ctx, r.conn)
 	r.asked = time.Now()
 	return err
 }
@@ -284,7 +287,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		return nil, failure.BadRecord.Errorf("row of %s does not have the %d columns asked for", r.name, len(r.decode))
 	}
 	c.decoder.recycle() // the sink is done with the row before
-	values := c.decoder.newValues(len(r.decode))
+	values := c.decoder.values.take(len(r.decode), valueChunk)
 	var fields [][]byte
 	for i, decode := range r.decode {
 		if len(src) < 4 {
@@ -293,6 +296,7 @@ func (c *copyReader) row(src []byte) ([]byte, error) {
 		n := int(int32(binary.BigEndian.Uint32(src)))
 		src = src[4:]
 		if n == -1 {
+			values[i] = graph.Null
 			if r.table.wholeRow {
 				fields = append(fields, nil)
 			}

@@ -134,7 +134,10 @@ func (s *Source) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, wrapConnect(ctx, err, "connecting")
 	}
-	if err := takeRawText(bounded, conn.PgConn()); err != nil {
+	if err = checkSession(bounded, conn.PgConn()); err == nil {
+		err = takeRawText(bounded, conn.PgConn())
+	}
+	if err != nil {
 		hangUp(ctx, conn)
 		return nil, err
 	}

@@ -20,8 +20,10 @@ import (
 // look reads the catalog as far as it fits the spec still. What was known before may have changed: tables and columns of
 // keys have the names that they have now, and those that cannot be read any more are missing, as are columns that the spec
 // names. What was not known must be as the spec says.
-func (s *Source) look(ctx context.Context, conn *pgx.Conn, known []layout) (*catalog, []layout, error) {
-	f := &follower{Source: *s, known: known, now: make(map[tableName]*Table)}
+//
+// Columns that were left out before come to be known by supply alone, unless settled says that this is the moment.
+func (s *Source) look(ctx context.Context, conn *pgx.Conn, known []layout, settled bool) (*catalog, []layout, error) {
+	f := &follower{Source: *s, known: known, settled: settled, now: make(map[tableName]*Table)}
 	// All of it as it was at one moment: DDL may go on.
 	if _, err := s.exec(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return nil, nil, wrap(err, "looking at tables")
@@ -49,7 +51,10 @@ func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*cata
 		return nil, nil, err
 	}
 	for i, t := range c.tables {
-		t.spec = f.specs[i]
+		t.spec, t.asked = f.specs[i], spec.asked(f.specs[i])
+		if l := labelled(f.known, t.label); l != nil && l.OID == t.oid && !f.settled {
+			t.leaveOut(func(col column) bool { return l.leavesOut(col.num) }, true)
+		}
 	}
 	return c, append(c.layouts(), f.missing...), nil
 }
@@ -81,6 +86,7 @@ func (f *follower) findRows(ctx context.Context, conn *pgx.Conn, c *catalog, lay
 type follower struct {
 	Source
 	known   []layout
+	settled bool
 	specs   []string // names of its tables in the spec as it was
 	missing []layout
 	now     map[tableName]*Table // by the name in the spec as it was; those that are there
@@ -116,7 +122,7 @@ func (f *follower) follow(ctx context.Context, conn *pgx.Conn, spec Config) erro
 				reason = "it was dropped"
 			}
 			if reason != "" {
-				f.missing = append(f.missing, layout{Spec: l.Spec, Label: l.Label, Missing: reason, OID: l.OID, Name: l.Name, Key: l.Key, Edges: l.Edges})
+				f.missing = append(f.missing, layout{Spec: l.Spec, Asked: spec.asked(l.Spec), Label: l.Label, Missing: reason, OID: l.OID, Name: l.Name, Key: l.Key, Edges: l.Edges})
 				continue
 			}
 		}
@@ -184,7 +190,9 @@ func (f *follower) adaptEnds(t *Table, tables map[uint32]found) {
 
 // adapt makes the spec of a table what became of it, or says why it cannot be read any more.
 func (l *layout) adapt(t *Table, now found) (reason string) {
-	t.Name = now.name.sql()
+	if name, err := parseTableName(t.Name); err != nil || name != now.name {
+		t.Name = now.name.sql()
+	}
 	if len(t.Key) > 0 {
 		var there bool
 		if t.Key, there = now.current(t.Key, l.Key); !there {
@@ -270,14 +278,54 @@ type announcement struct {
 	Now    []layout `json:"now"`
 }
 
+// like reports whether it says the same as one that was written.
+func (a *announcement) like(written []byte) bool {
+	var other announcement
+	like := func(a, b layout) bool { return a.like(&b) }
+	return len(written) > 0 && json.Unmarshal(written, &other) == nil && slices.EqualFunc(a.Before, other.Before, like) && slices.EqualFunc(a.Now, other.Now, like)
+}
+
 // announce compares what is known with the catalog and writes the differences into the WAL. They are empty when there are
 // none.
 func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, last []byte) (announced []byte, err error) {
-	_, now, err := s.look(ctx, conn, known)
+	a, err := s.differences(ctx, conn, known)
 	if err != nil {
 		return nil, err
 	}
-	var a announcement
+	if len(a.Before)+len(a.Now) == 0 {
+		return nil, nil
+	}
+	if a.like(last) {
+		return last, nil // it is on its way
+	}
+	data, _ := json.Marshal(a) // has nothing that cannot be encoded
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	_, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data))
+	return data, wrap(err, "writing into the WAL what became of tables")
+}
+
+// differences compares what is known with the catalog. Some of what a look sees is newer than the rest: functions of the
+// server know nothing of the transaction's snapshot, and may have waited for the very DDL that they then see. So what a
+// look finds counts when the next one finds it, too.
+func (s *Source) differences(ctx context.Context, conn *pgx.Conn, known []layout) (a announcement, err error) {
+	var last []layout
+	for {
+		c, now, err := s.look(ctx, conn, known, false)
+		if err != nil {
+			return a, err
+		}
+		if err := s.findRewritten(ctx, conn, c, known, now); err != nil {
+			return a, err
+		}
+		if a = compare(known, now); len(a.Before)+len(a.Now) == 0 || slices.EqualFunc(last, now, func(a, b layout) bool { return a.like(&b) }) {
+			return a, nil
+		}
+		last = now
+	}
+}
+
+func compare(known, now []layout) (a announcement) {
 	for i := range now {
 		before := labelled(known, now[i].Label)
 		if before != nil && before.like(&now[i]) {
@@ -292,17 +340,7 @@ func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, l
 			a.Before = append(a.Before, known[i])
 		}
 	}
-	if len(a.Before)+len(a.Now) == 0 {
-		return nil, nil
-	}
-	data, _ := json.Marshal(a) // has nothing that cannot be encoded
-	if slices.Equal(data, last) {
-		return data, nil // it is on its way
-	}
-	bounded, cancel := s.bounded(ctx)
-	defer cancel()
-	_, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data))
-	return data, wrap(err, "writing into the WAL what became of tables")
+	return a
 }
 
 // messagePrefix marks the logical messages that are for us.
@@ -361,19 +399,34 @@ func (a *assembler) learn(ctx context.Context, t *table, columns []column, prima
 		number(columns, t.all, nil)
 		return t, nil
 	}
-	number(columns, known.Columns, nil)
+	before := slices.Concat(known.Columns, known.Unsent)
+	number(columns, before, nil)
 	now := *known
 	now.Name = t.name.String()
-	if now.Columns = t.keptOf(columns); !slices.EqualFunc(known.Columns, now.Columns, sameColumn) {
+	// What was left out before may be here already, and counts when it is announced.
+	here := func() []column {
+		return slices.DeleteFunc(t.keptOf(columns), func(c column) bool { return known.leavesOut(c.num) })
+	}
+	if now.Columns = here(); !slices.EqualFunc(known.Columns, now.Columns, sameColumn) {
 		attributes, file, err := a.attributes(ctx, t.oid)
 		if err != nil {
 			return nil, err
 		}
-		number(columns, known.Columns, attributes)
-		now.File, now.Columns = file, t.keptOf(columns)
+		number(columns, before, attributes)
+		now.File, now.Columns = file, here()
+		if a.chooses {
+			now.leaveOut(known.Columns, attributes)
+		}
 		for i := range now.Columns {
 			c := &now.Columns[i]
 			c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
+		}
+		if now.computes(known) {
+			found, err := a.files(ctx, t.files())
+			if err != nil {
+				return nil, err
+			}
+			now.lookAgain(found)
 		}
 	} else {
 		now.Columns = known.Columns
@@ -427,6 +480,17 @@ func (t *table) keyed(columns []column, key []int16) *table {
 		}
 	}
 	return &other
+}
+
+// leaveOut notes which columns that were known before the table has still, though the server does not describe them.
+func (l *layout) leaveOut(known []column, attributes []attribute) {
+	l.Unsent = slices.Clone(l.Unsent)
+	for _, c := range known {
+		if l.column(c.num) == nil && slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && !a.dropped }) {
+			l.Unsent = append(l.Unsent, c)
+		}
+	}
+	slices.SortFunc(l.Unsent, byNumber)
 }
 
 func sameColumn(a, b column) bool { return a.name == b.name && a.oid == b.oid && a.mod == b.mod }
@@ -523,19 +587,4 @@ func (st *stream) attributes(ctx context.Context, oid uint32) (all []attribute, 
 		return wrap(err, "reading columns")
 	})
 	return all, file, err
-}
-
-// missingTables says for people what became of tables that are not read any more.
-func missingTables(known []layout) string {
-	text := ""
-	for _, l := range known {
-		if l.Missing == "" {
-			continue
-		}
-		if text != "" {
-			text += "; "
-		}
-		text += l.Spec + " is not read: " + l.Missing
-	}
-	return text
 }

@@ -2,12 +2,15 @@ package postgres_test
 
 import (
 	"bytes"
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
@@ -133,7 +136,8 @@ func TestDDLOfTablesAndPublications(t *testing.T) {
 	want = append(want, "column v of public.child was dropped")
 	wantSchema(t, sink, want...)
 	wantTexts(t, sink, map[graph.ElementID]string{"kept:1": "kept id=1", "child:1": "child id=1 parent=1", "OF:1": "OF (child:1)->(kept:1)"})
-	require.Contains(t, sink.Notes(), "tablesMissing: gone is not read: it was dropped; left_out is not read: the publication does not have it; keyless is not read: it has no primary key")
+	require.Contains(t, sink.Notes(), "tablesMissing: gone is not read: it was dropped; left_out is not read: the publication does not have it; keyless is not read: it has no primary key; "+
+		"take it out of the spec, or make it what it was, then send the spec with the signal reconfigure")
 
 	// What is known does not depend on the connection, and what is there goes on.
 	sourcetest.Eventually(t, "it streams", func() bool { return d.slot(s, "active") == "t" })
@@ -160,6 +164,77 @@ func TestDDLOfTablesAndPublications(t *testing.T) {
 	running(t, s, again.Durable(), last)
 	wantSchema(t, last, "public.gone is read as gone from now on", "public.left_out is read as left_out from now on",
 		"public.child is not read as child any more: the spec does not name it")
+}
+
+// TestProvisioningKnowsTables: what begins anew goes on with tables that were renamed, and without those that are gone, as
+// long as the spec says of them what it said.
+func TestProvisioningKnowsTables(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE owner (id int PRIMARY KEY); CREATE TABLE pet (id int PRIMARY KEY, owner int REFERENCES owner, v int, w int); CREATE TABLE gone (id int PRIMARY KEY)`)
+	const config = `"tables": [{"name": "owner", "columns": ["id"]}, {"name": "pet", "key": ["id"], "columns": ["v", "w"]}, {"name": "gone"}],
+		"relationships": [{"type": "OF", "table": "pet", "columns": ["owner"], "references": "owner"}]`
+	s := d.source(config)
+	sink := sourcetest.NewSink("")
+	stop := running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the tables", func() bool { return sink.Schema() != nil })
+	stop()
+	d.exec(`ALTER TABLE pet RENAME TO animal; ALTER TABLE animal RENAME id TO number; ALTER TABLE animal RENAME owner TO keeper; ALTER TABLE animal RENAME v TO u;
+		CREATE SCHEMA x; ALTER TABLE owner SET SCHEMA x; DROP TABLE gone; INSERT INTO x.owner VALUES (1); INSERT INTO animal VALUES (1, 1, 2, 3)`)
+	settings := d.settings()
+	known := sink.Schema()
+	settings.Learned = func(context.Context) ([]byte, error) { return known, nil }
+	of := func(members string) fullSource {
+		made, err := postgres.Factory{}.New(d.config(members), settings)
+		require.NoError(t, err)
+		return made.(fullSource)
+	}
+	s = of(config)
+	require.NoError(t, s.Provision(t.Context()))
+	again := resumed(sink)
+	stop = running(t, s, sink.Durable(), again)
+	want := map[graph.ElementID]string{"owner:1": "owner id=1", "pet:1": "pet keeper=1 number=1 w=3", "OF:1": "OF (pet:1)->(owner:1)"}
+	wantTexts(t, again, want)
+	require.EventuallyWithT(t, func(c *collect) {
+		require.Contains(c, again.Notes(), "tablesMissing: gone is not read: it was dropped; take it out of the spec, or make it what it was, then send the spec with the signal reconfigure")
+		require.Contains(c, again.Notes(), "tablesRenamed: owner is x.owner by now: name it so in the spec, with the label or type owner, then send the spec with the signal reconfigure; "+
+			"pet is public.animal by now: name it so in the spec, with the label or type pet, then send the spec with the signal reconfigure")
+	}, sourcetest.Patience, tick)
+	stop()
+
+	// A snapshot has them as well, and says what it cannot have.
+	known = again.Schema()
+	snapshot, release := hold(t, s)
+	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"pet": {"*"}, "owner": {"*"}})
+	require.NoError(t, err)
+	require.Len(t, plan.Scopes, 2)
+	_, err = s.PlanSnapshot(t.Context(), snapshot, nil)
+	require.Equal(t, failure.TableMissing, failure.CodeOf(err), "%v", err)
+	read := sourcetest.NewSink("", sourcetest.ReadSnapshot(t, s, snapshot, source.Wanted{"pet": {"*"}, "owner": {"*"}})...)
+	release()
+	require.Equal(t, want, read.Graph().Texts())
+
+	checks, err := s.(source.Checker).Check(t.Context())
+	require.NoError(t, err)
+	var found []string
+	for _, c := range checks {
+		if c.Name == "table" {
+			found = append(found, string(c.Severity)+" "+c.Object+" "+c.Code)
+		}
+		require.NotEqual(t, source.Blocking, c.Severity, "%+v", c)
+	}
+	require.Equal(t, []string{"warning gone TableMissing", "warning owner ", ` "x"."owner" `, "warning pet ", ` "public"."animal" `}, found)
+
+	// What the spec says anew may be wrong.
+	for members, code := range map[string]*failure.Code{
+		`"tables": [{"name": "pet", "key": ["id"], "columns": ["v"]}]`:             failure.TableMissing,
+		`"tables": [{"name": "public.animal", "label": "pet", "columns": ["no"]}]`: failure.ColumnMissing,
+		`"tables": [{"name": "gone"}]`:                                             failure.TableMissing, // and there is no other
+		`"tables": [{"name": "never"}, {"name": "gone"}]`:                          failure.TableMissing,
+	} {
+		err := of(members).Provision(t.Context())
+		require.Equal(t, code, failure.CodeOf(err), "%s: %v", members, err)
+	}
+	require.NoError(t, of(`"tables": [{"name": "x.owner"}, {"name": "animal", "label": "pet"}]`).Provision(t.Context()))
 }
 
 // TestDDLWhileStopped: the stream is behind the catalog, and what a table was like in between is only in the stream.

@@ -69,8 +69,9 @@ func orders() (*assembler, [][]byte) {
 	a := &assembler{decoder: decoder{types: types}, catalog: &catalog{tables: []*table{t}, types: types}, relations: make(map[uint32]*relation),
 		resolve:    func(context.Context, []uint32) error { return nil },
 		attributes: func(context.Context, uint32) ([]attribute, uint32, error) { return nil, 0, nil },
+		files:      func(context.Context, []uint32) (map[uint32]file, error) { return nil, nil },
 		described:  func() {},
-		fetch:      func(context.Context, *relation, []graph.Value, [][]byte) error { return nil }}
+		fetch:      func(_ context.Context, lacks []lack) ([][][]byte, error) { return make([][][]byte, len(lacks)), nil }}
 	relation := wire{}.u8('R').u32(1).text("public").text("orders").u8('d').u16(uint16(len(columns)))
 	for i, c := range columns {
 		relation = relation.column("\x01\x00"[min(i, 1)], c.name, c.oid)

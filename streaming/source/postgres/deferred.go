@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/perdure/perdure/streaming/graph"
 )
@@ -42,23 +43,29 @@ func (a *assembler) keyWent(r *relation, key, tuple []byte) {
 
 // settleKeys puts back the nodes whose key another row has.
 func (a *assembler) settleKeys(ctx context.Context) error {
-	for _, gone := range a.deferred.doubted {
-		r := gone.relation
-		values := make([]graph.Value, len(r.shape.Names()))
-		for i := range values {
-			values[i] = graph.Unchanged
+	for gone := range slices.Chunk(a.deferred.doubted, maxLacks) {
+		lacks := make([]lack, len(gone))
+		for i, g := range gone {
+			values := make([]graph.Value, len(g.relation.shape.Names()))
+			for slot := range values {
+				values[slot] = graph.Unchanged
+			}
+			lacks[i] = newLack(g.relation, values, g.fields)
 		}
-		if err := a.fetch(ctx, r, values, gone.fields); err != nil {
-			return err
-		}
-		if values[r.key[0]].IsNull() { // there is no such row
-			continue
-		}
-		there, err := r.row(&a.keySpace, values)
+		rejected, err := a.supply(ctx, lacks)
 		if err != nil {
 			return err
 		}
-		a.changes = r.inserted(&a.decoder, a.changes, there)
+		for i, l := range lacks {
+			if rejected[i] || l.values[l.relation.key[0]].IsNull() { // there is no such row
+				continue
+			}
+			there, err := l.relation.row(&a.keySpace, l.values)
+			if err != nil {
+				return err
+			}
+			a.changes = l.relation.inserted(&a.decoder, a.changes, there)
+		}
 	}
 	a.deferred.doubted = nil
 	return nil

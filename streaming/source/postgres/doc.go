@@ -2,9 +2,9 @@
 //
 // # What it needs
 //
-// Postgres 14 or newer with wal_level = logical, a free replication slot and WAL sender, and a direct connection (no
-// transaction pooler). The role needs REPLICATION, SELECT on the tables, and BYPASSRLS where row security would hide
-// rows from it. The source creates a publication, for which the role must own the tables and may CREATE in the
+// Postgres 14 or newer with wal_level = logical, a free replication slot and WAL sender, and a direct connection: a
+// pooler that refuses or ignores settings of a connection, or replication, is an error of the configuration. The role needs
+// REPLICATION, SELECT on the tables, and BYPASSRLS where row security would hide rows from it. The source creates a publication, for which the role must own the tables and may CREATE in the
 // database; where it must not, somebody else creates the publication and the spec names it. Such a publication may have
 // column lists and row filters: a snapshot has the same columns and rows then.
 //
@@ -89,6 +89,27 @@
 // was rewritten in between (TRUNCATE, VACUUM FULL, ALTER TABLE) makes the snapshot lost. chunkTime, snapshotParallelism
 // and snapshotRowsPerSecond say how hard the server is worked.
 //
+// # Columns
+//
+// With publish: needed a publication that the source made has, from Postgres 15 on, only the columns that queries read, and
+// those of keys, replica identities and relationships; the server neither decodes nor sends the others. columns in the spec
+// is the bound. When a query comes that reads more, the source alters the publication, and the query takes its snapshot, or
+// begins, when all transactions that ran then have ended, which columnsWatch in the status tells; it gives up after a
+// quarter of an hour. A column that no query reads leaves at the second look, once in statusInterval. The queries that run
+// notice neither. A query that does come to read what was left out, because somebody else altered the publication, reads
+// the tables again, and so does one that names a column before ADD COLUMN.
+//
+// It is not the default, because an application's migrations meet it: a column in a list cannot be dropped, unless with
+// CASCADE, which takes the table out of the publication; and after REPLICA IDENTITY FULL, or another primary key, updates
+// fail until the source has altered the list, within statusInterval. Tables with REPLICA IDENTITY FULL have no list. A table
+// that no query reads keeps its place, with its key. The source needs a lock of each table for a moment that VACUUM and
+// DDL, but no reader or writer, hold up.
+//
+// Rows are not filtered by what queries ask for. A server applies a filter to one row alone: one that it hides is still the
+// end of relationships of other tables, for which these would wait for ever; a query that matches a label also optionally,
+// or asks that there is none, needs them all; and every column of a filter must be in the replica identity. What is left,
+// conditions on the key itself, is seldom asked by all queries of a label.
+//
 // # Edges
 //
 // An update does not bring large values that did not change (TOAST): they are Unchanged. When the key changes as well,
@@ -103,12 +124,14 @@
 // With wholeRow identical rows are one node, so that a query counts them once; it stays until the last of them is gone.
 // Whether a deleted row has a copy is asked of the table, which is read once for each transaction that deletes, and once
 // more for each thousand rows. Where each row must count, the table needs a key: ALTER TABLE ... ADD id bigint GENERATED
-// ALWAYS AS IDENTITY PRIMARY KEY. Adding or dropping a column changes what identifies all rows.
+// ALWAYS AS IDENTITY PRIMARY KEY. Adding or dropping a column changes what identifies all rows. The source cannot number
+// copies: a table tells how many there are now, not at a place in the stream; a reader of a chunk does not see the copies in
+// others; and what was counted would have to last. Who has applied all changes before could, but a change names one element.
 //
 // TRUNCATE is one change per label, for all tables that it reaches. A partitioned table is one table, published by its
 // root. The server writes no changes of rows that come or go with an attached, detached or dropped partition: who reads the
-// label then reads the tables again, see DDL. TRUNCATE of one partition cannot be seen; rebootstrap after it. Children of
-// inheritance are tables of their own.
+// label then reads the tables again, see DDL. So it is with TRUNCATE of one partition. Children of inheritance are tables of
+// their own.
 // Generated columns are left out, as in the stream; from Postgres 18 on a publication that somebody else made may have
 // them. Changes of unlogged and temporary tables, views, foreign tables and sequences are nowhere to be read.
 //
@@ -120,7 +143,8 @@
 // it is rolled back.
 //
 // A large transaction reaches the sink in parts. One that outgrows the server's logical_decoding_work_mem is sent while
-// it is in progress; it waits in a file until it commits, without what was rolled back of it.
+// it is in progress; it waits in a file until it commits, without what was rolled back of it. On Linux the file gives back
+// what was read, so that the disk need not have room for the transaction in the file and in the change log.
 //
 // On every connection the server must be the one that was read before, on the same timeline or on one that left it
 // behind our position. While streaming it looks at its slot: what the server keeps for it, how that grows and when the
@@ -151,11 +175,18 @@
 //	ATTACH PARTITION with rows, DETACH, DROP of
 //	a partition                                  nobody: who reads the label reads the tables again by itself, and
 //	                                             publishes what differs
+//	TRUNCATE of a partition, USING that makes
+//	other values of the same type, attributes
+//	of a composite type, labels of an enum that
+//	are renamed                                  the same
+//	VACUUM FULL, CLUSTER, SET TABLESPACE         nobody; see below
 //	ALTER TABLE RENAME, SET SCHEMA               nobody: tables are known by their OIDs, and labels stay
 //	DROP TABLE, ALTER PUBLICATION DROP TABLE,
 //	a key that is dropped                        who reads the label; the source goes on without the table
 //	a table that comes to the publication or
 //	to the spec                                  nobody: who reads the label reads the tables again by itself
+//	a column that somebody takes out of a
+//	publication with publish: needed             nobody: who reads the property reads the tables again by itself
 //	DROP of a relationship's column              who reads the type
 //
 // The source learns of DDL when the server describes the table, with its next row, and by looking at the catalog at the
@@ -165,13 +196,17 @@
 // tables looked like is kept beside the position, so DDL while the source is stopped is told of as well. It may be told of
 // twice after a crash. A query that was built from a snapshot behind the DDL knows of it already.
 //
-// A source that runs goes on when tables or columns that its spec names are renamed or gone, and tablesMissing in the
-// status names the tables. What begins anew, a snapshot or the provisioning after the signals reconfigure and resume or
-// after a failure, goes by the names in the spec: so adapt it soon. A relationship whose target has another key, and a
-// table that is unlogged, stop the source, and so does a deleted row of a table that has lost its replica identity.
+// A source goes on when tables or columns that its spec names are renamed or gone, also when it is provisioned again or a
+// query reads the tables, since it knows the tables that it read by their OIDs; tablesMissing and tablesRenamed in the status
+// name them. A table of which the spec says something new is looked for by its name. A query that needs a table that is gone
+// cannot be built. A relationship whose target has another key, and a table that is unlogged, stop the source, and so does a
+// deleted row of a table that has lost its replica identity.
 //
-// Nobody can see what USING makes of values whose type stays the same or counts as the same above, nor that labels of an
-// enum were renamed or a composite type altered: signal rebootstrap to the queries that read them.
+// What writes a table or a partition anew gives it another file, and it shows in the transactions of its rows what that was:
+// VACUUM FULL and its like keep them. Where no row is older than what was last learned of the table, this cannot be told from a
+// TRUNCATE, so that the tables are read again without need; the same holds where a table is truncated in a savepoint, or
+// another DDL follows a TRUNCATE before the source looks. What USING makes of values does not show beside another column of
+// the table whose type changes in the same command.
 //
 // traps.md lists what goes wrong elsewhere, and the test of each.
 //

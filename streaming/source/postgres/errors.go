@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -45,7 +46,7 @@ var codes = map[string]*failure.Code{
 	"57P05": failure.ConnectionLost,     // idle session timeout
 	"57P04": failure.DatabaseMissing,    // database dropped while connected
 	"22021": failure.Unsupported,        // the database's encoding cannot be converted to UTF8
-	"42883": failure.TypeUnsupported,    // a type without binary output
+	"42883": failure.Unsupported,        // undefined function or operator: refined below where a type lacks its binary form
 	"55P02": failure.WalLevelNotLogical, // a parameter that only a restart can change
 }
 
@@ -80,10 +81,16 @@ func wrap(err error, doing string, args ...any) error {
 	return codeOfTransport(err).Errorf("%s: %w", doing, err)
 }
 
+// unsendable are the server's routines that miss the function that writes a type's binary form. Their names stand in the
+// error whatever its language is.
+var unsendable = []string{"getTypeBinaryOutputInfo", "array_send", "get_range_io_data", "get_multirange_io_data"}
+
 // codeOfServer refines what the SQLSTATE alone leaves open. The texts are the server's, in English since lc_messages
 // is ours to set only for superusers; where it is another language, the general code applies.
 func codeOfServer(e *pgconn.PgError) *failure.Code {
 	switch {
+	case e.Code == "42883" && slices.Contains(unsendable, e.Routine):
+		return failure.TypeUnsupported
 	case e.Code == "42704" && strings.Contains(e.Message, "publication"):
 		return failure.PublicationConflict
 	case e.Code == "42704" && !strings.Contains(e.Message, "slot"):
@@ -131,6 +138,9 @@ func codeOfTransport(err error) *failure.Code {
 func wrapConnect(parent context.Context, err error, doing string, args ...any) error {
 	if err == nil {
 		return nil
+	}
+	if refusedByPooler(err) {
+		return pooled("%s: a pooler refuses a setting that is needed: %w", fmt.Sprintf(doing, args...), err)
 	}
 	var server *pgconn.PgError
 	answered := errors.As(err, &server)                            // with sslMode prefer there may be an error of each kind: the answer counts

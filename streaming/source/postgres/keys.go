@@ -17,9 +17,13 @@ func containsAll(names, wanted []string) bool {
 
 // loadLeaves reads the partitions that have rows: what the stream has of a deleted row is up to each of them.
 func loadLeaves(ctx context.Context, conn *pgx.Conn, c *catalog) error {
-	rows, err := conn.Query(ctx, `SELECT root, r.oid, n.nspname::text, r.relname::text, r.relreplident::text, r.relkind = 'f'
-		FROM unnest($1::oid[]) root, pg_partition_tree(root) p JOIN pg_class r ON r.oid = p.relid JOIN pg_namespace n ON n.oid = r.relnamespace
-		WHERE p.isleaf AND r.oid <> root ORDER BY n.nspname, r.relname`, oids(c.tables))
+	// Not pg_partition_tree: it locks partitions before their root until the transaction ends, others the other way round.
+	rows, err := conn.Query(ctx, `WITH RECURSIVE below (root, oid) AS (
+			SELECT oid, oid FROM pg_class WHERE oid = ANY ($1::oid[]) AND relkind = 'p'
+			UNION ALL SELECT root, inhrelid FROM below JOIN pg_inherits ON inhparent = oid WHERE NOT inhdetachpending)
+		SELECT root, r.oid, n.nspname::text, r.relname::text, r.relreplident::text, r.relkind = 'f'
+		FROM below JOIN pg_class r USING (oid) JOIN pg_namespace n ON n.oid = r.relnamespace
+		WHERE r.relkind <> 'p' ORDER BY n.nspname, r.relname`, oids(c.tables))
 	if err != nil {
 		return wrap(err, "reading partitions")
 	}

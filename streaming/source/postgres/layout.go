@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -19,6 +20,7 @@ import (
 // immutable.
 type layout struct {
 	Spec    string `json:"spec"`              // the table's name in the spec
+	Asked   string `json:"asked,omitempty"`   // stands for what the spec says of it
 	Label   string `json:"label"`             // unique
 	Missing string `json:"missing,omitempty"` // why the table is not read; then what is below is what it was like
 
@@ -29,9 +31,13 @@ type layout struct {
 	Whole   bool           `json:"whole,omitempty"` // all columns are the key
 	Key     []int16        `json:"key,omitempty"`   // numbers of columns
 	Columns []column       `json:"columns,omitempty"`
+	Unsent  []column       `json:"unsent,omitempty"` // which the stream does not have, because nobody reads them
 	Edges   []layoutOfEdge `json:"edges,omitempty"`
 	Ends    []layoutOfEdge `json:"ends,omitempty"` // start and end, where the rows are relationships
 	Parts   []part         `json:"parts,omitempty"`
+	Stored  []stored       `json:"stored,omitempty"`
+	// Types are the names that values of user-defined types are made of, by the OID of what has them.
+	Types map[string]string `json:"types,omitempty"`
 }
 
 // part is a partition that has rows.
@@ -55,12 +61,12 @@ type layoutOfEdge struct {
 func (c *catalog) layouts() []layout {
 	all := make([]layout, 0, len(c.tables))
 	for _, t := range c.tables {
-		l := layout{Spec: t.spec, Label: t.label}
+		l := layout{Spec: t.spec, Asked: t.asked, Label: t.label}
 		if t.unpublished {
 			l.Missing = "the publication does not have it"
 		}
 		l.OID, l.Name, l.File, l.Filter, l.Whole = t.oid, t.name.String(), t.file, t.filter, t.wholeRow
-		l.Key, l.Columns = t.numbers(t.key), t.columns
+		l.Key, l.Columns, l.Unsent = t.numbers(t.key), t.columns, t.unsent
 		for _, e := range t.edges {
 			l.Edges = append(l.Edges, layoutOfEdge{e.kind, e.target, t.numbers(e.columns)})
 		}
@@ -69,6 +75,12 @@ func (c *catalog) layouts() []layout {
 		}
 		for _, leaf := range t.leaves {
 			l.Parts = append(l.Parts, part{OID: leaf.oid})
+		}
+		for _, col := range t.columns {
+			if l.Types == nil {
+				l.Types = make(map[string]string)
+			}
+			c.types.tell(col.oid, l.Types)
 		}
 		slices.SortFunc(l.Parts, func(a, b part) int { return cmp.Compare(a.OID, b.OID) })
 		all = append(all, l)
@@ -86,10 +98,19 @@ func labelled(all []layout, label string) *layout {
 	return nil
 }
 
-func (l *layout) column(num int16) *column {
-	for i := range l.Columns {
-		if l.Columns[i].num == num && num != 0 {
-			return &l.Columns[i]
+func (l *layout) column(num int16) *column { return numbered(l.Columns, num) }
+
+func (l *layout) leavesOut(num int16) bool { return numbered(l.Unsent, num) != nil }
+
+// leavesOut reports whether there are columns that the stream does not have because nobody reads them.
+func leavesOut(all []layout) bool {
+	return slices.ContainsFunc(all, func(l layout) bool { return len(l.Unsent) > 0 })
+}
+
+func numbered(columns []column, num int16) *column {
+	for i := range columns {
+		if columns[i].num == num && num != 0 {
+			return &columns[i]
 		}
 	}
 	return nil
@@ -104,24 +125,29 @@ func (l *layout) edge(kind string) *layoutOfEdge {
 	return nil
 }
 
-// like reports whether nothing has to be learned: where the rows are stored says something only beside another change,
-// and so does whether rows that existed got a value.
+// like reports whether nothing has to be learned from the stream: whether rows that existed got a value says something only
+// beside another change.
 func (l *layout) like(other *layout) bool {
 	return l.Spec == other.Spec && l.Label == other.Label && l.Missing == other.Missing && l.OID == other.OID && l.Name == other.Name &&
 		l.Filter == other.Filter && l.Whole == other.Whole && slices.Equal(l.Key, other.Key) &&
-		slices.EqualFunc(l.Columns, other.Columns, func(a, b column) bool { a.filled = b.filled; return a == b }) &&
+		slices.EqualFunc(l.Columns, other.Columns, alike) && slices.EqualFunc(l.Unsent, other.Unsent, alike) &&
 		slices.EqualFunc(l.Edges, other.Edges, layoutOfEdge.equal) && slices.EqualFunc(l.Ends, other.Ends, layoutOfEdge.equal) &&
-		slices.EqualFunc(l.Parts, other.Parts, func(a, b part) bool { return a.OID == b.OID })
+		slices.EqualFunc(l.Parts, other.Parts, func(a, b part) bool { return a.OID == b.OID }) &&
+		slices.EqualFunc(l.Stored, other.Stored, stored.sameFile) && maps.Equal(l.Types, other.Types)
 }
+
+func alike(a, b column) bool { a.filled = b.filled; return a == b }
 
 func (e layoutOfEdge) equal(other layoutOfEdge) bool {
 	return e.Type == other.Type && e.Target == other.Target && slices.Equal(e.Columns, other.Columns)
 }
 
-// state names what the table looks like.
+// state names what the table looks like, whatever of it is sent.
 func (l *layout) state() string {
 	same := *l
-	same.Spec, same.File, same.Columns, same.Parts = "", 0, slices.Clone(l.Columns), slices.Clone(l.Parts)
+	same.Spec, same.Asked, same.File, same.Columns, same.Unsent, same.Parts = "", "", 0, slices.Concat(l.Columns, l.Unsent), nil, slices.Clone(l.Parts)
+	same.Stored = nil
+	slices.SortFunc(same.Columns, byNumber)
 	for i := range same.Parts {
 		same.Parts[i].Full = false
 	}
@@ -190,6 +216,11 @@ func (d *differ) add(op graph.SchemaOp, table string, labels []string, property,
 	d.changes = append(d.changes, graph.SchemaChange{Op: op, Labels: labels, Table: table, Property: property, From: from, To: to, State: d.state})
 }
 
+// addList is add for what says nothing about the table: whoever has read it with a snapshot is not behind that.
+func (d *differ) addList(op graph.SchemaOp, table string, labels []string, c *column) {
+	d.changes = append(d.changes, graph.SchemaChange{Op: op, Labels: labels, Table: table, Property: c.name})
+}
+
 // comparable reports whether it is the same table, read before and now.
 func (l *layout) comparable(old *layout) bool {
 	return old != nil && old.Missing == "" && l.Missing == "" && old.OID == l.OID
@@ -207,6 +238,10 @@ func (d *differ) columns(old, now *layout) {
 	for i := range old.Columns {
 		was := &old.Columns[i]
 		is := now.column(was.num)
+		if is == nil && now.leavesOut(was.num) {
+			d.addList(graph.SchemaWithheld, now.Name, label, was)
+			continue
+		}
 		if is == nil {
 			d.add(graph.SchemaDropped, now.Name, label, was.name, "", "")
 			continue
@@ -222,6 +257,8 @@ func (d *differ) columns(old, now *layout) {
 		is := &now.Columns[i]
 		switch {
 		case old.column(is.num) != nil:
+		case old.leavesOut(is.num):
+			d.addList(graph.SchemaSupplied, now.Name, label, is)
 		case is.filled || is.num == 0 || old.File != now.File:
 			d.add(graph.SchemaFilled, now.Name, label, is.name, "", d.types.text(*is))
 		default:
@@ -284,6 +321,13 @@ func (d *differ) elements(old, now *layout) {
 		}
 		if now.otherRows(old) {
 			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "", graph.MissedDiff)
+		}
+		if now.otherNames(old) {
+			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "are written otherwise, since labels of an enum or attributes of a composite type are others", graph.MissedDiff)
+		}
+		if now.rewritten(old) {
+			d.state = "" // it does not say where rows are
+			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "were written anew or removed", graph.MissedDiff)
 		}
 		d.edges(old, now)
 	}

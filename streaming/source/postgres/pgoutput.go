@@ -54,12 +54,16 @@ type assembler struct {
 	relations map[uint32]*relation // nil: not in the spec
 	// resolve learns the types of a relation's columns that are not known yet.
 	resolve func(ctx context.Context, oids []uint32) error
-	// fetch reads the columns of a row that are unchanged in values as they are now.
-	fetch func(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error
+	// fetch reads what rows lack as it is now; nil of a row that is gone.
+	fetch func(ctx context.Context, lacks []lack) ([][][]byte, error)
+	// reject lets the stream go on without a row that cannot be decoded, or returns why not.
+	reject func(ctx context.Context, cause error, record []byte) error
 	// remaining says which of some rows, given by all their columns, the table has now.
 	remaining func(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error)
 	// attributes reads all columns that a table ever had, as the catalog knows them now, and where its rows are.
 	attributes func(ctx context.Context, oid uint32) ([]attribute, uint32, error)
+	// files looks where the rows of tables are.
+	files func(ctx context.Context, oids []uint32) (map[uint32]file, error)
 	// described is called when a table is described: it may have changed in ways that do not show there.
 	described func()
 
@@ -68,10 +72,13 @@ type assembler struct {
 	xid        uint32 // of the open transaction
 	commitTime time.Time
 	changes    []graph.Change
-	gone       []goneRow // of tables without a key
+	dropped    map[int]bool // those of changes, by their indices, that are not to be
+	gone       []goneRow    // of tables without a key
+	lacks      []lack
 	deferred   deferred
 	floor      uint64 // what was committed before was taken already
 	taken      bool   // the transaction at hand was
+	chooses    bool   // columns that the publication lacks are left out by us
 	bytes      int    // of messages since the last part was taken out
 	parts      int    // of the transaction at hand that were taken out
 
@@ -85,28 +92,60 @@ type assembler struct {
 // partBytes is how much of a transaction is held before it is handed over in parts.
 const partBytes = 1 << 20
 
-// part takes out what the transaction at hand has so far, if it is much; else it returns nil.
-func (a *assembler) part(ctx context.Context) (part *graph.Transaction, number int, err error) {
-	if a.bytes < partBytes {
+// part returns what the transaction at hand has so far, if its messages had that many bytes; else nil. It is valid until
+// reuse, which must come before the next message.
+func (a *assembler) part(ctx context.Context, least int) (part *graph.Transaction, number int, err error) {
+	if a.bytes < least {
 		return nil, 0, nil
 	}
 	if err := a.settle(ctx); err != nil {
 		return nil, 0, err
 	}
 	part = &graph.Transaction{CommitTime: a.commitTime, Changes: a.changes}
-	number, a.changes, a.bytes = a.parts, nil, 0
+	number, a.bytes = a.parts, 0
 	a.parts++
 	return part, number, nil
 }
 
-// settle asks the tables what the stream does not say about rows that are gone.
+// reuse lets go of changes that were taken, with all that they refer to.
+func (a *assembler) reuse() {
+	a.recycle()
+	clear(a.changes)
+	a.changes = a.changes[:0]
+}
+
+// settle asks the tables what the stream does not say.
 func (a *assembler) settle(ctx context.Context) error {
-	if len(a.gone) > 0 {
-		if err := a.keepCopies(ctx); err != nil {
-			return err
+	if err := a.completeAll(ctx); err != nil {
+		return err
+	}
+	if err := a.keepCopies(ctx); err != nil {
+		return err
+	}
+	a.takeOut()
+	return a.settleKeys(ctx)
+}
+
+// drop has a change, by its index, taken out when the transaction, or a part of it, is handed over.
+func (a *assembler) drop(index int) {
+	if a.dropped == nil {
+		a.dropped = make(map[int]bool)
+	}
+	a.dropped[index] = true
+}
+
+func (a *assembler) takeOut() {
+	if a.dropped == nil {
+		return
+	}
+	kept := a.changes[:0]
+	for i, c := range a.changes {
+		if !a.dropped[i] {
+			kept = append(kept, c)
 		}
 	}
-	return a.settleKeys(ctx)
+	clear(a.changes[len(kept):])
+	a.changes, a.dropped = kept, nil
 }
 
 // usualChanges is how many changes a transaction may have for its memory to be kept for the next one.
@@ -144,12 +183,9 @@ func (a *assembler) begin(src []byte) error {
 	if len(src) != 20 {
 		return failure.BadRecord.Errorf("the server sent a begin of %d bytes", len(src))
 	}
-	// The transaction before was taken by now, and with it nothing refers to its memory any more.
-	if a.recycle(); cap(a.changes) > usualChanges {
+	if a.reuse(); cap(a.changes) > usualChanges { // the transaction before was taken by now
 		a.changes = nil
 	}
-	clear(a.changes)
-	a.changes = a.changes[:0]
 	a.open, a.end, a.xid = true, binary.BigEndian.Uint64(src), binary.BigEndian.Uint32(src[16:])
 	a.parts, a.bytes, a.schema, a.taken = 0, 0, nil, a.end < a.floor
 	a.commitTime = time.UnixMicro(postgresEpoch + int64(binary.BigEndian.Uint64(src[8:]))).UTC()
@@ -178,6 +214,7 @@ func (a *assembler) truncate(src []byte) error {
 	for src = src[5:]; len(src) > 0 && !a.taken; src = src[4:] {
 		if r := a.relations[binary.BigEndian.Uint32(src)]; r != nil {
 			a.changes = r.truncated(a.changes)
+			a.truncatedHere(r)
 		}
 	}
 	return nil

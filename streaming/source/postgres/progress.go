@@ -17,8 +17,8 @@ type inProgress struct {
 }
 
 // take takes a message if it is about a transaction in progress. When one commits, replay gets all of it as if it had
-// been sent then.
-func (p *inProgress) take(ctx context.Context, src []byte, replay func(message []byte) error) (taken bool, err error) {
+// been sent then. The messages are valid until done is called, or take returns.
+func (p *inProgress) take(ctx context.Context, src []byte, replay func(message []byte) error, done func() error) (taken bool, err error) {
 	if len(src) == 0 {
 		return false, nil
 	}
@@ -31,7 +31,7 @@ func (p *inProgress) take(ctx context.Context, src []byte, replay func(message [
 	case kind == 'A':
 		return true, p.abort(src[1:])
 	case kind == 'c':
-		return true, p.commit(ctx, src[1:], replay)
+		return true, p.commit(ctx, src[1:], replay, done)
 	case p.block == nil:
 		return false, nil
 	case len(src) < 5:
@@ -72,7 +72,7 @@ func (p *inProgress) abort(src []byte) error {
 	return nil
 }
 
-func (p *inProgress) commit(ctx context.Context, src []byte, replay func(message []byte) error) error {
+func (p *inProgress) commit(ctx context.Context, src []byte, replay func(message []byte) error, done func() error) error {
 	if len(src) != 4+25 {
 		return failure.BadRecord.Errorf("the server sent the commit of a transaction in progress of %d bytes", len(src))
 	}
@@ -94,7 +94,7 @@ func (p *inProgress) commit(ctx context.Context, src []byte, replay func(message
 			return ctx.Err()
 		}
 		return replay(message)
-	}); err != nil {
+	}, done); err != nil {
 		return err
 	}
 	return replay(append([]byte{'C'}, src...))

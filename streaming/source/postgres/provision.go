@@ -24,7 +24,11 @@ func (s *Source) Provision(ctx context.Context) error {
 	if err := s.checkServer(ctx, conn); err != nil {
 		return err
 	}
-	tables, err := s.loadCatalog(ctx, conn)
+	adapted, err := s.adapted(ctx, conn)
+	if err != nil {
+		return err
+	}
+	tables, err := adapted.loadCatalog(ctx, conn)
 	if err != nil {
 		return err
 	}

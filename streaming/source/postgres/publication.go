@@ -139,11 +139,26 @@ func (s *Source) published(ctx context.Context, conn *pgx.Conn, c *catalog) erro
 				return failure.Unclassified.Errorf("reading the publication: %s was dropped meanwhile", t.name)
 			}
 		} else if len(p.columns) > 0 {
-			t.columns = slices.DeleteFunc(t.columns, func(col column) bool { return !slices.Contains(p.columns, col.name) })
+			t.leaveOut(func(col column) bool { return !slices.Contains(p.columns, col.name) }, s.ours(c.publication))
 		}
-		slices.SortFunc(t.columns, func(a, b column) int { return int(a.num) - int(b.num) }) // as in the stream
+		slices.SortFunc(t.columns, byNumber) // as in the stream
 	}
 	return nil
+}
+
+func byNumber(a, b column) int { return int(a.num) - int(b.num) }
+
+// leaveOut takes columns out of those that the stream has. Where that is our own doing it is remembered.
+func (t *table) leaveOut(out func(column) bool, ours bool) {
+	if ours {
+		for _, col := range t.columns {
+			if out(col) {
+				t.unsent = append(t.unsent, col)
+			}
+		}
+		slices.SortFunc(t.unsent, byNumber)
+	}
+	t.columns = slices.DeleteFunc(slices.Clone(t.columns), out)
 }
 
 // needed returns the columns without which a table cannot be watched as the spec says.
@@ -175,15 +190,24 @@ func columnList(names []string) string {
 	return "(" + strings.Join(quoted, ", ") + ")"
 }
 
-// listed returns the columns that our own publication has of a table; nil: all, because they are wanted, the server
-// knows no lists, or the replica identity is all of them.
+// listed returns the columns that our own publication has of a table at most; nil: all, because they are wanted, the
+// server knows no lists, or the replica identity is all of them.
 func (t *table) listed(c *catalog) []string {
-	if t.kept == nil || c.version < 150000 || slices.ContainsFunc(t.parts(), func(part *table) bool { return part.identity == 'f' }) {
+	if t.kept == nil {
 		return nil
 	}
+	return t.listOf(c, t.kept)
+}
+
+// listOf returns the list that has some columns, and those without which the table cannot be watched.
+func (t *table) listOf(c *catalog, wanted []string) []string {
+	if c.version < oldestWithLists || slices.ContainsFunc(t.parts(), func(part *table) bool { return part.identity == 'f' }) {
+		return nil
+	}
+	needed := t.needed(wanted)
 	var names []string
 	for _, col := range t.all {
-		if slices.Contains(t.needed(t.kept), col.name) {
+		if slices.Contains(needed, col.name) {
 			names = append(names, col.name)
 		}
 	}
@@ -209,22 +233,26 @@ func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, c *catal
 		return false, failure.SlotMissing.Errorf("checking the slot: %s does not exist, though it was created for the publication %s", s.slot, s.publication).
 			WithDetail("slot", s.slot)
 	}
-	if err := s.loadPublished(ctx, conn, p); err != nil || p.has(c) {
+	if err := s.loadPublished(ctx, conn, p); err != nil || p.has(c, s.config.Publish == publishNeeded) {
 		return false, err
 	}
 	_, err = s.exec(ctx, conn, fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", quote(s.publication), list))
 	return false, wrap(err, "altering the publication")
 }
 
-// has reports whether our own publication is as the spec wants it.
-func (p *publication) has(c *catalog) bool {
+// has reports whether our own publication is as the spec wants it. It may have fewer columns where Run chooses them.
+func (p *publication) has(c *catalog, chosen bool) bool {
 	for _, t := range c.tables {
 		have, want := p.table(t.name), t.listed(c)
 		if have == nil || have.filter != "" {
 			return false
 		}
+		least := t.listOf(c, nil)
 		for _, col := range t.all {
-			if len(have.columns) > 0 && slices.Contains(have.columns, col.name) != (want == nil || slices.Contains(want, col.name)) {
+			wanted := want == nil || slices.Contains(want, col.name)
+			switch {
+			case len(have.columns) == 0 || slices.Contains(have.columns, col.name) == wanted:
+			case !wanted || !chosen || least == nil || slices.Contains(least, col.name):
 				return false
 			}
 		}

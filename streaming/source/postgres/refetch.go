@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/perdure/perdure/streaming/graph"
 )
@@ -71,41 +73,147 @@ func sees(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
 	return full < end && !slices.Contains(running, full), err
 }
 
-// fetch reads the columns of a row that are still unchanged in values; those of a row that is gone become null. fields
-// is the row as it came.
-func (st *stream) fetch(ctx context.Context, r *relation, values []graph.Value, fields [][]byte) error {
-	var q query
-	var columns, conditions []string
-	var slots []int
+// lack is a row that came without some of its values, which the table has.
+type lack struct {
+	relation *relation
+	values   []graph.Value // is to have them
+	slots    []int         // where they are missing
+	key      [][]byte      // the columns by which the row is found, as they came
+	record   []byte
+	from, to int // which changes the row is
+}
+
+// maxLacks is how many rows are read from tables at a time: their values, which may be large, are all in memory then.
+const maxLacks = 100
+
+// newLack marks what is missing in values: it is null until it is read, and stays so if the row is gone. fields are the
+// row as it came.
+func newLack(r *relation, values []graph.Value, fields [][]byte) lack {
+	l := lack{relation: r, values: values}
 	for slot, v := range values {
 		if v.Kind() == graph.KindUnchanged {
-			columns, slots = append(columns, quote(r.shape.Names()[slot])), append(slots, slot)
 			values[slot] = graph.Null
+			l.slots = append(l.slots, slot)
 		}
 	}
-	if len(columns) == 0 { // those that are not kept do not count
-		return nil
-	}
 	for _, slot := range r.key {
-		c := r.wire[slot]
-		conditions = append(conditions, quote(r.shape.Names()[slot])+" = "+q.argument(c, fields[c.at]))
+		l.key = append(l.key, bytes.Clone(fields[r.wire[slot].at]))
 	}
-	q.text = fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), r.table.from(), strings.Join(conditions, " AND "))
-	found, err := st.ask(ctx, &q)
+	return l
+}
+
+// query asks for the missing values.
+func (l *lack) query() *query {
+	var q query
+	var columns, conditions []string
+	names := l.relation.shape.Names()
+	for _, slot := range l.slots {
+		columns = append(columns, quote(names[slot]))
+	}
+	for i, slot := range l.relation.key {
+		c := l.relation.wire[slot]
+		conditions = append(conditions, quote(names[slot])+" "+l.relation.types.equals(c.oid)+" "+q.argument(c, l.key[i]))
+	}
+	q.text = fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), l.relation.table.from(), strings.Join(conditions, " AND "))
+	return &q
+}
+
+// fetch reads what rows lack, in one round trip. What it returns of a row that is gone is nil.
+func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
+	var batch pgconn.Batch
+	for i := range lacks {
+		q := lacks[i].query()
+		batch.ExecParams(q.text, q.values, q.oids, q.formats, []int16{pgx.BinaryFormatCode})
+	}
+	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		results, err := conn.PgConn().ExecBatch(ctx, &batch).ReadAll()
+		for _, result := range results {
+			if len(result.Rows) == 0 {
+				result.Rows = [][][]byte{nil}
+			}
+			rows = append(rows, result.Rows[0])
+		}
+		return wrap(err, "reading values that were not sent")
+	})
+	return rows, err
+}
+
+// supply gives rows what they lack, and returns which of them cannot be decoded and were rejected.
+func (a *assembler) supply(ctx context.Context, lacks []lack) (rejected map[int]bool, err error) {
+	found, err := a.fetch(ctx, lacks)
 	if err != nil {
-		return wrap(err, "reading values of a row of %s that were not sent", r.name)
+		return nil, err
 	}
-	if len(found) == 0 {
-		return nil
+	for i := range lacks {
+		err := a.decodeInto(&lacks[i], found[i])
+		if err == nil {
+			continue
+		}
+		if err := a.reject(ctx, err, lacks[i].record); err != nil {
+			return nil, err
+		}
+		if rejected == nil {
+			rejected = make(map[int]bool)
+		}
+		rejected[i] = true
 	}
-	for i, src := range found[0] {
+	return rejected, nil
+}
+
+func (a *assembler) decodeInto(l *lack, found [][]byte) (err error) {
+	for i, src := range found {
 		if src == nil {
 			continue
 		}
-		at := r.wire[slots[i]].at
-		if values[slots[i]], err = r.decode[at](&st.assembler.decoder, src); err != nil {
-			return r.columnError(at, err)
+		a.bytes += len(src)
+		at := l.relation.wire[l.slots[i]].at
+		if l.values[l.slots[i]], err = l.relation.decode[at](&a.decoder, src); err != nil {
+			return l.relation.columnError(at, err)
 		}
 	}
+	return nil
+}
+
+// complete sees to it that a row gets the values that it lacks: before its changes are made, where these depend on them,
+// otherwise later together with others. change makes the changes; nothing of a row that cannot be decoded is done.
+func (a *assembler) complete(ctx context.Context, r *relation, values []graph.Value, tuple, old []byte, change func()) error {
+	if !slices.ContainsFunc(values, isUnchanged) { // those that are not kept do not count
+		change()
+		return nil
+	}
+	atOnce := r.leadsByUnchanged(values)
+	l := newLack(r, values, filled(tuple, old))
+	l.record, l.from = bytes.Clone(tuple), len(a.changes)
+	if atOnce {
+		if rejected, err := a.supply(ctx, []lack{l}); err != nil || rejected != nil {
+			return err
+		}
+		change()
+		return nil
+	}
+	change()
+	l.to = len(a.changes)
+	if a.lacks = append(a.lacks, l); len(a.lacks) < maxLacks {
+		return nil
+	}
+	return a.completeAll(ctx)
+}
+
+// completeAll gives all rows what they lack.
+func (a *assembler) completeAll(ctx context.Context) error {
+	if len(a.lacks) == 0 {
+		return nil
+	}
+	rejected, err := a.supply(ctx, a.lacks)
+	if err != nil {
+		return err
+	}
+	for i := range rejected {
+		for n := a.lacks[i].from; n < a.lacks[i].to; n++ {
+			a.drop(n)
+		}
+	}
+	clear(a.lacks)
+	a.lacks = a.lacks[:0]
 	return nil
 }

@@ -125,7 +125,7 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 		return nil, nil, failure.BadRecord.Errorf("row of %s does not have the %d columns announced", r.name, len(r.decode))
 	}
 	src = src[2:]
-	values := d.newValues(len(r.decode))
+	values := d.values.take(len(r.decode), valueChunk)
 	for i, decode := range r.decode {
 		if len(src) == 0 {
 			return nil, nil, failure.BadRecord.Errorf("row of %s ends early", r.name)
@@ -134,6 +134,7 @@ func (r *relation) tuple(d *decoder, src []byte) ([]graph.Value, []byte, error) 
 		src = src[1:]
 		switch kind {
 		case 'n':
+			values[i] = graph.Null
 			continue
 		case 'u':
 			values[i] = graph.Unchanged
@@ -357,6 +358,13 @@ func (r *relation) partial(values []graph.Value) bool {
 	return slices.ContainsFunc(r.edges, func(e relationEdge) bool {
 		at := slices.IndexFunc(e.columns, unchanged)
 		return at >= 0 && slices.ContainsFunc(e.columns, func(slot int) bool { return !unchanged(slot) })
+	})
+}
+
+// leadsByUnchanged reports whether a column that says where a relationship leads did not come.
+func (r *relation) leadsByUnchanged(values []graph.Value) bool {
+	return slices.ContainsFunc(slices.Concat(r.edges, r.ends), func(e relationEdge) bool {
+		return slices.ContainsFunc(e.columns, func(slot int) bool { return isUnchanged(values[slot]) })
 	})
 }
 

@@ -83,7 +83,11 @@ func (s *Source) renew(ctx context.Context, known string, last uint64) (at uint6
 	if err := s.advance(ctx, conn, last); err != nil {
 		return 0, "", err
 	}
-	tables, err := s.loadCatalog(ctx, conn)
+	adapted, err := s.adapted(ctx, conn)
+	if err != nil {
+		return 0, "", err
+	}
+	tables, err := adapted.loadCatalog(ctx, conn)
 	if err != nil {
 		return 0, "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"slices"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -72,12 +71,11 @@ func (a *assembler) row(ctx context.Context, kind byte, src []byte) error {
 	case before.values != nil && (r.table.wholeRow || !bytes.Equal(before.key, after.key)):
 		return a.moved(ctx, r, before, after, old, src)
 	default:
+		update := func() { a.changes = r.updated(&a.decoder, a.changes, after) }
 		if a.unchanged && r.partial(after.values) {
-			if err := a.fetch(ctx, r, after.values, filled(src, old)); err != nil {
-				return err
-			}
+			return a.complete(ctx, r, after.values, src, old, update)
 		}
-		a.changes = r.updated(&a.decoder, a.changes, after)
+		update()
 	}
 	return nil
 }
@@ -100,17 +98,12 @@ func fields(src []byte) [][]byte {
 // appeared handles an insert that is not ordinary. A row that an update brought into a publication's row filter is one
 // to us; the server sends it without the large values that did not change.
 func (a *assembler) appeared(ctx context.Context, r *relation, after row, tuple []byte) error {
-	values := fields(tuple)
 	if r.table.wholeRow {
-		after.key = wholeKey(values)
+		after.key = wholeKey(fields(tuple))
 	}
-	if a.unchanged {
-		if err := a.fetch(ctx, r, after.values, values); err != nil {
-			return err
-		}
-	}
-	a.changes = r.inserted(&a.decoder, a.changes, after)
-	return nil
+	return a.complete(ctx, r, after.values, tuple, nil, func() {
+		a.changes = r.inserted(&a.decoder, a.changes, after)
+	})
 }
 
 // deleted handles a row that is gone.
@@ -138,16 +131,12 @@ func fill(after, before []graph.Value) {
 // not change, cannot be kept from an element that is gone: those that the old row does not have are read from the table
 // as it is now; should they change once more, that change is still to come.
 func (a *assembler) moved(ctx context.Context, r *relation, before, after row, old, tuple []byte) error {
-	if slices.ContainsFunc(after.values, isUnchanged) {
-		if err := a.fetch(ctx, r, after.values, filled(tuple, old)); err != nil {
-			return err
+	return a.complete(ctx, r, after.values, tuple, old, func() {
+		a.deleted(r, before, old)
+		if r.table.wholeRow {
+			after.key = wholeKey(filled(tuple, old))
 		}
-	}
-	a.deleted(r, before, old)
-	if r.table.wholeRow {
-		after.key = wholeKey(filled(tuple, old))
-	}
-	a.keyCame(r, after.key)
-	a.changes = r.inserted(&a.decoder, a.changes, after)
-	return nil
+		a.keyCame(r, after.key)
+		a.changes = r.inserted(&a.decoder, a.changes, after)
+	})
 }

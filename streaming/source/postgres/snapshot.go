@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,8 +113,12 @@ func (s *Source) schema(ctx context.Context, conn *pgx.Conn) (map[string]string,
 	if _, err := s.exec(ctx, conn, "SAVEPOINT look"); err != nil {
 		return nil, wrap(err, "looking at tables")
 	}
+	adapted, err := s.adapted(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	f := &follower{Source: *s, now: make(map[tableName]*Table)}
-	_, layouts, err := f.look(ctx, conn, s.config)
+	_, layouts, err := f.look(ctx, conn, adapted.config)
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +162,9 @@ func createTemporarySlot(ctx context.Context, conn *pgconn.PgConn, name string, 
 func (s *Source) identify(ctx context.Context, conn *pgconn.PgConn) (string, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	system, err := identifySystem(ctx, conn)
 	if err != nil {
-		return "", wrap(err, "identifying the server")
+		return "", err
 	}
 	return identity(system), nil
 }
@@ -206,7 +211,16 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 		return plan, err
 	}
 	defer hangUp(ctx, conn)
-	tables, err := s.loadCatalog(ctx, conn)
+	adapted, err := s.adapted(ctx, conn)
+	if err != nil {
+		return plan, err
+	}
+	for _, l := range adapted.missing {
+		if wanted.Any(l.labels()...) {
+			return plan, l.gone()
+		}
+	}
+	tables, err := adapted.loadCatalog(ctx, conn)
 	if err != nil {
 		return plan, err
 	}
@@ -227,6 +241,9 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 				WithFix("Run ALTER PUBLICATION %s ADD TABLE %s; then signal rebootstrap.", quote(s.publication), t.from())
 		}
 		scope.Properties = wanted.Properties(scope.Labels...)
+		if missing := slices.IndexFunc(t.unsent, func(col column) bool { return has(scope.Properties, col.name) }); missing >= 0 {
+			return plan, failure.SnapshotLost.Errorf("reading %s: the publication does not have column %s", t.name, t.unsent[missing].name)
+		}
 		if err := s.measure(ctx, conn, t, &scope); err != nil {
 			return plan, err
 		}

@@ -1,18 +1,18 @@
 package postgres
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
-	"io"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/perdure/perdure/streaming/failure"
 )
 
-// spoolMemory is how much of a transaction in progress is held in memory; the rest is in a file.
-const spoolMemory = 4 << 20
+// spoolMemory is how much of a transaction in progress is held in memory; the rest is in a file. It is written and read in
+// pieces of that size, which the processor's cache has room for.
+const spoolMemory = 1 << 20
 
 // spool holds the messages of a transaction that the server sends while it is in progress, until it is known how it ends.
 // Each belongs to the transaction or to one of its subtransactions, which may be rolled back alone.
@@ -21,6 +21,7 @@ type spool struct {
 	memory  int    // bytes of recent, beyond which it goes into the file
 	recent  []byte // behind what is in the file: owner, length, message
 	file    *os.File
+	pieces  []int // lengths of what was written at a time
 	bytes   int64
 	aborted map[uint32]bool // subtransactions
 }
@@ -44,7 +45,7 @@ func (s *spool) add(owner uint32, kind byte, message []byte) error {
 	if _, err := s.file.Write(s.recent); err != nil {
 		return spoolError(err)
 	}
-	s.recent = s.recent[:0]
+	s.pieces, s.recent = append(s.pieces, len(s.recent)), s.recent[:0]
 	return nil
 }
 
@@ -70,22 +71,34 @@ func (s *spool) abort(owner uint32) {
 	s.aborted[owner] = true
 }
 
-// replay visits the messages that were not rolled back, in order. They are valid during the call only.
-func (s *spool) replay(visit func(message []byte) error) error {
-	if s.file != nil {
-		if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+// replay visits the messages that were not rolled back, in order. They are valid until done, which is called at the end of
+// each piece of the file; those that are still in memory, behind them, as long as nothing is added. It is called once: what
+// was read is given back, so that the disk need not have room for the transaction twice.
+func (s *spool) replay(visit func(message []byte) error, done func() error) error {
+	var piece []byte
+	at := int64(0)
+	for _, n := range s.pieces {
+		piece = slices.Grow(piece[:0], n)[:n]
+		if _, err := s.file.ReadAt(piece, at); err != nil {
 			return spoolError(err)
 		}
-		const buffer = 1 << 20
-		if err := s.read(bufio.NewReaderSize(s.file, buffer), visit); err != nil {
+		release(s.file, at, at+int64(n))
+		at += int64(n)
+		if err := s.visit(piece, visit); err != nil {
+			return err
+		}
+		if err := done(); err != nil {
 			return err
 		}
 	}
-	rest := s.recent
-	for len(rest) > 0 {
-		owner, n := binary.BigEndian.Uint32(rest), int(binary.BigEndian.Uint32(rest[4:]))
-		message := rest[spoolHeader : spoolHeader+n]
-		rest = rest[spoolHeader+n:]
+	return s.visit(s.recent, visit)
+}
+
+func (s *spool) visit(piece []byte, visit func(message []byte) error) error {
+	for len(piece) > 0 {
+		owner, end := binary.BigEndian.Uint32(piece), spoolHeader+int(binary.BigEndian.Uint32(piece[4:]))
+		message := piece[spoolHeader:end:end]
+		piece = piece[end:]
 		if s.aborted[owner] {
 			continue
 		}
@@ -94,35 +107,6 @@ func (s *spool) replay(visit func(message []byte) error) error {
 		}
 	}
 	return nil
-}
-
-func (s *spool) read(r *bufio.Reader, visit func(message []byte) error) error {
-	var header [spoolHeader]byte
-	var message []byte
-	for {
-		if _, err := io.ReadFull(r, header[:]); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return spoolError(err)
-		}
-		owner, n := binary.BigEndian.Uint32(header[:]), int(binary.BigEndian.Uint32(header[4:]))
-		if s.aborted[owner] {
-			if _, err := r.Discard(n); err != nil {
-				return spoolError(err)
-			}
-			continue
-		}
-		if cap(message) < n {
-			message = make([]byte, n)
-		}
-		message = message[:n]
-		if _, err := io.ReadFull(r, message); err != nil {
-			return spoolError(err)
-		}
-		if err := visit(message); err != nil {
-			return err
-		}
-	}
 }
 
 func (s *spool) close() {

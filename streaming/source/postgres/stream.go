@@ -208,22 +208,22 @@ func (st *stream) start(ctx context.Context) error {
 		return err
 	}
 	st.assembler = assembler{
-		decoder:    decoder{types: tables.types},
-		catalog:    tables,
-		relations:  make(map[uint32]*relation),
-		floor:      st.last,
-		resolve:    st.resolve,
-		fetch:      st.fetch,
+		decoder:   decoder{types: tables.types},
+		catalog:   tables,
+		relations: make(map[uint32]*relation),
+		floor:     st.last,
+		resolve:   st.resolve,
+		fetch:     st.fetch,
+		reject: func(ctx context.Context, cause error, record []byte) error {
+			return st.reject(ctx, withLSN(cause, st.assembler.end), record)
+		},
 		remaining:  st.remaining,
 		attributes: st.attributes,
-		described: func() {
-			select {
-			case st.look <- struct{}{}:
-			default:
-			}
-		},
-		prefix: s.messagePrefix(),
-		known:  *st.known.Load(),
+		files:      st.files,
+		described:  st.wakeWatcher,
+		prefix:     s.messagePrefix(),
+		chooses:    s.config.Publish == publishNeeded && tables.publication != nil && s.ours(tables.publication),
+		known:      *st.known.Load(),
 	}
 	st.assembler.rawText = st.assembler.catalog.rawText
 	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }
@@ -233,9 +233,9 @@ func (st *stream) start(ctx context.Context) error {
 	}
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
-	system, err := pglogrepl.IdentifySystem(bounded, st.conn)
+	system, err := identifySystem(bounded, st.conn)
 	if err != nil {
-		return wrap(err, "identifying the server")
+		return err
 	}
 	if err := st.identify(bounded, system); err != nil {
 		return err
@@ -269,21 +269,43 @@ func (st *stream) prepare(ctx context.Context) (*slotState, *catalog, error) {
 		return nil, nil, err
 	}
 	known := *st.known.Load()
-	tables, now, err := st.source.look(ctx, conn, known)
+	tables, now, err := st.source.look(ctx, conn, known, false)
 	if err != nil {
 		return nil, nil, err
 	}
 	if known == nil {
+		if err := st.source.findRewritten(ctx, conn, tables, nil, now); err != nil {
+			return nil, nil, err
+		}
 		st.learned(now)
+	} else if renewed, other := renewAsked(known, now); other {
+		st.learned(renewed)
+	} else {
+		st.noteTables(known)
 	}
 	return slot, tables, nil
 }
 
 // learned passes on what tables look like behind what was appended.
 func (st *stream) learned(known []layout) {
-	st.known.Store(&known)
+	before := st.known.Swap(&known)
 	st.sink.Learn(encodeLayouts(known))
+	st.noteTables(known)
+	if leavesOut(*before) {
+		st.wakeWatcher() // columns may have come, for which somebody waits
+	}
+}
+
+func (st *stream) noteTables(known []layout) {
 	st.sink.Note("tablesMissing", missingTables(known))
+	st.sink.Note("tablesRenamed", renamedTables(known))
+}
+
+func (st *stream) wakeWatcher() {
+	select {
+	case st.look <- struct{}{}:
+	default:
+	}
 }
 
 // read takes messages until ctx ends (nil) or the connection is of no use any more.
@@ -354,12 +376,14 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 // data takes one message of the plugin. Transactions in progress are kept until they commit.
 func (st *stream) data(ctx context.Context, lsn uint64, src []byte) error {
 	replayed := 0
+	st.assembler.borrows = true // of what take keeps, for as long as it does
 	taken, err := st.progress.take(ctx, src, func(message []byte) error {
 		if replayed++; replayed%lookEvery == 0 {
 			st.sink.Tick()
 		}
 		return st.change(ctx, 0, message)
-	})
+	}, func() error { return st.appendPart(ctx, 1) })
+	st.assembler.borrows = false
 	if !taken && err == nil {
 		return st.change(ctx, lsn, src)
 	}
@@ -374,7 +398,7 @@ func (st *stream) data(ctx context.Context, lsn uint64, src []byte) error {
 func (st *stream) change(ctx context.Context, lsn uint64, src []byte) error {
 	tx, err := st.assembler.message(ctx, src)
 	if err == nil && tx == nil {
-		return st.appendPart(ctx)
+		return st.appendPart(ctx, partBytes)
 	}
 	if err != nil {
 		if lsn == 0 {
@@ -397,15 +421,16 @@ func (st *stream) reject(ctx context.Context, cause error, record []byte) error 
 	return err
 }
 
-// appendPart hands over what the transaction at hand has so far, if it is much.
-func (st *stream) appendPart(ctx context.Context) error {
-	part, number, err := st.assembler.part(ctx)
+// appendPart hands over what the transaction at hand has so far, if its messages had that many bytes.
+func (st *stream) appendPart(ctx context.Context, least int) error {
+	part, number, err := st.assembler.part(ctx, least)
 	if err != nil || part == nil {
 		return err
 	}
 	if err := st.sink.AppendPart(ctx, part, number, false); err != nil {
 		return fmt.Errorf("appending changes: %w", err)
 	}
+	st.assembler.reuse()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 // table is one of the spec's tables as the catalog describes it.
 type table struct {
 	spec        string // its name there
+	asked       string // see layout
 	name        tableName
 	label       string // or type, where the rows are relationships
 	relates     bool   // the rows are relationships
@@ -27,6 +28,7 @@ type table struct {
 	all         []column
 	generated   []column // which the stream has from Postgres 18 on, where the publication says so
 	columns     []column // those of all that the stream has and that are kept
+	unsent      []column // those that are kept and that the stream does not have, because nobody reads them
 	nullable    []string
 	kept        []string // names of columns that are kept; nil means all
 	primary     []string // columns of the primary key, in its order

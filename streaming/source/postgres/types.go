@@ -28,10 +28,12 @@ type typeInfo struct {
 	array      bool
 	text       bool     // its binary form is its text
 	binary     bool     // it has a binary form
+	equality   string   // schema of the operator that compares two values, quoted; "" where the server's own do
 	part       uint32   // what a domain, an array, a range or a multirange is made of
 	attributes []column // of a composite type
 	order      []int    // of the attributes by name
 	keys       []string // names of the attributes, ascending
+	names      []string // of labels, and of all attributes together, each behind the OID of what has it
 }
 
 func newTypeMap() *typeMap {
@@ -59,6 +61,19 @@ func (m *typeMap) format(oid uint32) int16 {
 	return pgx.BinaryFormatCode
 }
 
+// equals returns the operator that compares two values of a type. Types of extensions bring their own, and no search path
+// leads to these.
+func (m *typeMap) equals(oid uint32) string {
+	t := m.known[oid]
+	switch {
+	case t != nil && t.kind == 'd':
+		return m.equals(t.part)
+	case t != nil && t.equality != "":
+		return "OPERATOR(" + t.equality + ".=)"
+	}
+	return "="
+}
+
 // load asks the catalog about types that have no decoder of their own, and about those that these are made of.
 func (m *typeMap) load(ctx context.Context, conn *pgx.Conn, oids []uint32) error {
 	oids = slices.DeleteFunc(slices.Clone(oids), func(oid uint32) bool { return scalars[oid] != nil })
@@ -78,6 +93,11 @@ func (m *typeMap) load(ctx context.Context, conn *pgx.Conn, oids []uint32) error
 		SELECT t.oid, format_type(t.oid, NULL), t.typtype::text, t.typsubscript = 'array_subscript_handler'::regproc,
 			coalesce(s.prosrc = 'textsend', false), t.typsend <> 0,
 			coalesce(nullif(t.typbasetype, 0), rngsubtype, (SELECT rngtypid FROM pg_range WHERE rngmultitypid = t.oid), t.typelem),
+			coalesce((SELECT quote_ident(n.nspname) FROM pg_operator JOIN pg_namespace n ON n.oid = oprnamespace
+				WHERE oprname = '=' AND oprleft = t.oid AND oprright = t.oid ORDER BY n.nspname LIMIT 1), ''),
+			ARRAY(SELECT oid || ' ' || enumlabel FROM pg_enum WHERE enumtypid = t.oid
+				UNION ALL SELECT t.oid || ' ' || string_agg(format('%s %I %s %s', attnum, attname, atttypid, atttypmod), ', ' ORDER BY attnum)
+				FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped HAVING count(*) > 0),
 			ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
 			ARRAY(SELECT atttypid FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum)
 		FROM need JOIN pg_type t ON t.oid = need.oid LEFT JOIN pg_range ON rngtypid = t.oid LEFT JOIN pg_proc s ON s.oid = t.typsend`, oids)
@@ -92,7 +112,7 @@ func (m *typeMap) load(ctx context.Context, conn *pgx.Conn, oids []uint32) error
 			names []string
 			types []uint32
 		)
-		if err := rows.Scan(&oid, &t.name, &kind, &t.array, &t.text, &t.binary, &t.part, &names, &types); err != nil {
+		if err := rows.Scan(&oid, &t.name, &kind, &t.array, &t.text, &t.binary, &t.part, &t.equality, &t.names, &names, &types); err != nil {
 			rows.Close()
 			return wrap(err, "reading types")
 		}

@@ -22,6 +22,7 @@ type watcher struct {
 	known  *atomic.Pointer[[]layout] // what tables look like to the reader
 	look   <-chan struct{}           // they may be others
 
+	chooser   chooser
 	problem   string // why it could not look at them
 	announced []byte // the latest that was written about tables, while it is not known
 
@@ -51,9 +52,10 @@ const (
 func (w *watcher) run(ctx context.Context) error {
 	ticker := time.NewTicker(w.source.config.StatusInterval)
 	defer ticker.Stop()
+	w.chooser = chooser{source: w.source, sink: w.sink}
 	slot := true // look at it as well
 	for {
-		err := w.round(ctx, slot)
+		waits, err := w.round(ctx, slot)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -62,10 +64,18 @@ func (w *watcher) run(ctx context.Context) error {
 		case err != nil:
 			w.sink.Note(noteWAL, "unknown: "+err.Error())
 		}
+		var settled <-chan time.Time
+		if waits {
+			settled = time.After(settlePause)
+		}
 		select {
 		case <-ticker.C:
 			slot = true
 		case <-w.look:
+			slot = false
+		case <-w.sink.WantedChanged():
+			slot = false
+		case <-settled:
 			slot = false
 		case <-ctx.Done():
 			return nil
@@ -73,33 +83,35 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-// round looks once.
-func (w *watcher) round(ctx context.Context, slot bool) error {
+// round looks once and reports whether the publication's columns wait for transactions to end.
+func (w *watcher) round(ctx context.Context, slot bool) (waits bool, err error) {
 	conn, err := w.source.connect(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer hangUp(ctx, conn)
 	problem := ""
 	if w.announced, err = w.source.announce(ctx, conn, *w.known.Load(), w.announced); err != nil {
 		problem = err.Error()
+	} else if waits, err = w.chooser.choose(ctx, conn, *w.known.Load(), slot); err != nil {
+		w.sink.Note(noteColumns, err.Error())
 	}
 	if problem != w.problem {
 		w.problem = problem
 		w.sink.Note(noteDDL, problem)
 	}
 	if !slot {
-		return nil
+		return waits, nil
 	}
 	now, err := w.source.retention(ctx, conn)
 	switch {
 	case err != nil:
-		return err
+		return waits, err
 	case now.status == "lost":
-		return failure.SlotInvalidated.Errorf("watching the slot: the server has given up %s", w.source.slot).WithDetail("slot", w.source.slot)
+		return waits, failure.SlotInvalidated.Errorf("watching the slot: the server has given up %s", w.source.slot).WithDetail("slot", w.source.slot)
 	}
 	w.judge(now)
-	return nil
+	return waits, nil
 }
 
 func (s *Source) retention(ctx context.Context, conn *pgx.Conn) (r retention, err error) {

@@ -60,7 +60,6 @@ const maxAsked = 1000
 
 // keepCopies drops the ends of rows of which the table has a copy.
 func (a *assembler) keepCopies(ctx context.Context) error {
-	drop := make(map[int]bool) // indices of changes
 	for gone := a.gone; len(gone) > 0; {
 		r := gone[0].relation
 		end := slices.IndexFunc(gone, func(g goneRow) bool { return g.relation != r })
@@ -78,20 +77,12 @@ func (a *assembler) keepCopies(ctx context.Context) error {
 		}
 		for i := range remaining {
 			for n := range 1 + len(r.edges) {
-				drop[gone[i].change+n] = true
+				a.drop(gone[i].change + n)
 			}
 		}
 		gone = gone[end:]
 	}
 	a.gone = nil
-	kept := a.changes[:0]
-	for i, c := range a.changes {
-		if !drop[i] {
-			kept = append(kept, c)
-		}
-	}
-	clear(a.changes[len(kept):])
-	a.changes = kept
 	return nil
 }
 

@@ -33,6 +33,9 @@ type Sink struct {
 	measures     map[string]float64
 	system       string
 	schema       []byte
+	wanted       source.Wanted
+	wantChanged  chan struct{}
+	served       *source.Wanted
 	held         bool
 	ticks        int
 	graph        Graph
@@ -43,7 +46,7 @@ var _ source.Sink = (*Sink)(nil)
 
 // NewSink returns a sink whose graph begins with these elements and that stands at a position, which may be empty.
 func NewSink(from graph.Position, elements ...graph.Element) *Sink {
-	s := &Sink{last: from, durable: from, graph: Graph{}, changed: make(chan struct{}, 1)}
+	s := &Sink{last: from, durable: from, graph: Graph{}, changed: make(chan struct{}, 1), wantChanged: make(chan struct{}, 1)}
 	for _, e := range elements {
 		s.graph[e.ID] = e
 	}
@@ -187,6 +190,52 @@ func (s *Sink) SchemaChanges() []string {
 		}
 	}
 	return texts
+}
+
+// Want makes something what is read of the source.
+func (s *Sink) Want(wanted source.Wanted) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = wanted
+	select {
+	case s.wantChanged <- struct{}{}:
+	default:
+	}
+}
+
+// Wanted implements source.Sink.
+func (s *Sink) Wanted() source.Wanted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+// WantedChanged implements source.Sink.
+func (s *Sink) WantedChanged() <-chan struct{} { return s.wantChanged }
+
+// Withhold implements source.Sink.
+func (s *Sink) Withhold(_ context.Context, wanted source.Wanted) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !wanted.Covers(s.wanted) {
+		return false, nil
+	}
+	s.served = &wanted
+	return true, nil
+}
+
+// Serve implements source.Sink.
+func (s *Sink) Serve(wanted source.Wanted) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served = &wanted
+}
+
+// Serves reports whether what is appended from now on has everything of wanted.
+func (s *Sink) Serves(wanted source.Wanted) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served == nil || s.served.Covers(wanted)
 }
 
 // Note implements source.Sink.

@@ -1,0 +1,290 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/source"
+)
+
+// Which columns our own publication has follows from what queries read, if the spec says so. The server decodes the row of a
+// transaction with the publication as it is at the row's place in the WAL, so a transaction that ran while a column came
+// may have rows with and rows without it. So a column comes in two steps: the publication gets it, and when all
+// transactions that ran then have ended, a message in the WAL says that it is there; every row of a transaction that
+// commits behind the message has it. A column leaves in one step, the message and the publication in one transaction, after
+// the queries' side has agreed. See the messages in ddl.go for how they come to the reader.
+
+const (
+	publishNeeded   = "needed"
+	oldestWithLists = 150000
+	// settlePause is how often it is asked whether old transactions have ended.
+	settlePause = 500 * time.Millisecond
+)
+
+const noteColumns = "columnsWatch" // what the choice of columns waits for, or why there is none
+
+// chooser gives the publication the columns that are read, for a watcher.
+type chooser struct {
+	source *Source
+	sink   source.Sink
+
+	settling  int64         // transactions before it may have rows without the columns that came; 0: none came
+	announced []byte        // what was written when they had ended
+	before    source.Wanted // at the last look that may have left something out
+}
+
+// choose brings the publication nearer to what is wanted and reports whether it waits for transactions to end. It leaves
+// out only in a round that is the second in a row with the same wishes. conn is of no use for anything else afterwards.
+func (c *chooser) choose(ctx context.Context, conn *pgx.Conn, known []layout, leaveOut bool) (waits bool, err error) {
+	wanted := c.sink.Wanted()
+	if c.source.config.Publish != publishNeeded {
+		wanted = nil
+	}
+	mayLeaveOut := leaveOut && wanted != nil && c.before != nil && wanted.Covers(c.before) && c.before.Covers(wanted)
+	if leaveOut {
+		c.before = wanted
+	}
+	if wanted == nil && !leavesOut(known) {
+		c.sink.Serve(nil)
+		return false, nil
+	}
+	// Each attempt at the source knows what others did when it has the lock, or learns of it from the WAL.
+	_, err = c.source.exec(ctx, conn, fmt.Sprintf("SELECT pg_advisory_lock(hashtextextended(%s, 0))", literal(c.source.messagePrefix())))
+	if err != nil {
+		return false, wrap(err, "waiting for another attempt to alter the publication")
+	}
+	catalog, now, err := c.source.look(ctx, conn, known, false)
+	if err != nil {
+		return false, err
+	}
+	if difference(known, now) != nil { // DDL is told of first: a column must be known to be left out before it comes
+		return true, nil
+	}
+	obstacle, err := c.source.obstacle(ctx, conn, catalog)
+	if err != nil {
+		return false, err
+	}
+	if obstacle != "" {
+		wanted, mayLeaveOut = nil, false
+	}
+	lists := catalog.lists(wanted)
+	if catalog.lacks(lists) {
+		return c.supply(ctx, conn, known, catalog, lists, obstacle)
+	}
+	c.settling, c.announced = 0, nil
+	c.sink.Serve(wanted)
+	c.sink.Note(noteColumns, obstacle)
+	if mayLeaveOut {
+		return false, c.withhold(ctx, conn, known, catalog, lists, wanted)
+	}
+	return false, nil
+}
+
+// obstacle says why the columns of the publication cannot be chosen.
+func (s *Source) obstacle(ctx context.Context, conn *pgx.Conn, c *catalog) (string, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	var standby bool
+	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+		return "", wrap(err, "asking whether the server is a standby")
+	}
+	switch {
+	case s.config.Publish != publishNeeded:
+		return "", nil
+	case c.version < oldestWithLists:
+		return "all columns are sent: only Postgres 15 and newer know lists of columns", nil
+	case !s.ours(c.publication):
+		return fmt.Sprintf("the columns of publication %s are sent, which somebody else made", s.publication), nil
+	case standby:
+		return "the columns that the publication has on the primary are sent: a standby cannot alter it", nil
+	}
+	return "", nil
+}
+
+// lists returns, for each table, the names of the columns that the publication must have for what is wanted. Nil: all.
+func (c *catalog) lists(wanted source.Wanted) [][]string {
+	lists := make([][]string, len(c.tables))
+	for i, t := range c.tables {
+		labels := []string{t.label}
+		for _, e := range t.edges {
+			labels = append(labels, e.kind)
+		}
+		names := []string{}
+		if wanted.Any(labels...) {
+			names = wanted.Properties(labels...)
+		}
+		if lists[i] = t.listed(c); names != nil {
+			names = slices.DeleteFunc(names, func(name string) bool { return t.kept != nil && !slices.Contains(t.kept, name) })
+			lists[i] = t.listOf(c, names)
+		}
+	}
+	return lists
+}
+
+// has reports whether a list has a column.
+func has(list []string, name string) bool { return list == nil || slices.Contains(list, name) }
+
+// lacks reports whether the stream leaves out a column of lists, as far as is known, or the publication does.
+func (c *catalog) lacks(lists [][]string) bool {
+	for i, t := range c.tables {
+		if slices.ContainsFunc(t.unsent, func(col column) bool { return has(lists[i], col.name) }) || !t.unpublished && len(c.widening(i, lists[i])) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// widening returns the columns of a list that the publication does not have.
+func (c *catalog) widening(i int, list []string) (more []string) {
+	t := c.tables[i]
+	p := c.publication.table(t.name)
+	if p == nil || len(p.columns) == 0 {
+		return nil
+	}
+	for _, col := range t.all {
+		if t.keeps(col) && has(list, col.name) && !slices.Contains(p.columns, col.name) {
+			more = append(more, col.name)
+		}
+	}
+	return more
+}
+
+// supply makes columns come.
+func (c *chooser) supply(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, lists [][]string, obstacle string) (waits bool, err error) {
+	if obstacle == "" {
+		var statements []string
+		for i, t := range catalog.tables {
+			if more := catalog.widening(i, lists[i]); len(more) > 0 {
+				list := lists[i]
+				if list != nil {
+					list = slices.Concat(catalog.publication.table(t.name).columns, more)
+				}
+				statements = append(statements, c.source.publishList(t, list)...)
+			}
+		}
+		if err := c.alter(ctx, conn, statements); err != nil {
+			return false, err
+		}
+		if len(statements) > 0 {
+			c.settling = 0
+		}
+	}
+	bounded, cancel := c.source.bounded(ctx)
+	defer cancel()
+	var oldest, next int64
+	err = conn.QueryRow(bounded, "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() s").Scan(&oldest, &next)
+	if err != nil {
+		return false, wrap(err, "asking which transactions run")
+	}
+	if c.settling == 0 {
+		c.settling, c.announced = next, nil
+	}
+	if oldest < c.settling {
+		c.sink.Note(noteColumns, "columns come when the transactions have ended that ran when they were asked for: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL")
+		return true, nil
+	}
+	_, now, err := c.source.look(ctx, conn, known, true)
+	if err != nil {
+		return false, err
+	}
+	data := difference(known, now)
+	switch {
+	case data == nil: // whoever may alter the publication has not done it
+		c.sink.Note(noteColumns, obstacle)
+		return false, nil
+	case slices.Equal(data, c.announced):
+		return true, nil // it is on its way to the reader
+	}
+	var again []string
+	if obstacle == "" { // servers without the fix of 2025 may have kept, for such transactions, the list as it was before
+		again = []string{fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", quote(c.source.publication))}
+	}
+	if err := c.alter(ctx, conn, append(again, c.source.emit(data))); err != nil {
+		return false, err
+	}
+	c.announced = data
+	return true, nil
+}
+
+// withhold makes columns leave that nobody reads.
+func (c *chooser) withhold(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, lists [][]string, wanted source.Wanted) error {
+	var statements []string
+	for i, t := range catalog.tables {
+		p := catalog.publication.table(t.name)
+		if lists[i] != nil && p != nil && slices.ContainsFunc(p.columns, func(name string) bool { return !slices.Contains(lists[i], name) }) {
+			statements = append(statements, c.source.publishList(t, lists[i])...)
+		}
+	}
+	if len(statements) == 0 {
+		return nil
+	}
+	if agreed, err := c.sink.Withhold(ctx, wanted); err != nil || !agreed {
+		return err
+	}
+	for i, t := range catalog.tables { // as if it were done
+		t.leaveOut(func(col column) bool { return !has(lists[i], col.name) }, true)
+	}
+	now := catalog.layouts()
+	for _, l := range known {
+		if labelled(now, l.Label) == nil {
+			now = append(now, l)
+		}
+	}
+	if data := difference(known, now); data != nil {
+		statements = append(statements, c.source.emit(data))
+	}
+	return c.alter(ctx, conn, statements)
+}
+
+// difference is the announcement of what became of columns, nil when that is nothing. Where rows are stored is the watcher's
+// to tell.
+func difference(known, now []layout) []byte {
+	now = slices.Clone(now)
+	for i := range now {
+		if l := labelled(known, now[i].Label); l != nil && now[i].Missing == "" {
+			now[i].Stored = l.Stored
+		}
+	}
+	a := compare(known, now)
+	if len(a.Before)+len(a.Now) == 0 {
+		return nil
+	}
+	data, _ := json.Marshal(a) // has nothing that cannot be encoded
+	return data
+}
+
+// publishList returns the statements that give a table of the publication another list; nil is none.
+func (s *Source) publishList(t *table, list []string) []string {
+	columns := ""
+	if list != nil {
+		columns = " " + columnList(list)
+	}
+	return []string{
+		fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", quote(s.publication), t.from()),
+		fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s%s", quote(s.publication), t.from(), columns),
+	}
+}
+
+// emit returns the statement that writes an announcement into the WAL.
+func (s *Source) emit(data []byte) string {
+	return fmt.Sprintf("SELECT pg_logical_emit_message(true, %s, %s)", literal(s.messagePrefix()), literal(string(data)))
+}
+
+// alter runs statements in one transaction.
+func (c *chooser) alter(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	_, err := c.source.exec(ctx, conn, "BEGIN; "+strings.Join(statements, "; ")+"; COMMIT")
+	if err = wrap(err, "altering the publication"); failure.CodeOf(err) == failure.PermissionDenied {
+		return failure.Of(err).WithFix("Make the role the owner of the tables and of publication %s again, or set publish to all.", c.source.publication)
+	}
+	return err
+}

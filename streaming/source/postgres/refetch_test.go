@@ -1,0 +1,85 @@
+package postgres_test
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
+	"github.com/perdure/perdure/streaming/source/sourcetest"
+)
+
+// TestValuesAreReadTogether: rows whose key changed, and whose large values did not, are read from the table many at a time.
+func TestValuesAreReadTogether(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE doc (id int PRIMARY KEY, body text); ALTER TABLE doc ALTER body SET STORAGE EXTERNAL;
+		CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED NOT NULL, body text); ALTER TABLE late REPLICA IDENTITY FULL`)
+	s := d.source(`"tables": [{"name": "doc"}, {"name": "late", "key": ["id"]}]`)
+	sink := sourcetest.NewSink("")
+	stop := running(t, s, "", sink)
+	const rows = 2000
+	d.exec(`INSERT INTO doc SELECT i, repeat(i::text, 3000) FROM generate_series(1, %[1]d) i; INSERT INTO late SELECT i, i FROM generate_series(1, %[1]d) i`, rows)
+	sourcetest.Eventually(t, "the rows", func() bool { return len(sink.Graph()) == 2*rows })
+	committed := func() int {
+		n, err := strconv.Atoi(d.text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
+		require.NoError(t, err)
+		return n
+	}
+	d.exec("SELECT pg_stat_reset()")
+	d.exec("UPDATE doc SET id = id + %d; UPDATE late SET id = id + 1", rows)
+	require.Len(t, agree(t, s, sink), 2*rows)
+	stop()
+	sourcetest.Eventually(t, "the server has counted", func() bool {
+		return d.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'perdure/%%'") == "0"
+	})
+	n := committed() // each round trip is a transaction
+	require.Less(t, n, rows/4, "of %d rows, and what else is asked", 2*rows)
+	t.Logf("%d round trips", n)
+}
+
+// TestBadValuesThatAreReadLater concern their row alone.
+func TestBadValuesThatAreReadLater(t *testing.T) {
+	d := newDBIn(t, "SQL_ASCII")
+	d.exec(`CREATE TABLE u (id int PRIMARY KEY, body text); ALTER TABLE u ALTER body SET STORAGE EXTERNAL`)
+	var mu sync.Mutex
+	var columns []string
+	settings := d.settings()
+	settings.Reject = func(_ context.Context, letter source.DeadLetter) error {
+		mu.Lock()
+		defer mu.Unlock()
+		columns = append(columns, letter.Scope+"."+failure.Describe(letter.Cause).Details["column"])
+		return nil
+	}
+	s := d.sourceWith(`"tables": [{"name": "u"}]`, settings)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec(`INSERT INTO u VALUES (1, repeat('x', 3000)), (2, repeat('y', 3000)), (3, repeat(E'\xfc', 3000))`)
+	sourcetest.Eventually(t, "the good rows", func() bool { return len(sink.Graph()) == 2 })
+	d.exec(`UPDATE u SET id = id + 10; INSERT INTO u VALUES (20, 'z')`)
+	sourcetest.Eventually(t, "they are others now", func() bool { return len(sink.Graph()) == 3 })
+	moved := sink.Graph()["u:12"]
+	require.Len(t, moved.Get("body").AsString(), 3000)
+	require.Contains(t, sink.Graph(), graph.ElementID("u:20"))
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, []string{"public.u.body", "public.u.body"}, columns)
+}
+
+// TestKeysOfExtensionTypes: types of extensions bring the operators that compare them.
+func TestKeysOfExtensionTypes(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE SCHEMA ext; CREATE EXTENSION ltree SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN place AS ext.ltree;
+		CREATE TABLE a (id ext.ltree PRIMARY KEY, body text); CREATE TABLE b (id ext.citext PRIMARY KEY, body text); CREATE TABLE c (id mood PRIMARY KEY, body text);
+		CREATE TABLE e (id place PRIMARY KEY, body text); CREATE TABLE f (id ext.ltree[] PRIMARY KEY, body text);`)
+	s := d.source(`"tables": [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "e"}, {"name": "f"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO a SELECT 'x.y', %[1]s; INSERT INTO b SELECT 'Ab', %[1]s; INSERT INTO c SELECT 'sad', %[1]s; INSERT INTO e SELECT 'x', %[1]s; INSERT INTO f SELECT '{x,y}', %[1]s", incompressible)
+	d.exec("UPDATE a SET id = 'z'; UPDATE b SET id = 'cD'; UPDATE c SET id = 'ok'; UPDATE e SET id = 'z'; UPDATE f SET id = '{z}'")
+	require.Len(t, agree(t, s, sink), 5)
+}
