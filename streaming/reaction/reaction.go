@@ -8,6 +8,7 @@ package reaction
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -40,15 +41,35 @@ type Reaction interface {
 	Close(ctx context.Context) error
 }
 
-// Deliverer is pushed to. Deliver returns once the effect happened; the event is acknowledged only then. Events of one
-// query come in order; after an error the same event comes again, so that Deliver is at least once and uses (query,
-// sequence) as its idempotency key. Errors are classified: transient ones are retried, data errors go to the dead letters.
-// A Snapshot event without differences voids all rows known so far: the query was built anew, and Snapshot events with
-// the new rows follow.
+// Deliverer is pushed to. Deliver returns once the effect happened, or ctx ended; the delivery is acknowledged only
+// then. Deliveries come at least once. Those of one row of a query come in order: what failed comes again before what
+// follows it. Deliveries of different queries, and where the spec says unit row of different rows, come at the same time.
+//
+// Errors are classified. Transient ones are tried again, after a pause that a Wait in their chain may lengthen; data
+// errors, with which the target refuses for good, go to the dead letters; any other ends the reaction's run.
 type Deliverer interface {
 	Reaction
-	Deliver(ctx context.Context, query string, event *result.Event) error
+	Deliver(ctx context.Context, d Delivery) error
 }
+
+// Delivery is what is delivered at a time: an event, or one row of it.
+//
+// A Snapshot event without differences voids all rows of the query known so far: the query was built anew, and Snapshot
+// events with the new rows follow. It comes after everything before it was delivered, and before anything that follows.
+type Delivery struct {
+	Query string
+	// Key is the idempotency key: it is the same in every try of the delivery, also after a crash, and no other delivery
+	// has it.
+	Key string
+	// Event must not be changed. Where rows are delivered one by one it has one difference.
+	Event *result.Event
+}
+
+// Wait, in the chain of a transient error, is how long the target asks to be left alone.
+type Wait time.Duration
+
+// Error implements error.
+func (w Wait) Error() string { return "it asks to be left alone for " + time.Duration(w).String() }
 
 // Server is pulled from: Serve runs until ctx ends and answers its clients from results.
 type Server interface {

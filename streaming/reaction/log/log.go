@@ -15,7 +15,6 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/reaction"
-	"github.com/perdure/perdure/streaming/result"
 )
 
 // Factory makes log reactions.
@@ -83,7 +82,8 @@ type logger struct {
 }
 
 // Deliver implements reaction.Deliverer.
-func (l *logger) Deliver(_ context.Context, query string, e *result.Event) error {
+func (l *logger) Deliver(_ context.Context, d reaction.Delivery) error {
+	e := d.Event
 	if len(e.Diffs) == 0 {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (l *logger) Deliver(_ context.Context, query string, e *result.Event) error
 	}
 	l.buf = l.buf[:0]
 	for i := range e.Diffs {
-		line, err := l.lines.append(l.buf, query, e, &e.Diffs[i])
+		line, err := l.lines.append(l.buf, d.Query, e, &e.Diffs[i])
 		if err != nil {
 			return err
 		}

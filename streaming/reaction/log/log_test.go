@@ -38,7 +38,7 @@ func deliver(t *testing.T, config string) (string, error) {
 		return "", err
 	}
 	defer func() { require.NoError(t, r.Close(t.Context())) }()
-	err = r.(reaction.Deliverer).Deliver(t.Context(), "late-orders", event())
+	err = r.(reaction.Deliverer).Deliver(t.Context(), reaction.Delivery{Query: "late-orders", Event: event()})
 	return out.String(), err
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/reaction"
+	"github.com/perdure/perdure/streaming/reaction/reactiontest"
 	"github.com/perdure/perdure/streaming/result"
 )
 
@@ -277,4 +278,10 @@ func TestBadConfig(t *testing.T) {
 	require.ErrorContains(t, err, "listen: must be host:port")
 	require.ErrorContains(t, err, "heartbeat: must be at least 10ms")
 	require.ErrorContains(t, err, "port: unknown field")
+}
+
+func TestConformance(t *testing.T) {
+	reactiontest.RunServer(t, Factory{}, `{"listen":"127.0.0.1:0"}`, newJournal(), []reactiontest.BadConfig{
+		{Config: `{"listen":"nowhere","heartbeat":"1ms"}`, Problems: []string{"listen: must be host:port", "heartbeat: must be at least"}},
+	})
 }
