@@ -3,6 +3,7 @@ package catalog
 
 import (
 	"github.com/perdure/perdure/streaming/reaction"
+	"github.com/perdure/perdure/streaming/reaction/http"
 	"github.com/perdure/perdure/streaming/reaction/log"
 	"github.com/perdure/perdure/streaming/reaction/sse"
 	"github.com/perdure/perdure/streaming/source"
@@ -19,6 +20,7 @@ func Sources() []source.Factory {
 // Reactions returns the kinds of reactions, each once.
 func Reactions() []reaction.Factory {
 	return []reaction.Factory{
+		http.Factory{},
 		log.Factory{},
 		sse.Factory{},
 	}

@@ -17,6 +17,7 @@ func TestKindsAreUnique(t *testing.T) {
 		seen["reaction "+f.Kind()] = true
 	}
 	require.Contains(t, seen, "source postgres")
+	require.Contains(t, seen, "reaction http")
 	require.Contains(t, seen, "reaction log")
 	require.Contains(t, seen, "reaction sse")
 }

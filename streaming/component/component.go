@@ -41,6 +41,17 @@ var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 // ValidName reports whether a component or instance may be called so.
 func ValidName(name string) bool { return namePattern.MatchString(name) }
 
+// instancePrefix begins the workflow id of an instance.
+const instancePrefix = "instance."
+
+// ParseInstanceID returns the name of the instance that a workflow id of the form instance.<name> is of.
+func ParseInstanceID(s string) (string, error) {
+	if name, ok := strings.CutPrefix(s, instancePrefix); ok && ValidName(name) {
+		return name, nil
+	}
+	return "", fmt.Errorf("instance id %q is not of the form instance.<name> with a name of lower-case letters, digits and dashes", s)
+}
+
 // ParseID parses the dotted form.
 func ParseID(s string) (ID, error) {
 	part := strings.Split(s, ".")
@@ -75,8 +86,14 @@ type QuerySpec struct {
 	Sources    []string                   `json:"sources" doc:"Names of the sources it reads, in the same instance." required:"true"`
 	Bootstrap  string                     `json:"bootstrap,omitempty" doc:"auto reads a snapshot of each source first; none starts with the changes from now on." default:"auto" enum:"auto,none"`
 	OnError    string                     `json:"onError,omitempty" doc:"What becomes of a row for which an expression fails: skip leaves it out, null makes the value null, stop stops the query." default:"skip" enum:"skip,null,stop"`
+	Checkpoint Checkpoint                 `json:"checkpoint,omitzero" doc:"How often the query's state is copied to the stream server, from where another worker restores it."`
 	Limits     Limits                     `json:"limits,omitzero" doc:"What one change may cost before the query stops."`
 	Policy     Policy                     `json:"policy,omitzero" doc:"Time limits and retention."`
+}
+
+// Checkpoint says how a query's state is copied to the stream server. Zero means the default.
+type Checkpoint struct {
+	Seconds int `json:"seconds,omitempty" doc:"Time between two copies, if changes came in between. What comes after the last but one is kept in the streams of the sources." default:"300" minimum:"0" maximum:"86400"`
 }
 
 // Limits bound what one change may cost a query. Zero means the default.
@@ -92,7 +109,41 @@ type ReactionSpec struct {
 	Kind     string          `json:"kind" doc:"Type of the reaction, such as log." required:"true"`
 	Queries  []string        `json:"queries" doc:"Names of the queries whose results it gets, in the same instance." required:"true"`
 	Config   json.RawMessage `json:"config,omitempty" doc:"Settings of that type."`
+	Delivery Delivery        `json:"delivery,omitzero" doc:"How results are delivered, for types that push them."`
 	Policy   Policy          `json:"policy,omitzero" doc:"Time limits and retention."`
+}
+
+// InstanceSpec declares all components of an instance. Each one is a SourceSpec, QuerySpec or ReactionSpec, as somebody
+// wrote it, so that what is wrong with one does not keep the others from being read. They belong to the instance and
+// need not name it.
+type InstanceSpec struct {
+	Name      string            `json:"name,omitempty" doc:"Name of the instance; when left out, that of its workflow id, instance.<name>."`
+	Sources   []json.RawMessage `json:"sources,omitempty" doc:"Sources of the instance."`
+	Queries   []json.RawMessage `json:"queries,omitempty" doc:"Queries of the instance; they read sources of it."`
+	Reactions []json.RawMessage `json:"reactions,omitempty" doc:"Reactions of the instance; they get results of queries of it."`
+}
+
+// Delivery says how a reaction's results are delivered to its target. Zero means the default.
+type Delivery struct {
+	Unit           string `json:"unit,omitempty" doc:"What is delivered at a time: an event, which is all that one transaction did to a query's rows, or a row of it." default:"event" enum:"event,row"`
+	Lanes          int    `json:"lanes,omitempty" doc:"How many rows of a query are delivered at a time; those of one row always in order. More than one needs unit row." default:"1" minimum:"1" maximum:"64"`
+	TimeoutSeconds int    `json:"timeoutSeconds,omitempty" doc:"How long the target may take to answer one try." default:"10" minimum:"1" maximum:"3600"`
+	Retry          Retry  `json:"retry,omitzero" doc:"How often what the target does not take for now is tried again."`
+}
+
+// Retry bounds the tries of one delivery that fails for reasons that may go away. Zero means the default.
+type Retry struct {
+	FirstMillis int    `json:"firstMillis,omitempty" doc:"Pause after the first failure; it doubles with each failure in a row." default:"100" minimum:"1"`
+	MaxMillis   int    `json:"maxMillis,omitempty" doc:"Longest pause." default:"30000" minimum:"1"`
+	Attempts    int    `json:"attempts,omitempty" doc:"Most tries within one run; 0 sets no bound." minimum:"0"`
+	Seconds     int    `json:"seconds,omitempty" doc:"Longest time of trying within one run; 0 sets no bound." minimum:"0"`
+	OnExhausted string `json:"onExhausted,omitempty" doc:"What follows when such a bound is reached: stop waits for resume and loses nothing; deadLetter goes on without it. Without a bound, tries go on and what follows waits." default:"stop" enum:"stop,deadLetter"`
+}
+
+// WithDefaults returns d with its zero fields set to their defaults.
+func (d Delivery) WithDefaults() Delivery {
+	fillZero(reflect.ValueOf(&d).Elem())
+	return d
 }
 
 // Policy holds what every component lets users bound. Zero means the default.
@@ -101,14 +152,22 @@ type Policy struct {
 	RetainBytes     int64 `json:"retainBytes,omitempty" doc:"Most bytes kept in the component's stream." default:"4294967296" minimum:"16777216"`
 	RetainSeconds   int64 `json:"retainSeconds,omitempty" doc:"Longest time a message is kept in the component's stream." default:"604800" minimum:"60"`
 	HeartbeatMillis int   `json:"heartbeatMillis,omitempty" doc:"How often a running loop reports its position." default:"5000" minimum:"100" maximum:"25000"`
+	StallSeconds    int   `json:"stallSeconds,omitempty" doc:"How long a running loop may make no progress before it is ended and started anew." default:"60" minimum:"10" maximum:"86400"`
 }
 
 // WithDefaults returns p with its zero fields set to their defaults.
 func (p Policy) WithDefaults() Policy {
-	for _, f := range fieldsOf(reflect.ValueOf(&p).Elem()) {
-		if f.value.IsZero() {
+	fillZero(reflect.ValueOf(&p).Elem())
+	return p
+}
+
+// fillZero sets the zero fields of a struct, at any depth, to their defaults.
+func fillZero(v reflect.Value) {
+	for _, f := range fieldsOf(v) {
+		if f.value.Kind() == reflect.Struct {
+			fillZero(f.value)
+		} else if f.value.IsZero() {
 			setDefault(f, &Problems{})
 		}
 	}
-	return p
 }

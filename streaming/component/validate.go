@@ -42,7 +42,7 @@ func ValidateQuery(s QuerySpec) error {
 // ValidateReaction checks what can be checked without knowing the reaction's kind.
 func ValidateReaction(s ReactionSpec) error {
 	p := &Problems{}
-	s.Policy = s.Policy.WithDefaults()
+	s.Policy, s.Delivery = s.Policy.WithDefaults(), s.Delivery.WithDefaults()
 	checkFields(&s, p)
 	return p.Err()
 }
@@ -76,6 +76,20 @@ func (s *QuerySpec) Validate(p *Problems) {
 func (s *ReactionSpec) Validate(p *Problems) {
 	checkIdentity(s.Name, s.Instance, p)
 	checkNames("queries", s.Queries, p)
+}
+
+// Validate implements Validator.
+func (d *Delivery) Validate(p *Problems) {
+	if d.Lanes > 1 && d.Unit != "row" {
+		p.Addf("lanes", "must be 1 unless unit is row: events are delivered in the order of their transactions")
+	}
+}
+
+// Validate implements Validator.
+func (r *Retry) Validate(p *Problems) {
+	if r.FirstMillis > r.MaxMillis {
+		p.Addf("firstMillis", "must not be greater than maxMillis, which is %d", r.MaxMillis)
+	}
 }
 
 const nameRule = "must be lower-case letters, digits and dashes, begin with a letter and be at most 63 long, is %q"

@@ -162,7 +162,7 @@ func (r *reader) schema() []SchemaChange {
 	var changes []SchemaChange
 	for n := r.count(); n > 0 && r.failure == ""; n-- {
 		c := SchemaChange{Op: SchemaOp(r.byte())}
-		if c.Op < SchemaAdded || c.Op > SchemaMissed {
+		if c.Op < SchemaAdded || c.Op > SchemaSupplied {
 			r.fail("unknown change of the schema")
 		}
 		c.Labels = splitStrings(r.stringsBytes())

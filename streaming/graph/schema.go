@@ -9,7 +9,7 @@ import (
 // SchemaOp says what happened to all elements of a label at once.
 type SchemaOp uint8
 
-// The operations. Those up to SchemaRetyped are about one property, the others about the elements themselves.
+// The operations. Those up to SchemaRetyped and the last two are about one property, the others about the elements themselves.
 const (
 	// SchemaAdded: there is another property, which the elements that exist do not have.
 	SchemaAdded SchemaOp = iota + 1
@@ -29,9 +29,13 @@ const (
 	SchemaJoined
 	// SchemaGone: the source does not tell of these elements any more, for the reason in To.
 	SchemaGone
-	// SchemaMissed: changes are lost, of these labels or of whatever elements, perhaps after the position From. To says what
-	// whoever has followed the changes is to do, which is one of the words below.
+	// SchemaMissed: changes are lost, of these labels or of whatever elements, perhaps after the position From; of a Table, From
+	// may say what became of its rows. To says what whoever has followed the changes is to do, which is one of the words below.
 	SchemaMissed
+	// SchemaWithheld: the source leaves out a property from here on, because nobody reads it.
+	SchemaWithheld
+	// SchemaSupplied: the source tells of a property that it left out before; the values that there are came without changes.
+	SchemaSupplied
 )
 
 // What to do about changes that are lost: read all elements again, and then tell of the differences, or of everything
@@ -60,7 +64,7 @@ func (c *SchemaChange) Touches(properties []string) bool {
 	switch c.Op {
 	case SchemaAdded, SchemaMoved:
 		return false
-	case SchemaFilled, SchemaDropped, SchemaRetyped:
+	case SchemaFilled, SchemaDropped, SchemaRetyped, SchemaWithheld, SchemaSupplied:
 		return reads(c.Property)
 	case SchemaRenamed:
 		return reads(c.From) || reads(c.To)
@@ -82,10 +86,17 @@ func (c *SchemaChange) String() string {
 		return column + " was renamed to " + c.To
 	case SchemaRetyped:
 		return fmt.Sprintf("%s has the type %s and had %s", column, c.To, c.From)
+	case SchemaWithheld:
+		return column + " is not sent any more"
+	case SchemaSupplied:
+		return column + " is sent from now on"
 	case SchemaMoved:
 		return fmt.Sprintf("table %s was renamed to %s", c.From, c.To)
 	case SchemaMissed:
-		if c.Table != "" {
+		switch {
+		case c.Table != "" && c.From != "":
+			return "rows of " + c.Table + " " + c.From
+		case c.Table != "":
 			return "rows came or went with partitions of " + c.Table
 		}
 		return "changes after " + c.From + " are lost"

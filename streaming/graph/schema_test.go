@@ -13,7 +13,7 @@ import (
 
 func TestSchemaChangesRoundTrip(t *testing.T) {
 	var schema []graph.SchemaChange
-	for op := graph.SchemaAdded; op <= graph.SchemaMissed; op++ {
+	for op := graph.SchemaAdded; op <= graph.SchemaSupplied; op++ {
 		schema = append(schema, graph.SchemaChange{Op: op, Labels: []string{"A", "B"}, Table: "public.a", Property: "p", From: "f", To: "t", State: "s"})
 	}
 	tx := orders(3)

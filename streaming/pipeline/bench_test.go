@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/resource"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // BenchmarkCommitToEvent measures the time from a commit at the source to the event at somebody who follows the query,
@@ -52,15 +56,26 @@ func BenchmarkCommitToEvent(b *testing.B) {
 	}
 }
 
-// BenchmarkSource measures how many transactions a second a source puts into its change log.
+// BenchmarkSource measures how many transactions a second a source puts into its change log, and what following some of
+// them costs.
 func BenchmarkSource(b *testing.B) {
-	r := newRig(b)
-	for i := range b.N {
-		r.book.commit(item(graph.OpInsert, "Item", i, "x", 100))
+	for _, ratio := range []float64{0, 0.01, 1} {
+		b.Run(fmt.Sprintf("traced=%v", ratio), func(b *testing.B) {
+			r := newRig(b)
+			if ratio > 0 {
+				r.traces = telemetry.NewTraces(telemetry.TraceOptions{
+					Ratio: ratio, Exporter: tracetest.NewNoopExporter(), Resource: resource.Empty(), Metrics: telemetry.NewMetrics(""), Log: zap.NewNop(),
+				})
+				defer r.traces.Close(context.Background()) //nolint:errcheck // nobody gets the spans
+			}
+			for i := range b.N {
+				r.book.commit(item(graph.OpInsert, "Item", i, "x", 100))
+			}
+			b.ResetTimer()
+			source := r.startSource()
+			eventually(b, func() bool { return r.book.confirmedAt() == r.book.end() }, "everything is confirmed")
+			b.StopTimer()
+			source.drained()
+		})
 	}
-	b.ResetTimer()
-	source := r.startSource()
-	eventually(b, func() bool { return r.book.confirmedAt() == r.book.end() }, "everything is confirmed")
-	b.StopTimer()
-	source.drained()
 }

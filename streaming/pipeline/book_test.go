@@ -23,13 +23,15 @@ type book struct {
 	log       []graph.Transaction
 	elements  map[graph.ElementID]graph.Element
 	confirmed graph.Position
-	parts     bool // large transactions come in parts
-	repeats   bool // sources send the last transactions again now and then, as after a reconnect
+	parts     bool           // large transactions come in parts
+	between   func(part int) // called before each of them
+	repeats   bool           // sources send the last transactions again now and then, as after a reconnect
 
 	snapshots map[string]map[graph.ElementID]graph.Element
 	pace      source.Pace
 	failChunk func(source.Chunk) error // asked before a chunk is read
 	readRows  func()                   // called between two batches of a chunk
+	renewed   graph.Position           // changes before it are lost
 }
 
 func newBook() *book {
@@ -81,12 +83,12 @@ func (b *book) miss(changes ...graph.Change) {
 	b.change(changes)
 }
 
-// tell says in the log that changes were missed.
-func (b *book) tell(what string) {
+// tell says in the log that changes were missed, of elements with some labels or of any.
+func (b *book) tell(what string, labels ...string) {
 	b.commit()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.log[len(b.log)-1].Schema = []graph.SchemaChange{{Op: graph.SchemaMissed, From: "1", To: what}}
+	b.log[len(b.log)-1].Schema = []graph.SchemaChange{{Op: graph.SchemaMissed, Labels: labels, From: "1", To: what}}
 }
 
 func (b *book) end() graph.Position {
@@ -174,6 +176,9 @@ func (s *bookSource) append(ctx context.Context, sink source.Sink, tx *graph.Tra
 		return sink.Append(ctx, tx)
 	}
 	part := func(number, from, to int) error {
+		if s.between != nil {
+			s.between(number)
+		}
 		p := &graph.Transaction{CommitTime: tx.CommitTime, Changes: tx.Changes[from:to]}
 		last := to == len(tx.Changes)
 		if last {
@@ -301,6 +306,9 @@ func (s *bookReader) ReadChunk(_ context.Context, c source.Chunk, to source.Chun
 
 // VerifySnapshot implements source.Snapshotter.
 func (s *bookSource) VerifySnapshot(_ context.Context, snapshot source.Snapshot) error {
+	if snapshot.Position.Compare(s.renewed) < 0 {
+		return failure.SnapshotLost.Errorf("changes after %s are lost", snapshot.Position)
+	}
 	_, err := s.snapshot(snapshot.Name)
 	return err
 }

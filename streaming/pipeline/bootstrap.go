@@ -25,9 +25,20 @@ type Plan struct {
 	Parallelism int   // chunks that should be copied at the same time
 }
 
-// Subscribe begins a bootstrap: from now on the source's change log keeps what the query will need. It returns the
-// first message of it. What an earlier bootstrap of the same query and source left is removed.
-func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef) (uint64, error) {
+// Subscribe begins a bootstrap: from now on the source's change log keeps what the query will need, and the source knows
+// what that is. It returns the first message of it. What an earlier bootstrap of the same query and source left is removed.
+func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef, query component.QuerySpec) (uint64, error) {
+	var needs source.Wanted // everything, if an earlier version of the control plane asks
+	if query.Query != "" {
+		compiled, err := compile(query)
+		if err != nil {
+			return 0, err
+		}
+		needs = compiled.Needs()
+	}
+	if err := h.want(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix, needs); err != nil {
+		return 0, err
+	}
 	boots, record, revision, err := h.bootstrap(ctx, ref)
 	if err == nil {
 		return record.From, nil
@@ -46,7 +57,7 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef) (uint64, error) 
 	if err != nil {
 		return 0, err
 	}
-	record = bootstrapRecord{ID: ref.ID, Rebuild: ref.Rebuild, From: end + 1}
+	record = bootstrapRecord{ID: ref.ID, Rebuild: ref.Rebuild, Only: ref.Labels, From: end + 1}
 	if _, err := replace(ctx, boots, ref.key(), record, revision); err != nil {
 		return 0, err
 	}
@@ -121,10 +132,14 @@ func (h *Host) snapshotter(spec component.SourceSpec) (source.Snapshotter, error
 }
 
 // HoldSnapshot opens the snapshot of the ref's generation and keeps it open until ctx ends or it is lost. It calls ready
-// once, when others may read it, and alive as long as it is.
+// once, when others may read it, and alive as long as it is. The snapshot is taken when the change log has what the query
+// reads.
 func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, ready func(graph.Position) error, alive func()) error {
 	s, err := h.snapshotter(spec)
 	if err != nil {
+		return err
+	}
+	if err := h.awaitServed(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix, alive); err != nil {
 		return err
 	}
 	return guard(func() error {
@@ -174,7 +189,7 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 	}
 	if record.Pace == nil {
 		var pace source.Pace
-		if scopes, pace, err = h.plan(ctx, b, ref, s, *record.Snapshot, scopes, compiled.Needs()); err != nil {
+		if scopes, pace, err = h.plan(ctx, b, ref, s, &record, scopes, compiled.Needs()); err != nil {
 			return Plan{}, err
 		}
 		if record, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {
@@ -194,28 +209,29 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 
 // plan replaces the scopes that are not of use any more by those of the present snapshot.
 func (h *Host) plan(
-	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, snapshot source.Snapshot, scopes []*storedScope, wanted source.Wanted,
+	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, record *bootstrapRecord, scopes []*storedScope, wanted source.Wanted,
 ) ([]*storedScope, source.Pace, error) {
 	_, everything := wanted[""]
 	kept, dropped := divide(scopes, ref.SnapshotGeneration, !everything)
-	for _, scope := range dropped {
-		if err := b.Delete(ctx, scope.key); err != nil {
-			return nil, source.Pace{}, fmt.Errorf("deleting a scope of an earlier snapshot: %w", err)
-		}
+	if err := forget(ctx, b, dropped); err != nil {
+		return nil, source.Pace{}, err
 	}
 	for label := range keptLabels(kept, ref.SnapshotGeneration) {
 		delete(wanted, label)
 	}
 	var plan source.SnapshotPlan
 	if err := guard(func() (err error) {
-		plan, err = s.PlanSnapshot(ctx, snapshot, wanted)
+		plan, err = s.PlanSnapshot(ctx, *record.Snapshot, wanted)
 		return err
 	}); err != nil {
 		return nil, source.Pace{}, err
 	}
 	for number, planned := range plan.Scopes {
+		if !record.reads(planned.Labels) {
+			continue
+		}
 		scope := &storedScope{
-			scopeRecord: scopeRecord{Scope: planned, Position: snapshot.Position},
+			scopeRecord: scopeRecord{Scope: planned, Position: record.Snapshot.Position},
 			key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
 		}
 		var err error
@@ -225,6 +241,16 @@ func (h *Host) plan(
 		kept = append(kept, scope)
 	}
 	return kept, plan.Pace, nil
+}
+
+// forget deletes scopes, whose labels are then copied again from the next snapshot.
+func forget(ctx context.Context, b *stream.Bucket, scopes []*storedScope) error {
+	for _, scope := range scopes {
+		if err := b.Delete(ctx, scope.key); err != nil && !errors.Is(err, stream.ErrMissing) {
+			return fmt.Errorf("deleting a scope of an earlier snapshot: %w", err)
+		}
+	}
+	return nil
 }
 
 // divide separates the scopes of earlier snapshots whose labels are complete from all others.
@@ -269,8 +295,9 @@ func keptLabels(scopes []*storedScope, generation int) map[string]graph.Position
 	return labels
 }
 
-// VerifyBootstrap checks that all chunks are copied and that the changes from the snapshot on are reachable, and waits
-// until the source has written all that the snapshot contains to its change log.
+// VerifyBootstrap checks that all chunks are copied and that the changes from their snapshots on are reachable, and waits
+// until the source has written all that the snapshot contains to its change log. When changes are lost, so is everything
+// that was copied.
 func (h *Host) VerifyBootstrap(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, alive func()) error {
 	s, err := h.snapshotter(spec)
 	if err != nil {
@@ -292,7 +319,16 @@ func (h *Host) VerifyBootstrap(ctx context.Context, ref BootstrapRef, spec compo
 			return failure.Unclassified.Errorf("%s is not copied completely yet", s.Name)
 		}
 	}
-	if err := guard(func() error { return s.VerifySnapshot(ctx, *record.Snapshot) }); err != nil {
+	oldest := *record.Snapshot
+	for _, position := range record.Labels {
+		if position.Compare(oldest.Position) < 0 {
+			oldest.Position = position
+		}
+	}
+	if err := guard(func() error { return s.VerifySnapshot(ctx, oldest) }); err != nil {
+		if failure.CodeOf(err) == failure.SnapshotLost {
+			err = errors.Join(err, forget(ctx, b, scopes))
+		}
 		return err
 	}
 	if err := h.awaitSource(ctx, ref, record.Snapshot.Position, alive); err != nil {
@@ -400,6 +436,9 @@ func (h *Host) AbandonBootstrap(ctx context.Context, ref BootstrapRef) error {
 	key := subscriptionKey(ref.Instance, ref.Source, ref.Query) + bootstrapSuffix
 	if err := subscriptions.Delete(ctx, key); err != nil {
 		return fmt.Errorf("deleting the subscription: %w", err)
+	}
+	if err := h.unwant(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix); err != nil {
+		return err
 	}
 	return removeKeys(ctx, b, ref.key())
 }

@@ -27,6 +27,9 @@ type BootstrapRef struct {
 	// Rebuild has the query begin anew: it declares all rows void and publishes those that there are, and not what
 	// differs from before.
 	Rebuild bool `json:"rebuild,omitempty"`
+	// Labels, if any, are those whose elements alone are read. The others, and those of sources that have no bootstrap, the
+	// query takes over from the state that it has, with the changes since.
+	Labels []string `json:"labels,omitempty"`
 }
 
 func (r BootstrapRef) key() string { return bootstrapKey(r.Instance, r.Query, r.Source) }
@@ -39,7 +42,8 @@ func bootstrapKey(instance, query, source string) string {
 type bootstrapRecord struct {
 	ID          string                    `json:"id"`
 	Rebuild     bool                      `json:"rebuild,omitempty"`
-	From        uint64                    `json:"from"` // first message of the change log that is needed
+	Only        []string                  `json:"only,omitempty"` // labels; see BootstrapRef.Labels
+	From        uint64                    `json:"from"`           // first message of the change log that is needed
 	Fingerprint string                    `json:"fingerprint,omitempty"`
 	Generation  int                       `json:"generation"` // of the snapshot
 	Snapshot    *source.Snapshot          `json:"snapshot,omitempty"`
@@ -53,8 +57,17 @@ type bootstrapRecord struct {
 	Consumed    bool                      `json:"consumed,omitempty"` // the query's state has it all
 }
 
-// position returns the snapshot position that decides about a change: what is at or below it is in the copy.
+// reads reports whether elements with these labels, or relationships of such a type, come from a snapshot.
+func (r *bootstrapRecord) reads(labels []string) bool {
+	return len(r.Only) == 0 || slices.ContainsFunc(labels, func(l string) bool { return slices.Contains(r.Only, l) })
+}
+
+// position returns the snapshot position that decides about a change: what is at or below it is in the copy. Of elements
+// that are not read that is nothing.
 func (r *bootstrapRecord) position(labels []string) graph.Position {
+	if !r.reads(labels) {
+		return ""
+	}
 	for _, label := range labels {
 		if p, ok := r.Labels[label]; ok {
 			return p

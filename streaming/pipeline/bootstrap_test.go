@@ -78,7 +78,7 @@ func (r *rig) bootstrapAs(query component.QuerySpec, ref BootstrapRef) {
 	r.t.Helper()
 	h := r.host()
 	ref.Instance, ref.Query, ref.Source, ref.SnapshotGeneration = "default", query.Name, "shop", 1
-	_, err := h.Subscribe(r.t.Context(), ref)
+	_, err := h.Subscribe(r.t.Context(), ref, query)
 	require.NoError(r.t, err)
 	snapshot := r.hold(ref)
 	_, err = h.PlanChunks(r.t.Context(), ref, r.source, query)
@@ -347,9 +347,9 @@ func TestChunksAreCopiedAgainByOthers(t *testing.T) {
 	src := r.readySource()
 	h := r.host()
 	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
-	from, err := h.Subscribe(t.Context(), ref)
+	from, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
-	again, err := h.Subscribe(t.Context(), ref)
+	again, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
 	require.Equal(t, from, again)
 	snapshot := r.hold(ref)
@@ -415,7 +415,7 @@ func TestSnapshotLostHalfWay(t *testing.T) {
 		both = auto
 	}
 	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
-	_, err := h.Subscribe(t.Context(), ref)
+	_, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
 	snapshot := r.hold(ref)
 	_, err = h.PlanChunks(t.Context(), ref, shop, auto)
@@ -463,6 +463,56 @@ func TestSnapshotLostHalfWay(t *testing.T) {
 	src.drained()
 }
 
+// What was copied is worth nothing when changes after it are lost, be it from the present snapshot or an earlier one.
+func TestLostChangesVoidWhatWasCopied(t *testing.T) {
+	r := newRig(t)
+	r.stock(500)
+	src := r.readySource()
+	h := r.host()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(t.Context(), ref, auto)
+	require.NoError(t, err)
+	var snapshot *holder
+	var kept map[string]graph.Position
+	again := func() {
+		r.book.scribble(rand.New(rand.NewPCG(uint64(ref.SnapshotGeneration), 0)), 50)
+		if snapshot != nil {
+			snapshot.release(t)
+			ref.SnapshotGeneration++
+		}
+		snapshot = r.hold(ref)
+		_, err := h.PlanChunks(t.Context(), ref, shop, auto)
+		require.NoError(t, err)
+		r.copyAll(ref, 2)
+		_, record, err := h.current(t.Context(), ref)
+		require.NoError(t, err)
+		kept = record.Labels
+	}
+	verify := func() *failure.Code { return failure.CodeOf(h.VerifyBootstrap(t.Context(), ref, shop, func() {})) }
+
+	again()
+	r.book.renewed = snapshot.position + "0" // later
+	require.Equal(t, failure.SnapshotLost, verify())
+	r.book.renewed = ""
+	again()
+	require.Empty(t, kept, "none from before the loss")
+
+	again()
+	require.NotEmpty(t, kept)
+	r.book.renewed = snapshot.position
+	require.Equal(t, failure.SnapshotLost, verify(), "the rows that were kept are older")
+	again()
+	require.Empty(t, kept, "none from before the loss")
+	require.NoError(t, h.VerifyBootstrap(t.Context(), ref, shop, func() {}))
+	_, _, err = h.SealBootstrap(t.Context(), ref)
+	require.NoError(t, err)
+	snapshot.release(t)
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
 func TestCompleteLabelsOutliveTheirSnapshot(t *testing.T) {
 	scope := func(generation, number int, copied bool, labels ...string) *storedScope {
 		return &storedScope{
@@ -497,7 +547,7 @@ func TestAbandonedBootstrapLeavesNothing(t *testing.T) {
 	src := r.readySource()
 	h := r.host()
 	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
-	_, err := h.Subscribe(t.Context(), ref)
+	_, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
 	snapshot := r.hold(ref)
 	_, err = h.PlanChunks(t.Context(), ref, shop, auto)

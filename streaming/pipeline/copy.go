@@ -115,7 +115,7 @@ func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 		if err != nil {
 			return err
 		}
-		c := &copying{copier: w, scope: scope, at: at, attempt: scope.Chunks[at].Attempt, began: time.Now()}
+		c := w.started(scope, at)
 		if err := c.run(ctx); err != nil {
 			c.release(ctx)
 			return fmt.Errorf("copying chunk %d of %s: %w", at, scope.Name, err)
@@ -127,13 +127,18 @@ func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 	return nil
 }
 
+func (w *copier) started(scope *storedScope, at int) *copying {
+	return &copying{copier: w, scope: scope, at: at, attempt: scope.Chunks[at].Attempt, label: scope.Labels[0], began: time.Now()}
+}
+
 var errNoChunk = errors.New("no chunk is free")
 
 // copying is one attempt to copy one chunk.
 type copying struct {
 	*copier
-	scope       *storedScope
+	scope       *storedScope // the renewal changes its record while rows come
 	at, attempt int
+	label       string // of the elements that are rows
 	began       time.Time
 
 	out      *outlet[*changes]
@@ -216,7 +221,7 @@ type chunkSink struct {
 // Take implements source.ChunkSink.
 func (c chunkSink) Take(change *graph.Change) {
 	c.open.encoder.Append(change)
-	if change.Element.HasLabel(c.scope.Labels[0]) {
+	if change.Element.HasLabel(c.label) {
 		c.rows++
 	}
 }

@@ -73,6 +73,62 @@ func TestWorkersOnlyTakeWhatIsFree(t *testing.T) {
 	require.Equal(t, []int{2, 2}, []int{s.Chunks[0].Attempt, s.Chunks[1].Attempt})
 }
 
+// TestRenewalLeavesRowsAlone: rows come while the lease is renewed, also when another worker has changed the record.
+func TestRenewalLeavesRowsAlone(t *testing.T) {
+	r := newRig(t)
+	r.stock(1000)
+	r.readySource()
+	h, ctx := r.host(), t.Context()
+	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
+	_, err := h.Subscribe(ctx, ref, r.query)
+	require.NoError(t, err)
+	r.hold(ref)
+	_, err = h.PlanChunks(ctx, ref, shop, auto)
+	require.NoError(t, err)
+	w := &copier{host: h, ref: ref, worker: "worker"}
+	w.bucket, w.record, err = h.current(ctx, ref)
+	require.NoError(t, err)
+	own, err := h.scopes(ctx, w.bucket, ref.key())
+	require.NoError(t, err)
+	require.NoError(t, own[0].update(ctx, w.bucket, func(s *scopeRecord) error {
+		require.Equal(t, 0, s.lease(w.worker, time.Now(), *w.record.Pace))
+		return nil
+	}))
+	another, err := h.scopes(ctx, w.bucket, ref.key())
+	require.NoError(t, err)
+
+	c := w.started(own[0], 0)
+	c.open = &changes{}
+	c.open.reset()
+	c.open.encoder.Open(&graph.Transaction{})
+	renewed := make(chan error, 1)
+	go func() {
+		for range 20 {
+			err := another[0].update(ctx, w.bucket, func(s *scopeRecord) error { s.Rate++; return nil })
+			if err == nil {
+				err = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Now().Add(leaseFor) })
+			}
+			if err != nil {
+				renewed <- err
+				return
+			}
+		}
+		renewed <- nil
+	}()
+	row := graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: "Item:1", Labels: []string{"Item"}}}
+	for rows := 1; ; rows++ {
+		chunkSink{c, ctx}.Take(&row)
+		require.Equal(t, rows, c.rows)
+		select {
+		case err := <-renewed:
+			require.NoError(t, err)
+			require.InDelta(t, 20, another[0].Rate, 0)
+			return
+		case <-time.After(100 * time.Microsecond): // between rows
+		}
+	}
+}
+
 // TestRestartedWorkerGoesOn: chunks that are copied are not read again by the next life of a worker.
 func TestRestartedWorkerGoesOn(t *testing.T) {
 	r := newRig(t)
@@ -80,7 +136,7 @@ func TestRestartedWorkerGoesOn(t *testing.T) {
 	src := r.readySource()
 	h := r.host()
 	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
-	_, err := h.Subscribe(t.Context(), ref)
+	_, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
 	r.hold(ref)
 	progress, err := h.CopiedSoFar(t.Context(), ref)
@@ -131,7 +187,7 @@ func TestRateIsLimited(t *testing.T) {
 	src := r.readySource()
 	h := r.host()
 	ref := BootstrapRef{ID: "first", Instance: "default", Query: "late", Source: "shop", SnapshotGeneration: 1}
-	_, err := h.Subscribe(t.Context(), ref)
+	_, err := h.Subscribe(t.Context(), ref, r.query)
 	require.NoError(t, err)
 	r.hold(ref)
 	_, err = h.PlanChunks(t.Context(), ref, shop, auto)

@@ -2,16 +2,12 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
-	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/result"
@@ -19,63 +15,68 @@ import (
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
-// deliverFor is how long one event is tried again in place before the reaction gives up and leaves the next try to
-// whoever started it.
-const deliverFor = 5 * time.Minute
+// laneQueue is how many deliveries may wait for a lane.
+const laneQueue = 16
 
-// lane delivers the events of one query to a reaction, in order.
+// delivery brings the events of one query to a reaction: it reads them in order and hands them to lanes, each of which
+// delivers one thing at a time. What belongs to one row always goes to the same lane.
 //
 // How far it came is a key of a bucket and not the floor of a JetStream consumer: after a crash such a consumer would
 // hand out new events before those in flight come again, unless only one may be in flight at a time. An attempt begins
 // by putting its epoch on the key and writes it under its last revision, so that an older one cannot move it any more.
-type lane struct {
-	reaction reaction.Deliverer
-	query    string
-	log      *stream.Log
-	letters  *stream.SharedWriter // dead letters
-	progress *Progress
-	metrics  *telemetry.Reaction
+type delivery struct {
+	*deliverer
+	query  string
+	log    *stream.Log
+	done   *mark
+	window *window
+	lanes  []*lane
+}
 
-	done  *mark
-	drain <-chan struct{}
-	since atomic.Int64 // when the delivery that is going on began, 0 if none
+// lane is where deliveries wait for the one before them.
+type lane struct {
+	queue chan consignment
+	left  chan struct{} // closed when nobody takes from the queue any more
+	since atomic.Int64  // when the try that is going on began, 0 if none
+}
+
+func newLane() *lane {
+	return &lane{queue: make(chan consignment, laneQueue), left: make(chan struct{})}
+}
+
+// consignment is a delivery on its way, with the event that it is of.
+type consignment struct {
+	reaction.Delivery
+	of *taken
 }
 
 // deliveryRecord is the value of bucket deliveries.
 type deliveryRecord struct {
 	Message  uint64       `json:"message"`  // of the result log, all of whose events are delivered
-	Sequence uint64       `json:"sequence"` // of the last event that is delivered
+	Sequence uint64       `json:"sequence"` // of the last event that is delivered, as all before it are
 	At       time.Time    `json:"at"`
 	Owner    stream.Epoch `json:"owner"` // attempt that may move it
 }
 
-// deadLetter is a message of a dead-letter log.
-type deadLetter struct {
-	Query    string         `json:"query"`
-	Sequence uint64         `json:"sequence"`
-	Failure  failure.Report `json:"failure"`
-	Event    *result.Event  `json:"event"`
-}
+// ownFailure is a failure that concerns one query of a reaction and neither the target nor the other queries.
+type ownFailure struct{ error }
 
-// run delivers until the attempt is to be drained; then everything delivered is on record.
-func (l *lane) run(ctx context.Context) error {
+func (f ownFailure) Unwrap() error { return f.error }
+
+// run delivers until the reaction drains; then everything delivered is on record.
+func (d *delivery) run(ctx context.Context) error {
 	g := newGroup(ctx)
-	reading, stop := context.WithCancel(g.ctx)
-	defer stop()
+	g.run(d.done.run)
 	g.run(func(ctx context.Context) error {
-		select {
-		case <-l.drain:
-			stop()
-		case <-ctx.Done():
+		work := newGroup(ctx)
+		for _, l := range d.lanes {
+			work.run(func(ctx context.Context) error { return d.deliverAll(ctx, l) })
 		}
-		return nil
-	})
-	g.run(l.done.run)
-	g.run(func(ctx context.Context) error {
-		if err := l.deliverAll(ctx, reading); err != nil {
+		work.run(d.handOut)
+		if err := work.wait(); err != nil {
 			return err
 		}
-		if err := l.done.flush(ctx); err != nil {
+		if err := d.done.flush(ctx); err != nil {
 			return err
 		}
 		return errDrained
@@ -86,48 +87,60 @@ func (l *lane) run(ctx context.Context) error {
 	return nil
 }
 
-// deliverAll delivers until reading ends. An event that was taken is delivered to its end, which only ctx cuts short.
-func (l *lane) deliverAll(ctx, reading context.Context) error {
-	at := l.done.get()
-	reader, err := l.open(reading, at)
+// handOut gives the lanes what they are to deliver until the reaction drains.
+func (d *delivery) handOut(ctx context.Context) error {
+	defer func() {
+		for _, l := range d.lanes {
+			close(l.queue)
+		}
+	}()
+	g := newGroup(ctx)
+	g.run(func(ctx context.Context) error {
+		select {
+		case <-d.drain:
+			return errDrained
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	g.run(func(reading context.Context) error { return d.read(ctx, reading) })
+	err := g.wait()
+	if ctx.Err() != nil || errors.Is(err, errDrained) || errors.Is(err, errLeft) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// read hands out events until reading ends; the last one is handed out as a whole.
+func (d *delivery) read(ctx, reading context.Context) error {
+	at := d.done.get()
+	reader, err := d.open(reading, at)
 	if err != nil {
-		return fmt.Errorf("reading the result log of %s: %w", l.query, err)
+		return ownFailure{fmt.Errorf("reading the result log of %s: %w", d.query, err)}
 	}
 	defer reader.Close()
 	for {
 		m, err := reader.Next(reading)
-		if reading.Err() != nil {
-			return ctx.Err() // nil when draining
-		}
 		if err != nil {
-			return fmt.Errorf("reading the result log of %s: %w", l.query, err)
+			return ownFailure{fmt.Errorf("reading the result log of %s: %w", d.query, err)}
 		}
 		events, err := result.DecodeMessage(m.Data)
 		if err != nil {
-			return fmt.Errorf("decoding message %d of the result log of %s: %w", m.Sequence, l.query, err)
+			return ownFailure{fmt.Errorf("decoding message %d of the result log of %s: %w", m.Sequence, d.query, err)}
 		}
 		for i, e := range events {
 			if e.Sequence <= at.Sequence {
 				continue
 			}
 			if at.Sequence > 0 && e.Sequence != at.Sequence+1 && !isAnew(e) {
-				return failure.StreamTrimmed.Errorf("event %d of query %s is no longer kept; the next is %d", at.Sequence+1, l.query, e.Sequence)
+				return ownFailure{failure.StreamTrimmed.Errorf("event %d of query %s is no longer kept; the next is %d", at.Sequence+1, d.query, e.Sequence)}
 			}
-			if err := l.deliver(ctx, e); err != nil {
-				return fmt.Errorf("delivering event %d of query %s: %w", e.Sequence, l.query, err)
-			}
-			if at.Sequence = e.Sequence; !e.CommitTime.IsZero() {
-				l.metrics.EndToEnd.Observe(max(0, time.Since(e.CommitTime).Seconds()))
-			}
+			at.Sequence = e.Sequence
 			if i == len(events)-1 {
 				at.Message = m.Sequence
 			}
-			l.done.set(at)
-			l.progress.Set(func(s *Status) {
-				s.Position, s.Sequence, s.CommitTime, s.Backpressure = e.Position, e.Sequence, e.CommitTime, ""
-			})
-			if reading.Err() != nil {
-				break
+			if err := d.hand(ctx, reading, &taken{event: e, at: at}); err != nil {
+				return err
 			}
 		}
 	}
@@ -135,140 +148,168 @@ func (l *lane) deliverAll(ctx, reading context.Context) error {
 
 // open begins to read behind a place. What is no longer kept of what follows it may be none but markers of the query's
 // attempts, which the numbers of the events show; and a new reaction begins with the oldest event that is kept.
-func (l *lane) open(ctx context.Context, at deliveryRecord) (*stream.Reader, error) {
+func (d *delivery) open(ctx context.Context, at deliveryRecord) (*stream.Reader, error) {
 	from := at.Message + 1
-	reader, err := l.log.Read(ctx, from)
+	reader, err := d.log.Read(ctx, from)
 	if failure.CodeOf(err) != failure.StreamTrimmed {
 		return reader, err
 	}
-	state, stateErr := l.log.State(ctx)
+	state, stateErr := d.log.State(ctx)
 	if stateErr != nil {
 		return nil, stateErr
 	}
 	if state.First < from && at.Sequence > 0 {
 		return nil, err // it ends before: it is another log than the one that was read
 	}
-	return l.log.Read(ctx, 0)
+	return d.log.Read(ctx, 0)
 }
 
-// deliver delivers one event, trying transient failures again. What its target refuses for good goes to the dead
-// letters.
-func (l *lane) deliver(ctx context.Context, e *result.Event) error {
-	defer l.since.Store(0)
-	began := time.Now()
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval = 100 * time.Millisecond
-	wait.MaxInterval = 30 * time.Second
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		l.since.Store(time.Now().UnixNano())
-		l.metrics.Attempts.Inc()
-		err := guard(func() error { return l.reaction.Deliver(ctx, l.query, e) })
-		if err != nil && (ctx.Err() != nil || !failure.ClassOf(err).Retryable()) {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	},
-		backoff.WithBackOff(wait),
-		backoff.WithMaxElapsedTime(deliverFor),
-		backoff.WithNotify(func(err error, next time.Duration) {
-			l.progress.Set(func(s *Status) {
-				s.Backpressure = fmt.Sprintf("event %d of query %s is tried again in %s: %s", e.Sequence, l.query, next.Round(time.Millisecond), err)
-			})
-		}),
-	)
-	if err == nil {
-		l.metrics.Deliveries.Inc()
-		l.metrics.Delivery.Observe(time.Since(began).Seconds())
+// hand gives an event to the lanes, after waiting for room until reading ends. One that voids all rows is delivered alone.
+func (d *delivery) hand(ctx, reading context.Context, t *taken) error {
+	t.left = len(t.event.Diffs)
+	whole := !d.byRow || t.left == 0
+	if whole {
+		t.left = 1
 	}
-	if err == nil || failure.ClassOf(err) != failure.Data {
+	alone := isAnew(t.event)
+	if alone {
+		if err := d.window.empty(reading); err != nil {
+			return err
+		}
+	}
+	if err := d.window.take(reading, t); err != nil {
 		return err
 	}
-	l.metrics.DeadLetters.Inc()
-	letter, encodeErr := json.Marshal(deadLetter{l.query, e.Sequence, failure.Describe(err), e})
-	if encodeErr != nil {
-		return fmt.Errorf("encoding a dead letter: %w", encodeErr)
+	key := fmt.Sprintf("%s:%s:%d", d.id, d.query, t.event.Sequence)
+	if whole {
+		if err := d.lanes[0].put(ctx, consignment{reaction.Delivery{Query: d.query, Key: key, Event: t.event}, t}); err != nil {
+			return err
+		}
 	}
-	_, err = retried(ctx, func() (uint64, error) {
-		return l.letters.Append(ctx, fmt.Sprintf("%s:%d", l.query, e.Sequence), letter)
-	})
-	if err != nil {
-		return fmt.Errorf("writing a dead letter: %w", err)
+	for i := 0; !whole && i < len(t.event.Diffs); i++ {
+		row := *t.event
+		row.Diffs = t.event.Diffs[i : i+1 : i+1]
+		rowKey := row.Diffs[0].Key
+		l := d.lanes[binary.BigEndian.Uint64(rowKey[:8])%uint64(len(d.lanes))] // it is a hash
+		if err := l.put(ctx, consignment{reaction.Delivery{Query: d.query, Key: key + ":" + rowKey.String(), Event: &row}, t}); err != nil {
+			return err
+		}
+	}
+	if alone {
+		return d.window.empty(reading)
 	}
 	return nil
 }
 
-// runDeliverer delivers the results of all queries until drained, each query in its own order.
-func (h *Host) runDeliverer(ctx context.Context, a Attempt, spec component.ReactionSpec, d reaction.Deliverer, fence *stream.Fence) error {
-	id := spec.ID()
-	letters, err := h.conn.EnsureLog(ctx, logOptions(deadLetterLog(id.Instance, id.Name), spec.Policy, "dead letters of "+id.String()))
-	if err != nil {
-		return fmt.Errorf("opening the dead-letter log: %w", err)
+func (l *lane) put(ctx context.Context, c consignment) error {
+	select {
+	case l.queue <- c:
+		return nil
+	case <-l.left:
+		return errLeft
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	deliveries, err := h.bucket(ctx, deliveriesBucket)
-	if err != nil {
-		return err
-	}
-	metrics := h.metrics.Reaction(id.Instance, id.Name)
-	defer metrics.Close()
-	lanes := make([]*lane, 0, len(spec.Queries))
-	for _, name := range spec.Queries {
-		log, err := h.openResultLog(ctx, id.Instance, name)
-		if err != nil {
-			return err
-		}
-		done, err := openMark(ctx, deliveries, id.Instance+"."+id.Name+"."+name, a.Epoch)
-		if err != nil {
-			return err
-		}
-		lanes = append(lanes, &lane{
-			reaction: d, query: name, log: log, letters: letters.NewSharedWriter(), progress: a.Progress, metrics: metrics,
-			done: done, drain: a.Drain,
-		})
-	}
-	a.Progress.Set(func(s *Status) { s.Phase = "delivering" })
-	g := newGroup(ctx)
-	g.run(func(ctx context.Context) error { return attend(ctx, a.Progress, fence, lanes) })
-	g.run(func(ctx context.Context) error {
-		work := newGroup(ctx)
-		for _, l := range lanes {
-			work.run(l.run)
-		}
-		if err := work.wait(); err != nil {
-			return err
-		}
-		return errDrained
-	})
-	if err := g.wait(); !errors.Is(err, errDrained) {
-		return err
-	}
-	return nil
 }
 
-// attend says that the reaction is alive as long as no delivery hangs, and stops it when a newer attempt took over.
-func attend(ctx context.Context, p *Progress, fence *stream.Fence, lanes []*lane) error {
-	beat := time.NewTicker(time.Second)
-	defer beat.Stop()
-	healthy, checked := time.Now(), time.Now()
-	for {
-		hanging := slices.ContainsFunc(lanes, func(l *lane) bool {
-			since := l.since.Load()
-			return since != 0 && time.Since(time.Unix(0, since)) > stuckAfter
-		})
-		if !hanging {
-			p.Tick()
-		}
-		select {
-		case <-beat.C:
-		case <-ctx.Done():
+// deliverAll delivers what is handed to a lane until no more is. What was handed out is delivered to its end, which only
+// ctx cuts short, or a target that does not take it while the reaction drains.
+func (d *delivery) deliverAll(ctx context.Context, l *lane) error {
+	defer close(l.left)
+	for p := range l.queue {
+		err := d.deliver(ctx, l, p)
+		if errors.Is(err, errLeft) {
 			return nil
 		}
-		if time.Since(checked) < fenceEvery {
-			continue
+		if err != nil {
+			return fmt.Errorf("delivering event %d of query %s: %w", p.Event.Sequence, d.query, err)
 		}
-		if err := fence.Check(ctx); err == nil {
-			healthy, checked = time.Now(), time.Now()
-		} else if ctx.Err() == nil && (!failure.ClassOf(err).Retryable() || time.Since(healthy) > patience) {
+		d.window.done(p.of)
+	}
+	return nil
+}
+
+// recorded is called with each event that is delivered, in order.
+func (d *delivery) recorded(t *taken) {
+	e := t.event
+	if !e.CommitTime.IsZero() {
+		d.metrics.EndToEnd.Observe(max(0, time.Since(e.CommitTime).Seconds()))
+	}
+	d.done.set(t.at)
+	d.progress.Set(func(s *Status) {
+		s.Position, s.Sequence, s.CommitTime, s.Backpressure = e.Position, e.Sequence, e.CommitTime, ""
+	})
+	d.progress.setQuery(d.query, func(q *QueryDelivery) { q.Sequence, q.State, q.Error = e.Sequence, QueryDelivering, nil })
+}
+
+// deliver delivers one thing, trying transient failures again for as long as the spec says. What its target refuses for
+// good goes to the dead letters.
+func (d *delivery) deliver(ctx context.Context, l *lane, p consignment) error {
+	began := time.Now()
+	followed, outcome := d.tracer.delivering(d.name, p.Delivery), telemetry.Interrupted
+	defer func() { followed.ended(outcome) }()
+	for tries := 1; ; tries++ {
+		if err := d.target.admit(ctx); err != nil {
+			return err
+		}
+		err := d.try(followed.context(ctx), l, p.Delivery)
+		followed.tried(err)
+		d.target.settle(ctx, err)
+		switch {
+		case err == nil:
+			outcome = telemetry.Delivered
+			d.metrics.Deliveries.Inc()
+			d.metrics.Delivery.Observe(time.Since(began).Seconds())
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case failure.ClassOf(err) == failure.Data:
+			outcome = telemetry.DeadLettered
+			return d.bury(ctx, p, tries, err)
+		case !failure.ClassOf(err).Retryable():
+			outcome = telemetry.GivenUp
+			return err
+		}
+		wait := max(backoffAfter(d.retry, tries), waitOf(err))
+		if d.exhausted(tries, time.Since(began)+wait) {
+			if d.retry.OnExhausted == "deadLetter" {
+				outcome = telemetry.DeadLettered
+				return d.bury(ctx, p, tries, err)
+			}
+			outcome = telemetry.GivenUp
+			return failure.DeliveryExhausted.Errorf("the target did not take it in %d tries and %s: %w", tries, time.Since(began).Round(time.Millisecond), err)
+		}
+		report := failure.Describe(err)
+		d.progress.setQuery(d.query, func(q *QueryDelivery) { q.State, q.Error = QueryRetrying, &report })
+		d.progress.Set(func(s *Status) {
+			s.Backpressure = fmt.Sprintf("event %d of query %s is tried again in %s: %s", p.Event.Sequence, d.query, wait.Round(time.Millisecond), err)
+		})
+		if err := rest(ctx, wait, d.drain, nil); err != nil {
 			return err
 		}
 	}
+}
+
+func (d *delivery) exhausted(tries int, until time.Duration) bool {
+	r := d.retry
+	return r.Attempts > 0 && tries >= r.Attempts || r.Seconds > 0 && until > time.Duration(r.Seconds)*time.Second
+}
+
+// try asks the reaction once.
+func (d *delivery) try(ctx context.Context, l *lane, delivery reaction.Delivery) error {
+	l.since.Store(time.Now().UnixNano())
+	defer l.since.Store(0)
+	d.metrics.Attempts.Inc()
+	return attemptDelivery(ctx, d.reaction, d.timeout, delivery)
+}
+
+// attemptDelivery asks a reaction once, within a bound.
+func attemptDelivery(ctx context.Context, r reaction.Deliverer, timeout time.Duration, d reaction.Delivery) error {
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := guard(func() error { return r.Deliver(bounded, d) })
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil && failure.Of(err) == nil {
+		return failure.Timeout.Errorf("the target did not answer within %s: %w", timeout, err)
+	}
+	return err
 }

@@ -7,7 +7,8 @@
 //	RunSource    source.Run ──► sink ──► change log CHG_<instance>_<source>
 //	RunQuery     change logs ──► feeds ──► query.Apply ──► outlet ──► result log RES_<instance>_<query>
 //	                                           └──► shown to Results.Follow at once
-//	RunReaction  result logs ──► lanes ──► Deliver; or the reaction's own server, which reads through Results
+//	RunReaction  result logs ──► lanes ──► Deliver ──► what is refused: dead letters LETTERS_<instance>_<reaction>;
+//	             or the reaction's own server, which reads through Results
 //
 // Each begins with a claim to its component (stream.Fence). A claim is checked before anything is taken over, and a
 // stream.Writer shuts out whoever wrote before, so a late attempt stops at its next write at the latest.
@@ -19,9 +20,10 @@
 //  3. A query's index may lose its end in a crash of the machine, never what lies before: what was lost is done again
 //     from the change log with the same results, of which those that are in the result log are not published twice.
 //     Where several sources make the order of changes a matter of chance, the index is synced before results leave.
-//  4. The change log keeps everything after the synced offset of every query, and its last message always.
-//  5. An event is delivered to a reaction before it is recorded as delivered; records are moved by the newest attempt
-//     only.
+//  4. The change log keeps everything after the synced offset of every query, and after the oldest checkpoint of its state
+//     that is kept, as far as its bounds allow; and its last message always.
+//  5. An event is delivered to a reaction, or is a dead letter, before it is recorded as delivered, and so is every event
+//     before it, whatever lanes have done of later ones; records are moved by the newest attempt only.
 //  6. The sequences of a query's events never begin anew. A state that is built anew begins with a Snapshot event
 //     without differences, which voids all rows known so far, followed by Snapshot events with the new rows. Its
 //     sequence is far beyond any that a view or Follow has told of; all others ascend by one.
@@ -32,11 +34,57 @@
 //  8. Views and Follow may tell of events that are not in the result log yet. An event that is lost after that is made
 //     again, from the outbox or from the change log, with the same sequence and content: see queryRun.show. What a
 //     reaction is given, and what the outbox forgets, is in the log.
+//  9. A source leaves out of its change log only what nobody has put down to read, and a query reads nothing of the log
+//     before that has all that it reads: see wants.go. What the log says of a property that came or went in spite of
+//     that has the query read the source again.
+//  10. A checkpoint of a query's state is on record only when all its parts are on the stream server. Only the newest
+//     attempt adds to the record, and none removes a part that a checkpoint on record has.
+//
+// # Checkpoints
+//
+// A query's state is on the disk of the host that runs it. Its files are copied to the stream server now and then, and
+// when the query stops in good order: tables that were sent before are not sent again. A host that has no state, one that
+// is older than the newest checkpoint, or one that is damaged, takes that checkpoint, or the one before when it cannot
+// be read, and applies the changes since. With one source this makes the very events again that followed the
+// checkpoint, and those that are in the result log are not published again. With several sources the order in which
+// their changes were taken is lost with the disk, so the restored state counts as one that was built anew (invariant 6).
+// Without a checkpoint, or where the change log does not reach back to it any more, the query needs a snapshot of its
+// sources.
+//
+// # One state after another
+//
+// A query that is to read its sources again, or that asks another question with the same columns, goes on with the state it
+// has. What it needs it says through Attempt.Need; when the bootstrap is sealed, a second state is loaded from it beside the
+// first, with the changes since. Then the first one stops, the second one catches up with it, and what differs between
+// their results is published as one transaction, under the next sequence. For as long as that takes, which is as long as it
+// takes to fill and compare two results, the query answers nobody. With other columns there is no difference to tell: the
+// query reads its sources first, and begins anew (invariant 6).
+//
+// A query that cannot apply a change, because what came before is lost or because of the change itself, keeps its result
+// as it is until the second state is there, if one is on its way or can be asked for. That state need not have all: where
+// changes of some labels only are missed, it takes the rest from the first one.
 //
 // # Draining and cancelling
 //
 // Closing Attempt.Drain ends a stage in good order: it takes nothing more, finishes what it has, makes it durable and
 // returns nil. The end of its context ends it at once, with everything that is not durable undone by the next attempt.
+//
+// # Deliveries
+//
+// What a reaction is given at a time is an event, which is all that one source transaction did to the rows of a query or, of
+// a very large one, a part of it; or, with delivery.unit row, one row of an event. Events come one after the other. Rows go
+// to as many lanes as the spec says, by a hash of their key, so that those of one row come one after the other, and those of
+// one event in any order; what voids all rows comes alone. After a crash all events come again that are not recorded, of
+// which rows may have been delivered: with the same idempotency key.
+//
+// What fails for reasons that may go away is tried again, with growing pauses, for ever; what follows it waits. Only where
+// the spec sets a bound is it given up: then the run ends and the component waits for resume, or it becomes a dead letter.
+// All lanes of a reaction share a breaker: after five tries in a row that failed, one lane tries, and all others wait for it.
+// A failure that is the matter of one query, such as results that are no longer kept, leaves the other queries alone; once
+// no query is left, the run ends with it.
+//
+// Dead letters are kept until they are retried or dropped, whatever their age. When no more fit, deliveries wait. A retried
+// one comes after later events of its row: a target that minds compares sequences.
 //
 // # Goroutines
 //
@@ -48,25 +96,32 @@
 //	outlet             RunSource,         context ends                  ends the stage; additions fail
 //	                   RunQuery, copying
 //	source keeper      RunSource          context ends                  tried again for a minute, then ends the stage
-//	drain watcher      RunSource, lanes   drain closed, context ends    has none
+//	drain watcher      RunSource,         drain closed, context ends    has none
+//	                   deliveries
 //	feed               RunQuery, one      drain or context ends         ends the stage
 //	                   per source
 //	apply              RunQuery, one      drained or context ends       ends the stage; the index undoes the batch
+//	succession         RunQuery, one      the second state is loaded,   the second state is loaded in its place
+//	                                      drained or context ends
 //	query keeper       RunQuery           context ends                  tried again for a minute, then ends the stage
+//	checkpointer       RunQuery           context ends                  tried again later; ends the stage when the state
+//	                                                                    is damaged or a newer attempt took over
 //	view listener      RunQuery           context ends                  ends the stage
 //	view               view listener,     all rows sent, or the asker   told to the asker
 //	                   at most maxViews   stops answering
 //	log reader         Results.Follow     Follow returns                ends Follow
-//	lane               RunReaction, one   drain or context ends         retry, then dead letter or end of the stage
+//	delivery           RunReaction, one   drain or context ends         its query waits, or is left out; others go on
 //	                   per query
-//	mark               lane               context ends                  ends the stage
+//	lane               delivery           drained or context ends       retry, then dead letter or end of the stage
+//	letter count       RunReaction        context ends                  tried again, or ends the stage
+//	mark               delivery           context ends                  ends the stage
 //	ticker             RunQuery           sealing is over               has none
 //	lease renewal      CopyChunks         chunk read                    ends the chunk
 //
 // # Memory
 //
-// What waits anywhere is bounded in bytes: 8 MiB encoded in an outlet, 8 messages of about 512 KiB between feed and
-// query, one part of a view, 256 messages of up to 16 KiB that are shown to one who follows. The exception is a
-// transaction larger than a message: the query holds it whole, decoded, while it is put together from its fragments,
-// since it must become visible at once.
+// What waits anywhere is bounded in bytes: 8 MiB encoded in an outlet, 8 messages of about 512 KiB between feed and query,
+// or of 1 MiB where they are parts of a large transaction, 20 MiB that a reader of a log asked for ahead, 16 deliveries per
+// lane, one part of a view, 256 messages of up to 16 KiB that are shown to one who follows. The exception is a transaction
+// larger than that: the query holds, beside up to 8 MiB of it, what it changes, since it must become visible at once.
 package pipeline

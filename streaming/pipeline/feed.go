@@ -21,6 +21,10 @@ type feed struct {
 	bytes   int            // of them; beyond maxHeld they are not held
 	next    int            // the fragment to come; 0 when there is no such transaction
 	barrier uint64         // offset after which reading must begin again while there is one
+
+	// anew says that reading begins where the log happened to end when somebody looked. What is left there of a transaction
+	// of several fragments is passed over: it was committed before.
+	anew bool
 }
 
 // maxHeld is how many bytes, encoded, of a transaction of several fragments are held.
@@ -31,6 +35,7 @@ type message struct {
 	query.Batch
 	sequence uint64
 	bytes    int
+	followed []applying // transactions that are
 }
 
 // run reads from an offset on and hands over what becomes complete, until ctx ends or take fails.
@@ -49,7 +54,10 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 		if err != nil {
 			return err
 		}
-		if err := take(message{b, m.Sequence, len(m.Data)}); err != nil {
+		if f.anew { // still: reading would have to begin here again
+			continue
+		}
+		if err := take(message{Batch: b, sequence: m.Sequence, bytes: len(m.Data)}); err != nil {
 			return err
 		}
 	}
@@ -63,8 +71,14 @@ func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.
 		return query.Batch{}, fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
 	}
 	b := query.Batch{Source: f.source, Position: m.Position, Transactions: make([]graph.Transaction, 0, len(m.Transactions))}
+	anew := f.anew
+	f.anew = false
 	for i := range m.Transactions {
 		part := &m.Transactions[i]
+		if anew && i == 0 && part.Fragment > 0 {
+			f.anew = !part.Last
+			continue
+		}
 		if part.Fragment == 0 && part.Last {
 			f.next, f.parts = 0, nil
 			b.Transactions = append(b.Transactions, part.Transaction)

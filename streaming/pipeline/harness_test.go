@@ -18,9 +18,16 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(clustertest.M(m)) }
+// TestMain looks for goroutines that are left. A stream server that is closed while it makes a log for a process that has
+// just been killed does not close the store of that log.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(clustertest.M(m),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
+}
 
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
@@ -32,6 +39,7 @@ type rig struct {
 	sources   []source.Factory
 	index     index.Backend
 	reactions []reaction.Factory
+	traces    *telemetry.Traces
 	attempts  atomic.Uint64
 }
 
@@ -52,7 +60,7 @@ func newRig(t testing.TB) *rig {
 
 func (r *rig) host() *Host {
 	h, err := NewHost(Options{
-		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Log: zap.NewNop(),
+		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Traces: r.traces, Log: zap.NewNop(),
 	})
 	require.NoError(r.t, err)
 	return h

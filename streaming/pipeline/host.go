@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,6 +33,8 @@ type Options struct {
 	Log    *zap.Logger
 	// Metrics count what the stages do; when nil, nobody sees them.
 	Metrics *telemetry.Metrics
+	// Traces follow transactions through the stages; when nil, nobody does.
+	Traces *telemetry.Traces
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
 	Secret func(ref string) (string, error)
 }
@@ -46,6 +49,7 @@ type Host struct {
 	hostID    string
 	log       *zap.Logger
 	metrics   *telemetry.Metrics
+	traces    *telemetry.Traces
 	secret    func(ref string) (string, error)
 
 	running sync.WaitGroup
@@ -65,6 +69,7 @@ func NewHost(o Options) (*Host, error) {
 		hostID:    o.HostID,
 		log:       o.Log,
 		metrics:   o.Metrics,
+		traces:    o.Traces,
 		secret:    o.Secret,
 		buckets:   make(map[string]*stream.Bucket),
 	}
@@ -113,6 +118,12 @@ type Attempt struct {
 	Drain <-chan struct{}
 	// Progress is told about liveness and position. It may be nil.
 	Progress *Progress
+	// Reload, unless empty, has a query read its sources again. It names the request, so that it is done once.
+	Reload string
+	// Need, which may be nil, tells the control plane what a query needs that goes on with the state that it has, and
+	// takes over the bootstrap when that is sealed. Without it the query ends, with what it needs as its outcome. An error
+	// ends the attempt.
+	Need func(context.Context, Need) error
 }
 
 // Outcome says why a query's loop returned without an error.
@@ -123,8 +134,8 @@ const (
 	Drained Outcome = "drained"
 	// NeedsBootstrap means that the query has no state and no sealed bootstrap to build it from.
 	NeedsBootstrap Outcome = "needsBootstrap"
-	// NeedsResync and NeedsRebuild mean that changes of a source are lost, and a bootstrap must bring what is different, or
-	// all that there is anew.
+	// NeedsResync and NeedsRebuild mean that changes of a source are lost, or its tables changed in a way that the stream does
+	// not tell, and a bootstrap must bring what is different, or all that there is anew. Status.Missing says of what.
 	NeedsResync  Outcome = "needsResync"
 	NeedsRebuild Outcome = "needsRebuild"
 )
@@ -140,8 +151,26 @@ func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.S
 	id := spec.ID()
 	return f.New(spec.Config, source.Settings{
 		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret, SpillDir: h.spillDir,
-		Reject: h.rejecter(spec),
+		Reject: h.rejecter(spec), Learned: h.learner(id),
 	})
+}
+
+// learner returns what reads the schema that a source has learned; nil where nothing is kept.
+func (h *Host) learner(id component.ID) func(context.Context) ([]byte, error) {
+	if h.conn == nil {
+		return nil
+	}
+	return func(ctx context.Context) ([]byte, error) {
+		positions, err := h.bucket(ctx, positionsBucket)
+		if err != nil {
+			return nil, err
+		}
+		schema, err := positions.Get(ctx, id.Instance+"."+id.Name+schemaSuffix)
+		if err != nil && !errors.Is(err, stream.ErrMissing) {
+			return nil, fmt.Errorf("reading the schema that was learned: %w", err)
+		}
+		return schema.Value, nil
+	}
 }
 
 func (h *Host) newReaction(spec component.ReactionSpec, generation uint64) (reaction.Reaction, error) {

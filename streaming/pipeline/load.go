@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,18 +38,18 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 
 	if boots == nil {
-		if r.continues(current) {
-			r.base, r.schemas = current.Base, current.Schemas
-			q, err := r.openStore(ctx, current.Store, query.Live)
-			if r.query = q; q != nil || err != nil {
-				return q != nil, err
-			}
+		if q, err := r.goOn(ctx, records, current); q != nil || err != nil {
+			r.query = q
+			return q != nil, err
 		}
 		if r.spec.Bootstrap != "none" {
 			return false, nil
 		}
 	}
-	wanted := r.record(boots)
+	if err := r.want(ctx); err != nil {
+		return false, err
+	}
+	wanted := r.record(boots, current)
 	if boots == nil {
 		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
 	}
@@ -62,8 +61,8 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 			_ = r.old.Close() // it was only read
 		}
 	}()
-	for _, store := range []string{current.Store, current.Previous} {
-		if store == "" || store == wanted.Store || store == wanted.Previous {
+	for _, store := range current.stores() {
+		if slices.Contains(wanted.stores(), store) {
 			continue
 		}
 		if err := r.host.index.Remove(store); err != nil {
@@ -73,8 +72,12 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if _, err := write(ctx, records, key, wanted); err != nil {
 		return false, err
 	}
-	r.base, r.schemas = wanted.Base, wanted.Schemas
-	if r.query, err = r.openStore(ctx, wanted.Store, query.Empty); r.query == nil {
+	r.store, r.base, r.schemas = wanted.Store, wanted.Base, wanted.Schemas
+	q, cause, err := r.openSound(ctx, r.plan, wanted.Store, query.Empty)
+	if cause != nil { // it is loaded anew
+		q, err = r.openStore(ctx, r.plan, wanted.Store, query.Empty)
+	}
+	if r.query = q; q == nil {
 		if err == nil {
 			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
 		}
@@ -92,14 +95,9 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	return true, r.consumed(ctx, boots)
 }
 
-// continues reports whether a record is of a state of this plan on these sources.
-func (r *queryRun) continues(record queryRecord) bool {
-	return record.Fingerprint == r.plan.Fingerprint() && slices.Equal(record.Sources, r.spec.Sources)
-}
-
 // choosePredecessor opens the state that the wanted one takes the place of, so that only what differs is published, and
-// settles where the numbers of events go on. Without one, because there is none of this plan on this host that has all
-// that was published, or because the bootstrap is to begin anew, the events say that all rows are void.
+// settles where the numbers of events go on. Without one, because there is none with these columns on this host that has
+// all that was published, or because the bootstrap is to begin anew, the events say that all rows are void.
 func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current queryRecord, wanted *queryRecord) error {
 	known, err := r.lastKnown(ctx)
 	if err != nil {
@@ -111,11 +109,12 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 		candidates = candidates[1:]
 	}
 	again := slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
+	plan := r.planOf(current)
 	for _, store := range candidates {
-		if store == "" || boots == nil || again || !r.continues(current) {
+		if store == "" || boots == nil || again || plan == nil {
 			continue
 		}
-		old, err := r.openStore(ctx, store, query.Live)
+		old, _, err := r.openSound(ctx, plan, store, query.Live)
 		if err != nil {
 			return err
 		}
@@ -128,7 +127,7 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 			}
 			continue
 		}
-		r.old, wanted.Previous, wanted.Base = old, store, current.Base
+		r.old, r.previous, wanted.Previous, wanted.Base = old, store, store, current.Base
 		return nil
 	}
 	if begun && current.Previous == "" {
@@ -168,31 +167,37 @@ func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket
 	return nil
 }
 
-// record returns what bucket queries says when the state is built from these bootstraps.
-func (r *queryRun) record(boots []*boot) queryRecord {
+// record returns what bucket queries says when the state is built from these bootstraps, and perhaps from the one that
+// there is.
+func (r *queryRun) record(boots []*boot, current queryRecord) queryRecord {
 	hash := sha256.New()
-	record := queryRecord{Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources, Schemas: make(map[string]map[string]string)}
+	record := queryRecord{
+		Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources, Schemas: make(map[string]map[string]string),
+		Spec: &r.spec, Reload: r.attempt.Reload,
+	}
 	hash.Write([]byte(record.Fingerprint))
+	if partial(boots) {
+		for source, schema := range current.Schemas {
+			record.Schemas[source] = maps.Clone(schema)
+		}
+	}
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
-		record.Schemas[b.source] = maps.Clone(b.record.Snapshot.Schema)
-		for label := range b.record.Labels { // from an earlier snapshot
-			delete(record.Schemas[b.source], label)
-		}
+		record.Schemas[b.source] = b.schema(record.Schemas[b.source])
 		hash.Write([]byte("/" + b.record.ID))
 	}
 	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])
 	return record
 }
 
-// openStore opens a store if its state belongs to the plan and is at least that far; else it returns nil.
-func (r *queryRun) openStore(ctx context.Context, name string, least query.Phase) (*query.Query, error) {
+// openStore opens a store if its state belongs to a plan and is at least that far; else it returns nil.
+func (r *queryRun) openStore(ctx context.Context, plan *query.Plan, name string, least query.Phase) (*query.Query, error) {
 	// The attempt before may be closing it still.
 	store, err := retried(ctx, func() (index.Store, error) { return r.host.index.Open(name) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the index: %w", err)
 	}
-	q, err := query.Open(r.plan, store)
+	q, err := query.Open(plan, store)
 	if errors.Is(err, query.ErrFingerprint) {
 		return nil, errors.Join(store.Close(), r.host.index.Remove(name))
 	}
@@ -211,14 +216,38 @@ type boot struct {
 	record bootstrapRecord
 }
 
-// sealed returns the bootstraps from which the query is to be built: one per source, sealed, for this plan and not used
-// up. Without all of them there are none.
+// partial reports whether bootstraps read only a part of what the query needs.
+func partial(boots []*boot) bool {
+	return slices.ContainsFunc(boots, func(b *boot) bool { return len(b.record.Only) > 0 })
+}
+
+// schema returns what elements look like by label when the bootstrap is loaded, of which before tells that so far.
+func (b *boot) schema(before map[string]string) map[string]string {
+	schema := maps.Clone(b.record.Snapshot.Schema)
+	for label := range b.record.Labels { // from an earlier snapshot
+		delete(schema, label)
+	}
+	if len(b.record.Only) == 0 {
+		return schema
+	}
+	other := func(label, _ string) bool { return !b.record.reads([]string{label}) }
+	maps.DeleteFunc(schema, other)
+	for label, state := range before {
+		if other(label, state) {
+			schema[label] = state
+		}
+	}
+	return schema
+}
+
+// sealed returns the bootstraps from which the query is to be built: sealed, for this plan and not used up. There is one
+// per source, or else none, unless one is of some labels only.
 func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 	b, err := r.host.bucket(ctx, bootstrapBucket)
 	if err != nil {
 		return nil, err
 	}
-	boots := make([]*boot, 0, len(r.spec.Sources))
+	var boots []*boot
 	for _, name := range r.spec.Sources {
 		one := &boot{source: name}
 		key := bootstrapKey(r.id.Instance, r.id.Name, name)
@@ -227,9 +256,12 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 			return nil, err
 		}
 		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Pace == nil || one.record.Fingerprint != r.plan.Fingerprint() {
-			return nil, nil
+			continue
 		}
 		boots = append(boots, one)
+	}
+	if len(boots) < len(r.spec.Sources) && !partial(boots) {
+		return nil, nil
 	}
 	return boots, nil
 }
@@ -237,7 +269,13 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 // begin makes an empty state live: the query starts with the changes from now on.
 func (r *queryRun) begin(ctx context.Context) error {
 	state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
+	progress := r.attempt.Progress
 	for name, log := range r.logs {
+		progress.SetDetail("waitsFor", "source "+name+", to send what the query reads")
+		if err := r.host.awaitServed(ctx, r.id.Instance, name, r.id.Name, progress.Tick); err != nil {
+			return err
+		}
+		progress.SetDetail("waitsFor", "")
 		end, err := r.host.holdOn(ctx, log, subscriptionKey(r.id.Instance, name, r.id.Name), r.base)
 		if err != nil {
 			return fmt.Errorf("subscribing to source %s: %w", name, err)
@@ -277,16 +315,26 @@ func (r *queryRun) lastKnown(ctx context.Context) (uint64, error) {
 	return last, nil
 }
 
-// load fills the state from the bootstraps and makes it live. It goes on where an earlier attempt was interrupted.
+// load fills the state from the bootstraps, and from the state before what they do not have, and makes it live. It goes on
+// where an earlier attempt was interrupted.
 func (r *queryRun) load(ctx context.Context, boots []*boot) error {
 	progress := r.attempt.Progress
 	progress.Set(func(s *Status) { s.Phase = "loading" })
 	if r.query.Phase() != query.Live {
+		if partial(boots) && r.old == nil {
+			return &missedError{} // the rest went with the state before
+		}
 		state := result.State{Positions: map[string]graph.Position{}, Offsets: map[string]uint64{}}
-		for _, b := range boots {
-			if err := r.loadSource(ctx, b, &state); err != nil {
+		for _, name := range r.spec.Sources {
+			load := r.loadOld
+			if at := slices.IndexFunc(boots, func(b *boot) bool { return b.source == name }); at >= 0 {
+				load = func(ctx context.Context, _ string) (token, error) { return r.loadSource(ctx, boots[at]) }
+			}
+			at, err := load(ctx, name)
+			if err != nil {
 				return err
 			}
+			state.Positions[name], state.Offsets[name] = at.Position, at.Offset
 		}
 		if err := r.query.Sync(); err != nil {
 			return fmt.Errorf("syncing the index: %w", err)
@@ -351,31 +399,69 @@ func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
 	return nil
 }
 
-// loadSource loads one source: first the copied rows, then the changes since, except those that the copy contains.
-func (r *queryRun) loadSource(ctx context.Context, b *boot, state *result.State) error {
+// loadOld takes over all of one source from the state before. It returns where that ends.
+func (r *queryRun) loadOld(ctx context.Context, source string) (token, error) {
+	state := r.old.State()
+	end := token{Stage: loaded, Offset: state.Offsets[source], Position: state.Positions[source]}
+	if len(r.query.Token(source)) > 0 {
+		return end, nil
+	}
+	return end, r.takeOver(ctx, source, end, nil)
+}
+
+// takeOver loads what the state before has of a source, but for elements with some labels.
+func (r *queryRun) takeOver(ctx context.Context, source string, end token, but []string) error {
+	err := ticking(ctx, r.attempt.Progress, func() error { return r.query.LoadFrom(r.old, source, end.bytes(), but) })
+	if err != nil {
+		return fmt.Errorf("loading what the state before has of source %s: %w", source, err)
+	}
+	return nil
+}
+
+// loadSource loads one source. It returns where that ends: not before the end of the state whose place this one takes, whose
+// last events would be taken back otherwise.
+func (r *queryRun) loadSource(ctx context.Context, b *boot) (token, error) {
+	end := b.record.SealOffset
+	if r.old != nil {
+		end = max(end, r.old.State().Offsets[b.source])
+	}
+	at, err := r.loadUpTo(ctx, b, end)
+	if err != nil || at.Stage == loaded {
+		return at, err
+	}
+	at.Stage = loaded
+	if err := r.query.Load(b.source, at.bytes(), nil); err != nil {
+		return at, fmt.Errorf("loading the last of source %s: %w", b.source, err)
+	}
+	return at, nil
+}
+
+// loadUpTo loads first, if the copy is of some labels, the other elements of the state before; then the copied rows, then
+// the changes since up to a message, except those that the copy contains. It returns where they end.
+func (r *queryRun) loadUpTo(ctx context.Context, b *boot, end uint64) (token, error) {
 	at, err := parseToken(r.query.Token(b.source))
 	if err != nil {
-		return err
+		return at, err
+	}
+	since := b.record.From - 1
+	if len(b.record.Only) > 0 {
+		since = r.old.State().Offsets[b.source]
+		if len(r.query.Token(b.source)) == 0 {
+			if err := r.takeOver(ctx, b.source, at, b.record.Only); err != nil {
+				return at, err
+			}
+		}
 	}
 	if at.Stage == loadingCopy {
 		if err := r.loadCopy(ctx, b, at); err != nil {
-			return err
+			return at, err
 		}
-		at = token{Stage: loadingChanges, Offset: b.record.From - 1, Position: b.record.Snapshot.Position}
+		at = token{Stage: loadingChanges, Offset: since, Position: b.record.Snapshot.Position}
 	}
-	if at.Stage == loadingChanges && at.Offset < b.record.SealOffset {
-		if at, err = r.loadChanges(ctx, b, at); err != nil {
-			return err
-		}
+	if at.Stage == loadingChanges && at.Offset < end {
+		return r.loadChanges(ctx, b, at, end)
 	}
-	if at.Stage != loaded {
-		at.Stage = loaded
-		if err := r.query.Load(b.source, at.bytes(), nil); err != nil {
-			return fmt.Errorf("loading the last of source %s: %w", b.source, err)
-		}
-	}
-	state.Positions[b.source], state.Offsets[b.source] = at.Position, at.Offset
-	return nil
+	return at, nil
 }
 
 func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
@@ -421,7 +507,9 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 			return fmt.Errorf("decoding message %d of the bootstrap log: %w", m.Sequence, err)
 		}
 		for i := range batch.Transactions {
-			if err := r.query.Load(b.source, at.bytes(), batch.Transactions[i].Changes); err != nil {
+			// A row is read with its relationships, also when some of them only are wanted.
+			changes := slices.DeleteFunc(batch.Transactions[i].Changes, func(c graph.Change) bool { return !b.record.reads(c.Element.Labels) })
+			if err := r.query.Load(b.source, at.bytes(), changes); err != nil {
 				return fmt.Errorf("loading message %d of the bootstrap log: %w", m.Sequence, err)
 			}
 		}
@@ -430,12 +518,14 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	return nil
 }
 
-// loadChanges applies the changes from the subscription to the seal. It returns where that ends.
-func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, error) {
-	err := (&feed{source: b.source, log: r.logs[b.source]}).run(ctx, at.Offset+1, func(m message) error {
+// loadChanges applies the changes up to a message. It returns where that ends.
+func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token, end uint64) (token, error) {
+	// The snapshot was taken after the place to begin was chosen, so it has the transaction within which that may be.
+	anew := at.Offset+1 == b.record.From
+	err := (&feed{source: b.source, log: r.logs[b.source], anew: anew}).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
 		if err := r.fits(m, b.record.position); err != nil {
-			return err
+			return b.again(err)
 		}
 		var kept []graph.Change
 		keep := func(position graph.Position, changes []graph.Change) {
@@ -467,7 +557,7 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, e
 		if err := r.query.Load(b.source, at.bytes(), kept); err != nil {
 			return fmt.Errorf("loading changes up to message %d: %w", m.Offset, err)
 		}
-		if m.sequence >= b.record.SealOffset {
+		if m.sequence >= end {
 			return errLoaded
 		}
 		return nil
@@ -478,35 +568,17 @@ func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token) (token, e
 	return at, nil
 }
 
+// again has the bootstrap that is needed after this one, if changes are lost that it cannot make up for, read what this one
+// does, too: nothing of it is live.
+func (b *boot) again(err error) error {
+	if lost := lossOf(err); lost != nil && lost.missing != nil {
+		if len(b.record.Only) == 0 {
+			lost.missing = nil
+		} else {
+			lost.missing.add(b.record.Only)
+		}
+	}
+	return err
+}
+
 var errLoaded = errors.New("loaded")
-
-// token is how far loading of a source has come; it is stored with what was loaded.
-type token struct {
-	Stage    loadStage      `json:"stage"`
-	Offset   uint64         `json:"offset"` // last message that is loaded: of the bootstrap log, then of the change log
-	Position graph.Position `json:"position,omitempty"`
-}
-
-type loadStage int
-
-const (
-	loadingCopy loadStage = iota
-	loadingChanges
-	loaded
-)
-
-func (t token) bytes() []byte {
-	b, _ := json.Marshal(t) // has nothing that cannot be encoded
-	return b
-}
-
-func parseToken(b []byte) (token, error) {
-	var t token
-	if len(b) == 0 {
-		return t, nil
-	}
-	if err := json.Unmarshal(b, &t); err != nil {
-		return t, failure.StateCorrupt.Errorf("decoding the loading token %q: %w", b, err)
-	}
-	return t, nil
-}

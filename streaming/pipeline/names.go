@@ -16,18 +16,22 @@ import (
 // Names of logs. A log's name begins with what it is for, so that they can be listed by kind.
 func changeLog(instance, source string) string       { return "CHG_" + instance + "_" + source }
 func resultLog(instance, query string) string        { return "RES_" + instance + "_" + query }
-func deadLetterLog(instance, reaction string) string { return "DLQ_" + instance + "_" + reaction }
-func rejectedLog(instance, source string) string     { return "REJ_" + instance + "_" + source }
+func deadLetterLog(instance, reaction string) string { return "LETTERS_" + instance + "_" + reaction }
+func rejectedLog(instance, source string) string     { return "REJECTS_" + instance + "_" + source }
 func bootstrapLog(instance, query, source string) string {
 	return "BOOT_" + instance + "_" + query + "_" + source
 }
 
+// checkpointObjects names the objects of a query's checkpoints.
+func checkpointObjects(instance, query string) string { return "CKPT_" + instance + "_" + query }
+
 // Names of buckets.
 const (
-	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there
+	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there; .wants: what is read of it
 	subscriptionsBucket = "subscriptions" // <instance>.<source>.<query>[.bootstrap]: what must not be trimmed yet
 	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.chunk...]: bootstraps and their chunks
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state
+	checkpointsBucket   = "checkpoints"   // <instance>.<query>: which checkpoints of the query's state there are
 	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered
 )
 

@@ -9,8 +9,13 @@ import (
 const (
 	// maxMessage is the size at which a message is closed. Larger ones gain no throughput and cost latency.
 	maxMessage = 512 << 10
+	// maxFragment is the size at which a part of a large transaction is divided. It is more than a source hands over at a time
+	// as a rule: such a transaction is taken as a whole, so that only the number of syncs counts.
+	maxFragment = 2 << 20
 	// maxWaiting is how many encoded bytes may wait for their acknowledgement before those who add are held up.
 	maxWaiting = 8 << 20
+	// mostFree is how many empty messages are kept to be filled again.
+	mostFree = maxWaiting / maxMessage / 2
 	// stuckAfter is how long a publish may take before the loop that waits for it counts as stalled.
 	stuckAfter = 30 * time.Second
 )
@@ -246,7 +251,7 @@ func (o *outlet[P]) done(b box[P]) {
 	defer o.mu.Unlock()
 	o.flying = time.Time{}
 	o.waiting -= b.bytes
-	if len(o.free) < 4 {
+	if len(o.free) < mostFree {
 		o.free = append(o.free, b.parcel)
 	}
 	o.announce()

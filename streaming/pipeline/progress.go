@@ -2,10 +2,12 @@ package pipeline
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 )
 
@@ -15,9 +17,38 @@ type Status struct {
 	Offset       uint64            `json:"offset,omitempty"`       // in the change log
 	Sequence     uint64            `json:"sequence,omitempty"`     // of the last event
 	CommitTime   time.Time         `json:"commitTime,omitzero"`    // of the last transaction
-	Phase        string            `json:"phase,omitempty"`        // what the loop is doing: loading, following, retrying...
+	Phase        string            `json:"phase,omitempty"`        // what the loop is doing: streaming, loading, following, delivering, serving, draining
 	Backpressure string            `json:"backpressure,omitempty"` // what the loop waits for, when it is held up
 	Details      map[string]string `json:"details,omitempty"`
+	// Missing is what a query lacks that ended with NeedsResync; nil then: all of all its sources is to be read.
+	Missing  *Missing        `json:"missing,omitempty"`
+	Delivery *DeliveryStatus `json:"delivery,omitempty"` // of a reaction that pushes
+}
+
+// DeliveryStatus is how a reaction gets on with its target.
+type DeliveryStatus struct {
+	Target       string          `json:"target"`                // breaker: closed, open or half-open
+	Failures     int             `json:"failures,omitempty"`    // tries in a row that failed
+	FailingSince time.Time       `json:"failingSince,omitzero"` // when the first of them ended
+	LastError    *failure.Report `json:"lastError,omitempty"`   // of the last of them
+	Queries      []QueryDelivery `json:"queries"`               // in the order of the spec
+	DeadLetters  DeadLetterCount `json:"deadLetters"`
+}
+
+// States of the delivery of one query.
+const (
+	QueryDelivering = "delivering"
+	QueryRetrying   = "retrying" // the target does not take an event for now
+	QueryWaiting    = "waiting"  // its results cannot be read for now
+	QueryFailed     = "failed"   // its results can no longer be read; the other queries go on
+)
+
+// QueryDelivery is how far the results of one query are delivered.
+type QueryDelivery struct {
+	Query    string          `json:"query"`
+	State    string          `json:"state"`
+	Sequence uint64          `json:"sequence,omitempty"` // of the last event that is delivered, as all before it are
+	Error    *failure.Report `json:"error,omitempty"`    // why it does not get on
 }
 
 // Progress is how a loop tells its watcher that it lives and where it is. The zero value is ready to use, a nil one
@@ -55,6 +86,28 @@ func (p *Progress) Set(change func(*Status)) {
 	}
 }
 
+// setDelivery changes the status of a reaction's delivery.
+func (p *Progress) setDelivery(change func(*DeliveryStatus)) {
+	p.Set(func(s *Status) {
+		if s.Delivery == nil {
+			s.Delivery = &DeliveryStatus{Target: TargetClosed}
+		}
+		change(s.Delivery)
+	})
+}
+
+// setQuery changes the status of one query's delivery.
+func (p *Progress) setQuery(name string, change func(*QueryDelivery)) {
+	p.setDelivery(func(d *DeliveryStatus) {
+		i := slices.IndexFunc(d.Queries, func(q QueryDelivery) bool { return q.Query == name })
+		if i < 0 {
+			i = len(d.Queries)
+			d.Queries = append(d.Queries, QueryDelivery{Query: name, State: QueryDelivering})
+		}
+		change(&d.Queries[i])
+	})
+}
+
 // SetDetail sets one detail; an empty value removes it.
 func (p *Progress) SetDetail(key, value string) {
 	p.Set(func(s *Status) {
@@ -78,5 +131,10 @@ func (p *Progress) Snapshot() Status {
 	defer p.mu.Unlock()
 	s := p.status
 	s.Details = maps.Clone(s.Details)
+	if s.Delivery != nil {
+		d := *s.Delivery
+		d.Queries = slices.Clone(d.Queries)
+		s.Delivery = &d
+	}
 	return s
 }

@@ -14,9 +14,13 @@ type events struct {
 	epoch       stream.Epoch
 	buf         []byte
 	first, last uint64
+	followed    []applying // what those of the events belong to that are followed
 }
 
-func (e *events) reset()       { e.buf, e.first, e.last = result.BeginMessage(e.buf[:0]), 0, 0 }
+func (e *events) reset() {
+	e.buf, e.first, e.last, e.followed = result.BeginMessage(e.buf[:0]), 0, 0, e.followed[:0]
+}
+
 func (e *events) size() int    { return len(e.buf) }
 func (e *events) data() []byte { return e.buf }
 
@@ -31,23 +35,26 @@ func (e *events) took(sequence uint64) {
 }
 
 // publish hands an event to the outlet, unless an earlier attempt published it: then this one has only made it again,
-// from a state that lost its end in a crash of the machine.
-func (r *queryRun) publish(ctx context.Context, e *result.Event) error {
+// from a state that lost its end in a crash of the machine. The work is what is known of the transactions that are followed.
+func (r *queryRun) publish(ctx context.Context, e *result.Event, work []applying) error {
 	if e.Sequence <= r.published {
 		return nil
 	}
 	if e.Sequence != r.published+1 && r.published > 0 {
 		return failure.StateCorrupt.Errorf("event %d follows event %d", e.Sequence, r.published)
 	}
-	return r.send(ctx, e)
+	return r.send(ctx, e, work)
 }
 
-func (r *queryRun) send(ctx context.Context, e *result.Event) error {
+func (r *queryRun) send(ctx context.Context, e *result.Event, work []applying) error {
 	r.published = e.Sequence
 	r.metrics.Events.Inc()
 	return r.out.add(ctx, false, func(p *events) {
 		p.buf = result.AppendEvent(p.buf, e)
 		p.took(e.Sequence)
+		if a := r.tracer.event(r.id.Name, e, work); a != nil {
+			p.followed = append(p.followed, *a)
+		}
 	})
 }
 
@@ -81,7 +88,7 @@ func (r *queryRun) publishOutbox(ctx context.Context) error {
 	}
 	if r.published < r.base {
 		anew := &result.Event{Sequence: r.base, Snapshot: true, Columns: r.plan.Columns()}
-		if err := r.send(ctx, anew); err != nil {
+		if err := r.send(ctx, anew, nil); err != nil {
 			return err
 		}
 	}
@@ -92,7 +99,7 @@ func (r *queryRun) publishOutbox(ctx context.Context) error {
 			return false, err
 		}
 		e.Sequence += r.base
-		return true, r.publish(ctx, e)
+		return true, r.publish(ctx, e, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("publishing the outbox: %w", err)

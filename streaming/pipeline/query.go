@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,12 @@ import (
 	"strconv"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/stream"
@@ -27,6 +31,9 @@ const (
 	// Bounds of what is applied in one commit.
 	maxBatchBytes        = 1 << 20
 	maxBatchTransactions = 1000
+	// damagedAtMost is how often the state may turn out to be damaged, and be restored or built anew, before it is a matter
+	// for an operator: the disk does not keep what it is given.
+	damagedAtMost = 3
 	// buffered is how many decoded messages of a source wait for the query.
 	buffered = 8
 )
@@ -64,38 +71,71 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	if err != nil {
 		return "", fmt.Errorf("opening the result log: %w", err)
 	}
-	w, err := out.NewWriter(ctx, fence)
+	metrics := h.metrics.Query(id.Instance, id.Name)
+	defer metrics.Close()
+	for damaged := 0; ; {
+		r := &queryRun{
+			host: h, metrics: metrics, tracer: h.tracer(id.Instance), attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, cause: err,
+		}
+		var outcome Outcome
+		outcome, err = r.run(ctx, out)
+		if errors.Is(err, errSucceeded) {
+			a.Progress.SetDetail("held", "")
+			a.Progress.SetDetail("successor", "")
+			err = nil
+			continue
+		}
+		if !errors.Is(err, index.ErrDamaged) || damaged == damagedAtMost {
+			return outcome, err
+		}
+		damaged++
+		h.logFor(id).Error("the query's state on this host is damaged and removed", zap.String("store", r.store), zap.Error(err))
+		for _, store := range []string{r.store, r.previous} {
+			if store == "" {
+				continue
+			}
+			if removeErr := h.index.Remove(store); removeErr != nil {
+				return "", errors.Join(err, fmt.Errorf("removing a damaged index: %w", removeErr))
+			}
+		}
+	}
+}
+
+// run goes from the state that there is, or is made, to the end of the attempt.
+func (r *queryRun) run(ctx context.Context, out *stream.Log) (_ Outcome, err error) {
+	w, err := out.NewWriter(ctx, r.fence)
 	if err != nil {
 		return "", fmt.Errorf("opening the result log for writing: %w", err)
 	}
 	defer w.Close()
-	published, err := lastSequence(ctx, out)
-	if err != nil {
+	if r.published, err = lastSequence(ctx, out); err != nil {
 		return "", err
 	}
-
-	metrics := h.metrics.Query(id.Instance, id.Name)
-	defer metrics.Close()
-	r := &queryRun{host: h, metrics: metrics, attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, published: published}
 	defer func() {
 		if r.query != nil {
 			_ = r.query.Close() // after an error; the error is what matters
 		}
 	}()
-	found, err := r.open(ctx)
-	if lost := lossOf(err); lost != "" {
-		return lost.outcome(spec)
+	if r.checkpoints, err = r.openCheckpoints(ctx); err != nil {
+		return "", err
 	}
-	if err != nil || !found {
-		return NeedsBootstrap, err
+	found, err := r.open(ctx)
+	if lost := lossOf(err); lost != nil {
+		return r.needs(lost)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !found {
+		return NeedsBootstrap, nil
 	}
 	// From sources that an earlier spec named; not before open, which may learn from there how far the events had come.
-	if err := h.unsubscribe(ctx, id, spec.Sources); err != nil {
+	if err := r.host.unsubscribe(ctx, r.id, r.spec.Sources); err != nil {
 		return "", err
 	}
 	err = r.follow(ctx, w)
 	lost := lossOf(err)
-	if lost == "" && !errors.Is(err, errDrained) {
+	if lost == nil && !errors.Is(err, errDrained) {
 		return "", err
 	}
 	q := r.query
@@ -103,8 +143,8 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	if err := q.Close(); err != nil {
 		return "", fmt.Errorf("closing the index: %w", err)
 	}
-	if lost != "" {
-		return lost.outcome(spec)
+	if lost != nil {
+		return r.needs(lost)
 	}
 	return Drained, nil
 }
@@ -152,17 +192,26 @@ type queryRun struct {
 	plan      *query.Plan
 	fence     *stream.Fence
 	metrics   *telemetry.Query
+	tracer    *tracer
 	logs      map[string]*stream.Log       // change logs by source
 	schemas   map[string]map[string]string // see queryRecord
 	published uint64                       // sequence of the last event in the result log
 
-	query   *query.Query
-	old     *query.Query // whose place query takes, while it is being built
-	applied time.Time    // when a batch was last applied
-	synced  time.Time    // when the state was last made durable
-	base    uint64       // added to the query's own sequences
-	out     *outlet[*events]
-	buf     []byte // of show
+	checkpoints *checkpointer
+	next        *successor    // nil: none is to come
+	needed      chan Need     // has room for one
+	succeeded   chan struct{} // closed when the successor waits for its place
+
+	query    *query.Query
+	store    string       // of query
+	cause    error        // what was wrong with the state that was there before; nil if nothing
+	old      *query.Query // whose place query takes, while it is being built
+	previous string       // store of old
+	applied  time.Time    // when a batch was last applied
+	synced   time.Time    // when the state was last made durable
+	base     uint64       // added to the query's own sequences
+	out      *outlet[*events]
+	buf      []byte // of show
 }
 
 // follow applies changes as they come and publishes what they change.
@@ -178,8 +227,15 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 		func(ctx context.Context, id string, data []byte) (uint64, error) {
 			return retried(ctx, func() (uint64, error) { return w.Append(ctx, id, data) })
 		},
-		func(e *events, _ uint64) { replaceLatest(sent, e.last) },
+		func(e *events, _ uint64) {
+			replaceLatest(sent, e.last)
+			r.tracer.published(e.followed)
+		},
 	)
+	r.needed, r.succeeded = make(chan Need, 1), make(chan struct{})
+	if r.next != nil {
+		r.needed <- r.next.need
+	}
 	g := newGroup(ctx)
 	g.run(r.out.run)
 	if err := r.publishOutbox(g.ctx); err != nil {
@@ -195,9 +251,10 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	reading, stopReading := context.WithCancel(g.ctx)
 	defer stopReading()
 	for name, log := range r.logs {
-		from := state.Offsets[name] + 1
+		from, anew := state.Offsets[name]+1, state.Positions[name] == ""
 		g.run(func(ctx context.Context) error {
-			err := (&feed{source: name, log: log}).run(reading, from, func(m message) error {
+			err := (&feed{source: name, log: log, anew: anew}).run(reading, from, func(m message) error {
+				m.followed = r.tracer.read(r.id.Name, m.Batch)
 				select {
 				case batches <- m:
 					return nil
@@ -208,11 +265,20 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 			if reading.Err() != nil {
 				return nil // drained, or the group is ending
 			}
+			if r.holds(err) {
+				return nil
+			}
 			return err
 		})
 	}
+	if r.attempt.Need != nil {
+		g.run(r.succeed)
+	}
 	synced := make(chan result.State, 1)
 	g.run(func(ctx context.Context) error { return r.keep(ctx, synced) })
+	if r.checkpoints != nil {
+		g.run(r.checkpoints.store)
+	}
 	g.run(func(ctx context.Context) error { return r.apply(ctx, batches, sent, synced, stopReading) })
 	err := g.wait()
 	if err == nil && ctx.Err() != nil {
@@ -230,6 +296,7 @@ func (r *queryRun) state() result.State {
 
 // apply is the one goroutine that uses the query.
 func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-chan uint64, synced chan result.State, stopReading func()) error {
+	r.attempt.Progress.Set(func(s *Status) { s.Phase = "following" })
 	beat := time.NewTicker(syncEvery)
 	defer beat.Stop()
 	if err := r.sync(synced); err != nil {
@@ -238,17 +305,25 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 	held := make(chan message, 1) // taken from batches but not fit for the commit before; it is next
 	for {
 		next := batches
-		if len(held) > 0 {
+		if len(held) > 0 && next != nil {
 			next = held
 		}
 		select {
 		case m := <-next:
 			if err := r.fits(m, nil); err != nil {
 				stopReading()
-				return r.settle(ctx, synced, err)
+				if settled := r.settle(ctx, synced, nil); settled != nil || !r.holds(err) {
+					return cmp.Or(settled, err)
+				}
+				batches = nil
+				continue
 			}
 			if err := r.applyBatch(ctx, m, batches, held); err != nil {
-				return err
+				if !r.holds(err) {
+					return err
+				}
+				stopReading()
+				batches = nil
 			}
 		case through := <-sent:
 			if err := r.query.TrimOutbox(through - r.base); err != nil {
@@ -258,16 +333,28 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 			if !r.out.isStuck() {
 				r.attempt.Progress.Tick()
 			}
+			if err := r.checkpoints.ifDue(); err != nil {
+				return fmt.Errorf("making a checkpoint: %w", err)
+			}
 			if time.Since(r.applied) < busyWithin && time.Since(r.synced) < syncEveryBusy {
 				continue
 			}
 			if err := r.sync(synced); err != nil {
 				return err
 			}
+		case <-r.succeeded:
+			stopReading()
+			return r.settle(ctx, synced, errSucceeded)
 		case <-r.attempt.Drain:
 			r.attempt.Progress.Set(func(s *Status) { s.Phase = "draining" })
 			stopReading()
-			return r.settle(ctx, synced, errDrained)
+			if err := r.settle(ctx, synced, errDrained); !errors.Is(err, errDrained) {
+				return err
+			}
+			if err := r.checkpoints.onStop(ctx); err != nil {
+				return fmt.Errorf("making the last checkpoint: %w", err)
+			}
+			return errDrained
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -283,33 +370,6 @@ func (r *queryRun) settle(ctx context.Context, synced chan result.State, reason 
 		return err
 	}
 	return reason
-}
-
-// missedError says that changes of a source are lost; it is what the source has told to do about it.
-type missedError string
-
-// Error implements error.
-func (e missedError) Error() string { return "changes are lost: " + string(e) }
-
-// lossOf returns what to do when an error says that changes are lost: that the source has told so, or that the change log
-// was too small for how far the query was behind.
-func lossOf(err error) (lost missedError) {
-	if failure.CodeOf(err) == failure.StreamTrimmed {
-		return graph.MissedDiff
-	}
-	errors.As(err, &lost)
-	return lost
-}
-
-// outcome returns what the query needs now.
-func (e missedError) outcome(spec component.QuerySpec) (Outcome, error) {
-	switch {
-	case spec.Bootstrap == "none":
-		return "", failure.ChangesLost.Errorf("changes of a source are lost, and the query is declared with bootstrap none")
-	case e == graph.MissedRebuild:
-		return NeedsRebuild, nil
-	}
-	return NeedsResync, nil
 }
 
 // sync makes the query's state durable and passes on how far that is.
@@ -339,7 +399,7 @@ func (r *queryRun) sync(synced chan result.State) error {
 // applyBatch applies a message and all that is waiting behind it, up to the bounds, in one commit. A message that it took
 // but that belongs to another commit goes to held, which is empty.
 func (r *queryRun) applyBatch(ctx context.Context, first message, batches <-chan message, held chan<- message) error {
-	b, bytes := first.Batch, first.bytes
+	b, bytes, followed := first.Batch, first.bytes, first.followed
 gather:
 	for bytes < maxBatchBytes && len(b.Transactions) < maxBatchTransactions && b.Parts == nil {
 		select {
@@ -351,10 +411,12 @@ gather:
 			b.Transactions = append(b.Transactions, m.Transactions...)
 			b.Offset, b.Position = m.Offset, m.Position
 			bytes += m.bytes
+			followed = append(followed, m.followed...)
 		default:
 			break gather
 		}
 	}
+	r.checkpoints.took(bytes)
 	began := time.Now()
 	changed, err := r.query.Apply(b)
 	r.applied = time.Now()
@@ -369,13 +431,17 @@ gather:
 			return fmt.Errorf("syncing the index: %w", err)
 		}
 	}
+	for i := range followed {
+		followed[i].told.Applied = r.applied
+	}
 	for i := range changed {
 		changed[i].Sequence += r.base
-		if err := r.publish(ctx, &changed[i]); err != nil {
+		if err := r.publish(ctx, &changed[i], followed); err != nil {
 			return err
 		}
 	}
 	r.show(changed) // after the checks of publish, while the outlet is at work
+	r.tracer.unchanged(followed, changed)
 	r.progressed(b)
 	return nil
 }
@@ -408,8 +474,8 @@ func (r *queryRun) progressed(b query.Batch) {
 func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
 	beat := time.NewTicker(fenceEvery)
 	defer beat.Stop()
-	told := make(map[string]uint64)
-	var newest *result.State // nil: all is told
+	told := make(map[string]subscription)
+	var newest *result.State
 	healthy := time.Now()
 	for {
 		var err error
@@ -421,10 +487,8 @@ func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err == nil && newest != nil { // what fails is told at the next beat: there may be no newer state for long
-			if err = r.tell(ctx, *newest, told); err == nil {
-				newest = nil
-			}
+		if err == nil && newest != nil { // at each beat: what failed is told again, and what checkpoints need moves by itself
+			err = r.tell(ctx, *newest, told)
 		}
 		if err == nil {
 			healthy = time.Now()
@@ -434,28 +498,49 @@ func (r *queryRun) keep(ctx context.Context, synced <-chan result.State) error {
 	}
 }
 
-func (r *queryRun) tell(ctx context.Context, state result.State, told map[string]uint64) error {
+func (r *queryRun) tell(ctx context.Context, state result.State, told map[string]subscription) error {
 	b, err := r.host.bucket(ctx, subscriptionsBucket)
 	if err != nil {
 		return err
 	}
 	for name := range r.logs {
-		offset := state.Offsets[name]
-		if last, ok := told[name]; ok && last == offset {
+		now := subscription{Offset: r.checkpoints.needed(name, state.Offsets[name]), Sequence: state.Sequence}
+		if last, ok := told[name]; ok && last == now {
 			continue
 		}
 		key := subscriptionKey(r.id.Instance, name, r.id.Name)
-		if _, err := write(ctx, b, key, subscription{Offset: offset, Sequence: state.Sequence}); err != nil {
+		if _, err := write(ctx, b, key, now); err != nil {
 			return err
 		}
 		if _, ok := told[name]; !ok { // from here on the query holds on to what it needs by itself
-			if err := b.Delete(ctx, key+bootstrapSuffix); err != nil && !errors.Is(err, stream.ErrMissing) {
-				return fmt.Errorf("deleting the subscription of the bootstrap: %w", err)
+			if err := r.releaseBootstrap(ctx, name); err != nil {
+				return err
 			}
 		}
-		told[name] = offset
+		told[name] = now
 	}
 	return nil
+}
+
+// releaseBootstrap removes what held on to changes for the bootstrap of a source, unless one is under way.
+func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
+	boots, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return err
+	}
+	var record bootstrapRecord
+	if _, found, err := read(ctx, boots, bootstrapKey(r.id.Instance, r.id.Name, source), &record); err != nil || found && !record.Consumed {
+		return err
+	}
+	subscriptions, err := r.host.bucket(ctx, subscriptionsBucket)
+	if err != nil {
+		return err
+	}
+	err = subscriptions.Delete(ctx, subscriptionKey(r.id.Instance, source, r.id.Name)+bootstrapSuffix)
+	if err != nil && !errors.Is(err, stream.ErrMissing) {
+		return fmt.Errorf("deleting the subscription of the bootstrap: %w", err)
+	}
+	return r.host.unwant(ctx, r.id.Instance, source, r.id.Name+bootstrapSuffix)
 }
 
 func subscriptionKey(instance, source, query string) string {
@@ -490,6 +575,12 @@ type queryRecord struct {
 	Sources     []string `json:"sources"` // whose elements the store holds, in order
 	// Previous is the store of the state whose place this one takes, until this one is complete.
 	Previous string `json:"previous,omitempty"`
+	// Next is the store of a state that is being loaded while this one is followed.
+	Next string `json:"next,omitempty"`
+	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.
+	Spec *component.QuerySpec `json:"spec,omitempty"`
+	// Reload names the last request to read the sources again that was done.
+	Reload string `json:"reload,omitempty"`
 	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`
@@ -497,4 +588,9 @@ type queryRecord struct {
 	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
 	// the copy, whatever its position, which may be behind the moment at which it happened.
 	Schemas map[string]map[string]string `json:"schemas,omitempty"`
+}
+
+// stores returns the names of all stores that a record names.
+func (r *queryRecord) stores() []string {
+	return slices.DeleteFunc([]string{r.Store, r.Previous, r.Next}, func(name string) bool { return name == "" })
 }

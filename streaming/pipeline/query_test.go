@@ -30,12 +30,14 @@ var late = component.QuerySpec{
 }
 
 // wanted is the answer to the query late on the book as it is now.
-func (b *book) wanted() map[string]string {
+func (b *book) wanted() map[string]string { return b.wantedAbove(10) }
+
+func (b *book) wantedAbove(least int64) map[string]string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	rows := make(map[string]string)
 	for _, e := range b.elements {
-		if e.HasLabel("Item") && e.Get("amount").AsInt() > 10 {
+		if e.HasLabel("Item") && e.Get("amount").AsInt() > least {
 			rows[fmt.Sprint(e.Get("id").AsInt())] = fmt.Sprintf(`{"id":%d,"name":"%s","amount":%d}`,
 				e.Get("id").AsInt(), e.Get("name").AsString(), e.Get("amount").AsInt())
 		}
@@ -473,7 +475,7 @@ func TestWhatCouldNotBeToldIsToldAgain(t *testing.T) {
 	g.run(func(ctx context.Context) error { return run.keep(ctx, synced) })
 	defer g.stop()
 	synced <- result.State{Offsets: map[string]uint64{"shop": 7}}
-	require.Error(t, run.tell(t.Context(), result.State{}, map[string]uint64{}), "there is no bucket")
+	require.Error(t, run.tell(t.Context(), result.State{}, map[string]subscription{}), "there is no bucket")
 	_, err = r.conn.Bucket(t.Context(), stream.BucketOptions{Name: subscriptionsBucket})
 	require.NoError(t, err)
 	eventually(t, func() bool { return r.subscribed().Offset == 7 }, "it is told")

@@ -29,10 +29,8 @@ func (h *Host) runReaction(ctx context.Context, a Attempt, spec component.Reacti
 		return err
 	}
 	defer func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		if closeErr := re.Close(bounded); err == nil && closeErr != nil {
-			err = fmt.Errorf("closing the reaction: %w", closeErr)
+		if closeErr := closeReaction(ctx, re); err == nil {
+			err = closeErr
 		}
 	}()
 	id := spec.ID()
@@ -47,6 +45,15 @@ func (h *Host) runReaction(ctx context.Context, a Attempt, spec component.Reacti
 		return h.runServer(ctx, a, spec, re, fence)
 	}
 	return failure.Panic.Errorf("reaction kind %q neither delivers nor serves", spec.Kind)
+}
+
+func closeReaction(ctx context.Context, r reaction.Reaction) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := r.Close(bounded); err != nil {
+		return fmt.Errorf("closing the reaction: %w", err)
+	}
+	return nil
 }
 
 // runServer lets the reaction serve its clients until drained.

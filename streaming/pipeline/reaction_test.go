@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"sync"
@@ -18,20 +19,28 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-// target is where the test's reactions deliver to; it outlives attempts. It is their factory too.
-type target struct {
+// receiver is where the test's reactions deliver to; it outlives attempts. It is their factory too.
+type receiver struct {
 	mu   sync.Mutex
-	got  []uint64                    // sequences, repetitions included
-	fail func(e *result.Event) error // asked before each delivery
+	got  []uint64 // sequences, repetitions included
+	all  []reaction.Delivery
+	fail func(e *result.Event) error                          // asked before each delivery
+	hold func(ctx context.Context, d reaction.Delivery) error // the same, without the lock: it may take its time
 }
 
-func (f *target) Kind() string { return "target" }
+func (f *receiver) Kind() string { return "target" }
 
-func (f *target) New(json.RawMessage, reaction.Settings) (reaction.Reaction, error) { return f, nil }
+func (f *receiver) New(json.RawMessage, reaction.Settings) (reaction.Reaction, error) { return f, nil }
 
-func (f *target) Close(context.Context) error { return nil }
+func (f *receiver) Close(context.Context) error { return nil }
 
-func (f *target) Deliver(_ context.Context, _ string, e *result.Event) error {
+func (f *receiver) Deliver(ctx context.Context, d reaction.Delivery) error {
+	e := d.Event
+	if f.hold != nil {
+		if err := f.hold(ctx, d); err != nil {
+			return err
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -39,17 +48,17 @@ func (f *target) Deliver(_ context.Context, _ string, e *result.Event) error {
 			return err
 		}
 	}
-	f.got = append(f.got, e.Sequence)
+	f.got, f.all = append(f.got, e.Sequence), append(f.all, d)
 	return nil
 }
 
-func (f *target) delivered() []uint64 {
+func (f *receiver) delivered() []uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]uint64(nil), f.got...)
 }
 
-func (f *target) last() uint64 {
+func (f *receiver) last() uint64 {
 	got := f.delivered()
 	if len(got) == 0 {
 		return 0
@@ -59,7 +68,7 @@ func (f *target) last() uint64 {
 
 // requireInOrder checks that every event up to last came, in order, where an event may only come again together with all
 // that follow it.
-func (f *target) requireInOrder(t *testing.T, last uint64) (repeated int) {
+func (f *receiver) requireInOrder(t *testing.T, last uint64) (repeated int) {
 	t.Helper()
 	next := uint64(1)
 	for _, sequence := range f.delivered() {
@@ -75,9 +84,11 @@ func (f *target) requireInOrder(t *testing.T, last uint64) (repeated int) {
 
 var notify = component.ReactionSpec{Name: "notify", Kind: "target", Queries: []string{"late"}}
 
-func (r *rig) startReaction() *run {
+func (r *rig) startReaction() *run { return r.startReactionOf(notify) }
+
+func (r *rig) startReactionOf(spec component.ReactionSpec) *run {
 	h := r.host()
-	return r.start(notify.ID(), func(ctx context.Context, a Attempt) error { return h.RunReaction(ctx, a, notify) })
+	return r.start(spec.ID(), func(ctx context.Context, a Attempt) error { return h.RunReaction(ctx, a, spec) })
 }
 
 // results writes a result log by hand.
@@ -88,10 +99,12 @@ type results struct {
 	next uint64
 }
 
-func (r *rig) results() *results {
-	log, err := r.conn.EnsureLog(r.t.Context(), stream.LogOptions{Name: resultLog("default", "late")})
+func (r *rig) results() *results { return r.resultsOf("late") }
+
+func (r *rig) resultsOf(query string) *results {
+	log, err := r.conn.EnsureLog(r.t.Context(), stream.LogOptions{Name: resultLog("default", query)})
 	require.NoError(r.t, err)
-	f, err := r.conn.Acquire(r.t.Context(), "query.default.late", stream.Epoch{Generation: r.attempts.Add(1)}, "test")
+	f, err := r.conn.Acquire(r.t.Context(), "query.default."+query, stream.Epoch{Generation: r.attempts.Add(1)}, "test")
 	require.NoError(r.t, err)
 	w, err := log.NewWriter(r.t.Context(), f)
 	require.NoError(r.t, err)
@@ -114,9 +127,34 @@ func (r *results) publish(sizes ...int) {
 	}
 }
 
+// rows publishes an event with a row for each key.
+func (r *results) rows(keys ...int) {
+	e := &result.Event{Sequence: r.next, Source: "shop", Columns: []string{"id"}, CommitTime: time.Now()}
+	for _, k := range keys {
+		e.Diffs = append(e.Diffs, result.Diff{Op: result.Added, Key: rowKey(k), After: []graph.Value{graph.Int(int64(k))}})
+	}
+	r.append(e)
+}
+
+// void publishes that all rows are void.
+func (r *results) void() { r.append(&result.Event{Sequence: r.next, Snapshot: true}) }
+
+func (r *results) append(e *result.Event) {
+	r.next++
+	_, err := r.w.Append(r.t.Context(), time.Now().String(), result.AppendMessage(nil, e))
+	require.NoError(r.t, err)
+}
+
+// rowKey is spread as hashes are.
+func rowKey(n int) (k result.RowKey) {
+	sum := sha256.Sum256([]byte{byte(n), byte(n >> 8)})
+	copy(k[:], sum[:])
+	return k
+}
+
 func TestReactionGetsEverythingInOrderWhateverHappens(t *testing.T) {
 	r := newRig(t)
-	f := &target{}
+	f := &receiver{}
 	r.reactions = []reaction.Factory{f}
 	out := r.results()
 	for i := range 15 {
@@ -143,7 +181,7 @@ func TestReactionGetsEverythingInOrderWhateverHappens(t *testing.T) {
 func TestReactionRetriesAndDeadLetters(t *testing.T) {
 	r := newRig(t)
 	tries := 0
-	f := &target{fail: func(e *result.Event) error {
+	f := &receiver{fail: func(e *result.Event) error {
 		switch e.Sequence {
 		case 2:
 			if tries++; tries < 3 {
@@ -163,20 +201,16 @@ func TestReactionRetriesAndDeadLetters(t *testing.T) {
 	require.Equal(t, []uint64{1, 2, 4}, f.delivered())
 	require.Equal(t, 3, tries)
 
-	letters, err := r.conn.OpenLog(t.Context(), deadLetterLog("default", "notify"))
+	letters, err := NewDeadLetters(r.conn).List(t.Context(), notify.ID(), "", 10)
 	require.NoError(t, err)
-	last, err := letters.Last(t.Context())
-	require.NoError(t, err)
-	var letter struct {
-		Query    string
-		Sequence uint64
-		Failure  failure.Report
-		Event    json.RawMessage
-	}
-	require.NoError(t, json.Unmarshal(last.Data, &letter))
-	require.Equal(t, uint64(3), letter.Sequence)
-	require.Equal(t, "DeliveryRejected", letter.Failure.Code)
-	require.Contains(t, string(letter.Event), `"after":{"id":3}`)
+	require.Len(t, letters, 1)
+	require.Equal(t, "late", letters[0].Query)
+	require.Equal(t, "default.notify:late:3", letters[0].Key)
+	require.Equal(t, 1, letters[0].Attempts)
+	require.Equal(t, "DeliveryRejected", letters[0].Failure.Code)
+	require.WithinDuration(t, time.Now(), letters[0].At, time.Minute)
+	require.Equal(t, uint64(3), letters[0].Event.Sequence)
+	require.Contains(t, string(letters[0].Event.AppendJSON(nil)), `"after":{"id":3}`)
 
 	require.NoError(t, r.host().TeardownReaction(t.Context(), notify))
 	_, err = r.conn.OpenLog(t.Context(), deadLetterLog("default", "notify"))
@@ -185,7 +219,7 @@ func TestReactionRetriesAndDeadLetters(t *testing.T) {
 
 func TestReactionFailsForGood(t *testing.T) {
 	r := newRig(t)
-	f := &target{fail: func(*result.Event) error { panic("of the reaction") }}
+	f := &receiver{fail: func(*result.Event) error { panic("of the reaction") }}
 	r.reactions = []reaction.Factory{f}
 	r.results().publish(1)
 	err := r.startReaction().result()
@@ -198,7 +232,7 @@ func TestReactionFailsForGood(t *testing.T) {
 
 func TestOldAttemptOfReactionIsFencedOff(t *testing.T) {
 	r := newRig(t)
-	f := &target{}
+	f := &receiver{}
 	r.reactions = []reaction.Factory{f}
 	out := r.results()
 	old := r.startReaction()
@@ -225,7 +259,7 @@ func TestOldAttemptOfReactionIsFencedOff(t *testing.T) {
 
 func TestReactionNoticesWhatIsNoLongerKept(t *testing.T) {
 	r := newRig(t)
-	f := &target{}
+	f := &receiver{}
 	r.reactions = []reaction.Factory{f}
 	out := r.results()
 	out.publish(1, 1, 1, 1)
@@ -294,7 +328,7 @@ func TestFollowFindsItsPlace(t *testing.T) {
 // attempt of the query, which is no event.
 func TestReactionGoesOnWhereOnlyMarkersAreGone(t *testing.T) {
 	r := newRig(t)
-	f := &target{}
+	f := &receiver{}
 	r.reactions = []reaction.Factory{f}
 	r.results().publish(1, 1, 1)
 	running := r.startReaction()
@@ -310,4 +344,19 @@ func TestReactionGoesOnWhereOnlyMarkersAreGone(t *testing.T) {
 	require.Empty(t, running.done, "the reaction ended")
 	running.drained()
 	f.requireInOrder(t, 4)
+}
+
+// A stop may come before the reaction has begun to read, as when it waited for its query to exist.
+func TestReactionThatIsToDrainAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.reactions = []reaction.Factory{&receiver{}}
+	r.results().publish(1, 2)
+	drain := make(chan struct{})
+	close(drain)
+	h := r.host()
+	for range 50 {
+		a := r.attempt(notify.ID())
+		a.Drain = drain
+		require.NoError(t, h.RunReaction(t.Context(), a, notify))
+	}
 }

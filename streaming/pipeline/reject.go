@@ -30,7 +30,9 @@ type rejected struct {
 func (h *Host) rejecter(spec component.SourceSpec) func(context.Context, source.DeadLetter) error {
 	id := spec.ID()
 	return func(ctx context.Context, letter source.DeadLetter) error {
-		log, err := h.conn.EnsureLog(ctx, logOptions(rejectedLog(id.Instance, id.Name), spec.Policy, "what "+id.String()+" could not decode"))
+		o := logOptions(rejectedLog(id.Instance, id.Name), spec.Policy, "what "+id.String()+" could not decode")
+		o.Removable = true
+		log, err := h.conn.EnsureLog(ctx, o)
 		if err != nil {
 			return fmt.Errorf("opening the dead-letter log: %w", err)
 		}

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
-	"cmp"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -15,7 +17,7 @@ func (r *queryRun) fits(m message, known func(labels []string) graph.Position) e
 	for i := range m.Transactions {
 		tx := &m.Transactions[i]
 		touched := slices.DeleteFunc(r.plan.Touched(tx.Schema), func(c graph.SchemaChange) bool {
-			return known != nil && tx.Position.Compare(known(c.Labels)) <= 0 ||
+			return known != nil && !slices.ContainsFunc(eachOf(c.Labels), func(labels []string) bool { return tx.Position.Compare(known(labels)) > 0 }) ||
 				c.State != "" && c.State == r.schemas[m.Source][c.Labels[0]] // the snapshot was taken behind it
 		})
 		if len(touched) > 0 {
@@ -25,9 +27,17 @@ func (r *queryRun) fits(m message, known func(labels []string) graph.Position) e
 	return nil
 }
 
+// eachOf returns labels one by one; none, which means any, as such.
+func eachOf(labels []string) [][]string {
+	if len(labels) == 0 {
+		return [][]string{nil}
+	}
+	return slices.Collect(slices.Chunk(labels, 1))
+}
+
 // tableChanged is the error, a missedError if reading the sources again is all that is needed, of a query that reads what changes of the schema touch.
 func (r *queryRun) tableChanged(source string, tx *graph.Transaction, touched []graph.SchemaChange) error {
-	if lost := readAgain(touched); lost != "" {
+	if lost := readAgain(source, touched); lost != nil {
 		return lost
 	}
 	text, of := "", &touched[0]
@@ -60,21 +70,70 @@ func (r *queryRun) tableChanged(source string, tx *graph.Transaction, touched []
 }
 
 // readAgain returns what to do about changes of the schema that leave elements as they are, but of which the query does not
-// have all: changes were missed, or the source tells of more elements. Nobody has to be asked then.
-func readAgain(touched []graph.SchemaChange) (lost missedError) {
+// have all: changes were missed, or the source tells of more elements or properties. Nobody has to be asked then.
+func readAgain(source string, touched []graph.SchemaChange) *missedError {
+	lost := &missedError{missing: &Missing{Source: source}}
 	for i := range touched {
-		switch c := &touched[i]; c.Op {
-		case graph.SchemaMissed:
-			if lost == "" || c.To == graph.MissedRebuild {
-				lost = missedError(c.To)
-			}
-		case graph.SchemaJoined:
-			lost = cmp.Or(lost, graph.MissedDiff)
-		default:
-			return ""
+		switch c := &touched[i]; {
+		case !slices.Contains([]graph.SchemaOp{graph.SchemaMissed, graph.SchemaJoined, graph.SchemaWithheld, graph.SchemaSupplied}, c.Op):
+			return nil
+		case c.Op == graph.SchemaMissed && c.To == graph.MissedRebuild:
+			return &missedError{rebuild: true}
+		case len(c.Labels) == 0:
+			lost.missing = nil
+		case lost.missing != nil:
+			lost.missing.add(c.Labels)
 		}
 	}
 	return lost
+}
+
+// missedError says that changes of a source are lost.
+type missedError struct {
+	rebuild bool     // all is to be published anew
+	missing *Missing // nil: changes of whatever elements of whatever source
+}
+
+// Missing says which changes a query has not got: those of elements of a source that have one of the labels.
+type Missing struct {
+	Source string   `json:"source"`
+	Labels []string `json:"labels"`
+}
+
+func (m *Missing) add(labels []string) {
+	m.Labels = append(m.Labels, labels...)
+	slices.Sort(m.Labels)
+	m.Labels = slices.Compact(m.Labels)
+}
+
+// Error implements error.
+func (e *missedError) Error() string {
+	if e.missing == nil {
+		return "changes are lost"
+	}
+	return fmt.Sprintf("changes of %s in source %s are lost", strings.Join(e.missing.Labels, ", "), e.missing.Source)
+}
+
+// lossOf returns what an error says of changes that are lost: that the source has told so, or that the change log was too
+// small for how far the query was behind. It is nil if that is not what it says.
+func lossOf(err error) (lost *missedError) {
+	if failure.CodeOf(err) == failure.StreamTrimmed {
+		return &missedError{}
+	}
+	errors.As(err, &lost)
+	return lost
+}
+
+// needs returns what the query needs now that changes are lost.
+func (r *queryRun) needs(lost *missedError) (Outcome, error) {
+	if r.spec.Bootstrap == "none" {
+		return "", failure.ChangesLost.Errorf("changes of a source are lost, and the query is declared with bootstrap none")
+	}
+	if lost.rebuild {
+		return NeedsRebuild, nil
+	}
+	r.attempt.Progress.Set(func(s *Status) { s.Missing = lost.missing })
+	return NeedsResync, nil
 }
 
 // misses reports whether the query names a property that is not there any more.

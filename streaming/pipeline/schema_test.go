@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,9 +23,15 @@ import (
 // bootstrapOf builds a query from a snapshot of its only source. Meanwhile happens when all is copied.
 func (r *rig) bootstrapOf(src component.SourceSpec, query component.QuerySpec, id string, meanwhile func()) {
 	r.t.Helper()
+	r.bootstrapRef(src, query, BootstrapRef{ID: id}, meanwhile)
+}
+
+// bootstrapRef does so with what a ref says beside names.
+func (r *rig) bootstrapRef(src component.SourceSpec, query component.QuerySpec, ref BootstrapRef, meanwhile func()) {
+	r.t.Helper()
 	h := r.host()
-	ref := BootstrapRef{ID: id, Instance: "default", Query: query.Name, Source: src.Name, SnapshotGeneration: 1}
-	_, err := h.Subscribe(r.t.Context(), ref)
+	ref.Instance, ref.Query, ref.Source, ref.SnapshotGeneration = "default", query.Name, src.Name, 1
+	_, err := h.Subscribe(r.t.Context(), ref, query)
 	require.NoError(r.t, err)
 	ctx, release := context.WithCancel(r.t.Context())
 	ready, released := make(chan graph.Position, 1), make(chan error, 1)
@@ -160,6 +167,25 @@ func TestDDLDuringABootstrap(t *testing.T) {
 	d.exec("ALTER TABLE item DROP v")
 	d.run()
 	require.Equal(t, failure.PropertyGone, failure.CodeOf(running.result()))
+}
+
+// TestARenamedTableGoesOn through all that begins anew: provisioning, the source, and a query that reads the tables.
+func TestARenamedTableGoesOn(t *testing.T) {
+	d := newDatabase(t, "CREATE TABLE item (id serial PRIMARY KEY, v int); CREATE TABLE other (id int PRIMARY KEY); INSERT INTO item (v) VALUES (1)", "1h", "item", "other")
+	d.source.drained()
+	d.exec("ALTER TABLE item RENAME TO thing; DROP TABLE other; INSERT INTO thing (v) VALUES (2)")
+	require.NoError(t, d.rig.host().ProvisionSource(t.Context(), d.spec))
+	d.run()
+	d.rig.bootstrapOf(d.spec, d.query("renamed"), "1", func() { d.exec("INSERT INTO thing (v) VALUES (3)") })
+	d.rig.startQuery(d.query("renamed"))
+	eventually(t, func() bool {
+		rows, _, err := d.rig.shown("renamed")
+		return err == nil && fmt.Sprint(rows) == `map[1:{"id":1,"v":1} 2:{"id":2,"v":2} 3:{"id":3,"v":3}]`
+	}, "it equals SQL")
+	eventually(t, func() bool {
+		details := d.source.status.Snapshot().Details
+		return strings.HasPrefix(details["tablesMissing"], "other is not read: it was dropped") && strings.HasPrefix(details["tablesRenamed"], "item is public.thing by now")
+	}, "the status says so")
 }
 
 // TestWhatASourceLearnsFollowsItsChanges: a crash may repeat what was said of the schema, not lose it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
 	"github.com/perdure/perdure/streaming/telemetry"
 )
@@ -17,9 +18,14 @@ type changes struct {
 	name     string
 	position graph.Position // where the source is after the message
 	commit   time.Time      // of its last transaction, zero if it has none
+	followed []storing      // those of its transactions that are followed
 }
 
-func (c *changes) reset()       { c.encoder.Begin(); c.name, c.position, c.commit = "", "", time.Time{} }
+func (c *changes) reset() {
+	c.encoder.Begin()
+	c.name, c.position, c.commit, c.followed = "", "", time.Time{}, c.followed[:0]
+}
+
 func (c *changes) size() int    { return c.encoder.Size() }
 func (c *changes) id() string   { return c.name }
 func (c *changes) data() []byte { return c.encoder.Finish(c.position) }
@@ -31,10 +37,15 @@ type sink struct {
 	epoch    stream.Epoch
 	progress *Progress
 	metrics  *telemetry.Source
+	tracer   *tracer
+	name     string // of the source
+	kind     string
 	moved    chan struct{}
 	pausing  chan struct{} // closed: take nothing more
 
-	fragments int // of the transaction whose parts come in; used by the goroutine that appends
+	// Of the transaction whose parts come in; used by the goroutine that appends.
+	fragments int
+	parts     int // changes in them
 
 	// What label uses; the outlet calls it with its lock held.
 	messages uint64         // named so far
@@ -42,6 +53,7 @@ type sink struct {
 
 	mu        sync.Mutex
 	appended  graph.Position // of the last whole transaction that was taken
+	within    bool           // a transaction whose parts come in
 	idle      graph.Position // the latest that Idle named
 	durable   graph.Position
 	published graph.Position // in the last acknowledged message
@@ -52,11 +64,18 @@ type sink struct {
 	schema    []byte         // durable
 	learned   []byte         // what it becomes when all up to learnedAt is durable; nil: nothing
 	learnedAt graph.Position // of the last whole transaction that was taken then
+
+	// See wants.go.
+	wants        source.Wanted
+	wantsChanged chan struct{}
+	withhold     func(ctx context.Context, wanted source.Wanted) (bool, error)
+	serving      *source.Wanted // what is served when all up to servingAt is durable; nil: nothing new
+	servingAt    graph.Position
 }
 
 func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, schema []byte, p *Progress, m *telemetry.Source) *sink {
 	s := &sink{
-		epoch: epoch, progress: p, metrics: m, moved: make(chan struct{}, 1), pausing: make(chan struct{}),
+		epoch: epoch, progress: p, metrics: m, moved: make(chan struct{}, 1), pausing: make(chan struct{}), wantsChanged: make(chan struct{}, 1),
 		labelled: resume.Position, appended: resume.Position, durable: resume.Position, published: resume.Position,
 		offset: resume.Offset, system: resume.System, schema: schema,
 	}
@@ -79,15 +98,16 @@ func (s *sink) Append(ctx context.Context, tx *graph.Transaction) error {
 	if tx.Position.Compare(before) <= 0 {
 		return nil // the source repeats itself after a reconnect
 	}
-	parts := split(tx.Changes)
+	parts := split(tx.Changes, maxMessage)
 	if len(parts) > 1 {
-		s.fragments = 0
+		s.fragments, s.parts = 0, 0
 		return s.appendFragments(ctx, tx, parts, true)
 	}
 	// A change of the schema may stop a query, which then has all that was in the messages before.
 	if err := s.out.add(ctx, len(tx.Schema) > 0, func(c *changes) {
 		c.encoder.Add(tx)
 		s.label(c, tx.Position, tx.CommitTime)
+		s.follow(c, tx, len(tx.Changes))
 	}); err != nil {
 		return err
 	}
@@ -102,9 +122,9 @@ func (s *sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 		return err
 	}
 	if number == 0 {
-		s.fragments = 0
+		s.fragments, s.parts = 0, 0
 	}
-	if err := s.appendFragments(ctx, part, split(part.Changes), last); err != nil {
+	if err := s.appendFragments(ctx, part, split(part.Changes, maxFragment), last); err != nil {
 		return err
 	}
 	detail := ""
@@ -119,6 +139,9 @@ func (s *sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 // it stood before the transaction.
 func (s *sink) appendFragments(ctx context.Context, tx *graph.Transaction, parts [][]graph.Change, last bool) error {
 	before := s.standing()
+	s.mu.Lock()
+	s.within = true
+	s.mu.Unlock()
 	for i, part := range parts {
 		last := last && i == len(parts)-1
 		position := before
@@ -128,16 +151,27 @@ func (s *sink) appendFragments(ctx context.Context, tx *graph.Transaction, parts
 		if err := s.out.add(ctx, true, func(c *changes) {
 			c.encoder.AddFragment(tx, part, s.fragments, last)
 			s.label(c, position, tx.CommitTime)
+			if last {
+				s.follow(c, tx, s.parts+len(part))
+			}
 		}); err != nil {
 			return err
 		}
 		s.metrics.Changes.Add(float64(len(part)))
 		s.fragments++
+		s.parts += len(part)
 	}
 	if last {
 		s.stand(tx.Position)
 	}
 	return nil
+}
+
+// follow notes a transaction that is complete with the message, if it is one to be followed.
+func (s *sink) follow(c *changes, tx *graph.Transaction, changes int) {
+	if s.tracer.follows(s.name, tx.Position) {
+		c.followed = append(c.followed, storing{tx.Position, tx.CommitTime, changes})
+	}
 }
 
 // admit waits for the end of ctx when nothing more is taken.
@@ -161,7 +195,7 @@ func (s *sink) standing() graph.Position {
 func (s *sink) stand(position graph.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.appended = position
+	s.appended, s.within = position, false
 	s.metrics.Transactions.Inc()
 }
 
@@ -184,6 +218,7 @@ func (s *sink) label(c *changes, position graph.Position, commit time.Time) {
 }
 
 func (s *sink) acked(c *changes, sequence uint64) {
+	s.tracer.stored(s.name, s.kind, c.followed, sequence)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offset, s.sent, s.published = sequence, time.Now(), c.position
@@ -287,11 +322,12 @@ func (s *sink) pause(ctx context.Context) error {
 	return s.out.flush(ctx)
 }
 
-// beat publishes an empty message when the source moved on without changes, so that queries know how far it is.
+// beat publishes an empty message when the source moved on without changes, so that queries know how far it is. Between two
+// fragments of a transaction there is none: who reads from there on must see that it begins within one.
 func (s *sink) beat(ctx context.Context) error {
 	s.mu.Lock()
 	position := s.idle
-	due := s.durable.Compare(s.appended) >= 0 && position.Compare(s.published) > 0 && time.Since(s.sent) >= time.Second
+	due := !s.within && s.durable.Compare(s.appended) >= 0 && position.Compare(s.published) > 0 && time.Since(s.sent) >= time.Second
 	s.mu.Unlock()
 	if !due || !s.out.isIdle() {
 		return nil
@@ -305,13 +341,13 @@ func (s *sink) where() (sourcePosition, time.Time) {
 	return sourcePosition{Position: s.durable, Offset: s.offset, System: s.system, At: time.Now().UTC()}, s.commit
 }
 
-// split divides changes into parts of about the size of a message, usually one.
-func split(all []graph.Change) [][]graph.Change {
+// split divides changes into parts of about that many bytes at most, usually one.
+func split(all []graph.Change, most int) [][]graph.Change {
 	var parts [][]graph.Change
 	begin, bytes := 0, 0
 	for i := range all {
 		w := all[i].Weight()
-		if bytes > 0 && bytes+w > maxMessage {
+		if bytes > 0 && bytes+w > most {
 			parts = append(parts, all[begin:i])
 			begin, bytes = i, 0
 		}

@@ -61,15 +61,18 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 		return err
 	}
 	from := resume.Position
-	schema, err := positions.Get(ctx, key+schemaSuffix)
-	if err != nil && !errors.Is(err, stream.ErrMissing) {
-		return fmt.Errorf("reading the schema that was learned: %w", err)
+	schema, err := h.learner(id)(ctx)
+	if err != nil {
+		return err
 	}
 
 	metrics := h.metrics.Source(id.Instance, id.Name)
 	defer metrics.Close()
-	s := newSink(w, a.Epoch, resume, schema.Value, a.Progress, metrics)
-	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, positions: positions, key: key, progress: a.Progress, learned: schema.Value}
+	s := newSink(w, a.Epoch, resume, schema, a.Progress, metrics)
+	s.tracer, s.name, s.kind = h.tracer(id.Instance), id.Name, spec.Kind
+	wants := &wantsKeeper{host: h, key: key, epoch: a.Epoch, sink: s}
+	s.withhold = wants.withhold
+	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, wants: wants, positions: positions, key: key, progress: a.Progress, learned: schema}
 	a.Progress.Set(func(st *Status) {
 		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, resume.Offset, src.Describe()
 	})
@@ -86,6 +89,7 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 
 // streamSource runs the source until ctx ends or, when the attempt is to be drained, everything taken is durable.
 func streamSource(ctx context.Context, a Attempt, src source.Source, from graph.Position, s *sink) error {
+	a.Progress.Set(func(st *Status) { st.Phase = "streaming" })
 	running, stop := context.WithCancel(ctx)
 	g := newGroup(running)
 	drained := false
@@ -153,6 +157,7 @@ type keeper struct {
 	log       *stream.Log
 	fence     *stream.Fence
 	sink      *sink
+	wants     *wantsKeeper
 	positions *stream.Bucket
 	key       string
 	progress  *Progress
@@ -176,6 +181,9 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 		if err == nil {
 			err = k.report(ctx)
+		}
+		if err == nil {
+			err = k.wants.keep(ctx)
 		}
 		if err == nil && time.Since(trimmed) >= trimEvery {
 			if err = k.trim(ctx); err == nil {
@@ -240,8 +248,10 @@ func (k *keeper) trim(ctx context.Context) error {
 		return fmt.Errorf("reading the state of the change log: %w", err)
 	}
 	k.trimTo = limit // last: a round that failed is repeated at once and must not count
-	warning := ""
-	if bound := uint64(k.spec.Policy.WithDefaults().RetainBytes); state.Bytes > bound/5*4 {
+	warning, bound := "", uint64(k.spec.Policy.WithDefaults().RetainBytes)
+	k.sink.metrics.Log.Set(float64(state.Bytes))
+	k.sink.metrics.LogLimit.Set(float64(bound))
+	if state.Bytes > bound/5*4 {
 		warning = fmt.Sprintf("holds %d of at most %d bytes; the slowest query must catch up before the oldest are dropped", state.Bytes, bound)
 	}
 	k.progress.SetDetail("changeLog", warning)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -23,10 +25,14 @@ import (
 // trialChild makes the test binary a process that runs the stages of a trial until it is killed.
 const trialChild = "PERDURE_TEST_TRIAL_CHILD"
 
+// trialIndex is the directory of the query's state.
+const trialIndex = "index"
+
 // order is what the process is told.
 type order struct {
 	Stream  string // URL of the stream server
-	Dir     string // of the query's state
+	Dir     string // of the query's state and what else there is on the disk
+	Lost    int    // how often the disk was lost
 	Source  component.SourceSpec
 	Query   component.QuerySpec
 	Attempt uint64 // grows with each process
@@ -59,7 +65,7 @@ func runChild(t *testing.T, text string) {
 		t.Fatal(err)
 	}
 	c.host, err = NewHost(Options{
-		Stream: conn, Sources: []source.Factory{postgres.Factory{}}, Index: pebble.New(pebble.Options{Dir: c.Dir, Log: log}),
+		Stream: conn, Sources: []source.Factory{postgres.Factory{}}, Index: pebble.New(pebble.Options{Dir: filepath.Join(c.Dir, trialIndex), Log: log}),
 		SpillDir: c.Dir, HostID: fmt.Sprint(os.Getpid()), Log: log,
 	})
 	if err != nil {
@@ -74,12 +80,40 @@ func runChild(t *testing.T, text string) {
 	})
 	c.forEver("query", func(a Attempt) error {
 		a.ID = c.Query.ID()
-		outcome, err := c.host.RunQuery(ctx, a, c.Query)
-		if outcome != NeedsBootstrap {
-			return err
+		// Each process either goes on while its sources are read again, and has that done once, or ends when it needs that.
+		if c.Attempt%2 == 0 {
+			a.Reload = fmt.Sprint("attempt ", c.Attempt)
+			a.Need = func(ctx context.Context, n Need) error {
+				go func() { // ends with the process
+					_, err := backoff.Retry(ctx, func() (struct{}, error) {
+						return struct{}{}, c.bootstrap(ctx, c.ref(a, n.Outcome, n.Missing), int(a.Epoch.Generation))
+					}, backoff.WithBackOff(backoff.NewConstantBackOff(20*time.Millisecond)), backoff.WithMaxElapsedTime(trialBound))
+					log.Info("bootstrap ended", zap.Error(err))
+				}()
+				return nil
+			}
 		}
-		return c.bootstrap(ctx, int(a.Epoch.Generation))
+		outcome, err := c.host.RunQuery(ctx, a, c.Query)
+		status := a.Progress.Snapshot()
+		log.Info("query stopped", zap.String("outcome", string(outcome)), zap.Any("status", status), zap.Error(err))
+		switch outcome {
+		case NeedsBootstrap, NeedsResync, NeedsRebuild:
+			return c.bootstrap(ctx, c.ref(a, outcome, status.Missing), int(a.Epoch.Generation))
+		}
+		return err
 	})
+}
+
+// ref names the bootstrap that an attempt needs.
+func (c *child) ref(a Attempt, outcome Outcome, missing *Missing) BootstrapRef {
+	if outcome == NeedsBootstrap {
+		return BootstrapRef{ID: fmt.Sprint("disk", c.Lost)}
+	}
+	ref := BootstrapRef{ID: fmt.Sprint("need", a.Epoch.Generation), Rebuild: outcome == NeedsRebuild}
+	if missing != nil {
+		ref.Labels = missing.Labels
+	}
+	return ref
 }
 
 // forEver begins something again and again. What a retry cannot help ends the process, which fails the trial.
@@ -100,9 +134,9 @@ func (c *child) forEver(what string, do func(Attempt) error) {
 }
 
 // bootstrap copies a snapshot. What was copied of an earlier one counts where a label is complete.
-func (c *child) bootstrap(ctx context.Context, generation int) error {
-	ref := BootstrapRef{ID: "first", Instance: "default", Query: c.Query.Name, Source: c.Source.Name, SnapshotGeneration: generation}
-	if _, err := c.host.Subscribe(ctx, ref); err != nil {
+func (c *child) bootstrap(ctx context.Context, ref BootstrapRef, generation int) error {
+	ref.Instance, ref.Query, ref.Source, ref.SnapshotGeneration = "default", c.Query.Name, c.Source.Name, generation
+	if _, err := c.host.Subscribe(ctx, ref, c.Query); err != nil {
 		return err
 	}
 	holding, release := context.WithCancel(ctx)

@@ -34,7 +34,7 @@ import (
 
 // TestPostgresUnderFaults has eight writers write at random while a process takes a snapshot and streams, and meanwhile
 // ends what serves it: the server's process that sends changes, the one that holds the snapshot, those that are read
-// from, the server, the process itself. In the end the query must have what SQL says, its result log must add up to the
+// from, the server, the process itself, its disk. In the end the query must have what SQL says, its result log must add up to the
 // same, and no part of a transaction may ever have been seen alone.
 //
 // PERDURE_SEEDS says how many seeds are tried (20), PERDURE_SEED runs one alone.
@@ -78,6 +78,9 @@ func seeds(t *testing.T) (seeds []uint64) {
 	return seeds
 }
 
+// trialBound is how long a query may take to run, and to see everything.
+const trialBound = 3 * time.Minute
+
 // trial is what one seed does.
 type trial struct {
 	*testing.T
@@ -119,7 +122,7 @@ func newTrial(t *testing.T, server *cluster.Cluster, seed uint64) *trial {
 		Stream: log.URL(), Dir: dir,
 		Source: component.SourceSpec{Name: tr.database[:5] + "-" + tr.database[6:], Kind: "postgres", Config: json.RawMessage(fmt.Sprintf(
 			`{"host": "127.0.0.1", "port": %s, "database": %q, "user": "postgres", "sslMode": "disable", %s}`, u.Port(), tr.database, trialConfig))},
-		Query: component.QuerySpec{Name: "all", Query: trialQuery},
+		Query: component.QuerySpec{Name: "all", Query: trialQuery, Checkpoint: component.Checkpoint{Seconds: 1}},
 	}
 	tr.order.Query.Sources = []string{tr.order.Source.Name}
 	return tr
@@ -132,7 +135,7 @@ func (tr *trial) run() {
 	tr.Cleanup(func() {
 		if tr.Failed() {
 			said, _ := os.ReadFile(tr.output)
-			tr.Logf("faults: %s\nthe end of what the process said:\n%s", strings.Join(tr.faults, ", "), said[max(0, len(said)-8<<10):])
+			tr.Logf("faults: %s\nthe end of what the process said:\n%s", strings.Join(tr.faults, ", "), said[max(0, len(said)-64<<10):])
 		}
 		tr.kill()
 		tr.remove()
@@ -144,14 +147,14 @@ func (tr *trial) run() {
 		tr.writers.Go(func() { w.run(writing) })
 	}
 	tr.faulty(tr.random.IntN(4), 700*time.Millisecond, killed, restarted, sending, holding, holding, reading)
-	for deadline := time.Now().Add(3 * time.Minute); ; tr.wait(20 * time.Millisecond) {
+	for deadline := time.Now().Add(trialBound); ; tr.wait(20 * time.Millisecond) {
 		if _, _, err := tr.shown("FFFFFFFF/FFFFFFFF"); errors.Is(err, errBehind) {
 			break
 		}
 		require.True(tr, time.Now().Before(deadline), "the query does not come to run")
 	}
 	tr.running.Store(true)
-	tr.faulty(1+tr.random.IntN(3), 400*time.Millisecond, killed, restarted, sending, sending)
+	tr.faulty(1+tr.random.IntN(3), 400*time.Millisecond, killed, lost, restarted, sending, sending)
 	tr.wait(100 * time.Millisecond)
 	stop()
 	tr.writers.Wait()
@@ -176,7 +179,7 @@ func (tr *trial) settle() {
 	slices.Sort(want)
 	var rows map[result.RowKey]string
 	var sequence uint64
-	for deadline := time.Now().Add(3 * time.Minute); ; tr.wait(20 * time.Millisecond) {
+	for deadline := time.Now().Add(trialBound); ; tr.wait(20 * time.Millisecond) {
 		if rows, sequence, err = tr.shown(before); err == nil && slices.Contains(slices.Collect(maps.Values(rows)), want[0]) {
 			break
 		}
@@ -186,7 +189,10 @@ func (tr *trial) settle() {
 	}
 	require.Equal(tr, want, slices.Sorted(maps.Values(rows)), "the query has what SQL says")
 	require.Equal(tr, rows, tr.replayed(sequence), "the result log adds up to the view")
-	tr.Logf("%d transactions, %d rows; %s; settled in %s", tr.commits.Load(), len(rows), strings.Join(tr.faults, ", "), time.Since(begin).Round(time.Millisecond))
+	said, err := os.ReadFile(tr.output)
+	require.NoError(tr, err)
+	tr.Logf("%d transactions, %d rows; %s; %d times restored; settled in %s", tr.commits.Load(), len(rows), strings.Join(tr.faults, ", "),
+		strings.Count(string(said), "was restored from a checkpoint"), time.Since(begin).Round(time.Millisecond))
 }
 
 // trialRow shows a row, large values by their hash.
@@ -306,9 +312,10 @@ func (tr *trial) wait(d time.Duration) {
 	}
 }
 
-// Faults: the process is killed, the server is restarted as after a crash, or processes of the server are ended.
+// Faults: the process is killed, or the host of the process is lost with its disk, the server is restarted as after a crash, or processes of the server are ended.
 const (
 	killed    = "killed"
+	lost      = "lost"
 	restarted = "restarted"
 	sending   = "sending"
 	holding   = "holding"
@@ -325,6 +332,11 @@ func (tr *trial) fault(name string) {
 	switch name {
 	case killed:
 		tr.kill()
+		tr.start()
+	case lost:
+		tr.kill()
+		require.NoError(tr, os.RemoveAll(filepath.Join(tr.order.Dir, trialIndex)))
+		tr.order.Lost++
 		tr.start()
 	case restarted:
 		require.NoError(tr, tr.server.Restart(tr.Context(), true))

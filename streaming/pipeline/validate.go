@@ -52,10 +52,7 @@ func (h *Host) TeardownQuery(ctx context.Context, spec component.QuerySpec) erro
 	if _, found, err := read(ctx, records, key, &record); err != nil {
 		return err
 	} else if found {
-		for _, store := range []string{record.Store, record.Previous} {
-			if store == "" {
-				continue
-			}
+		for _, store := range record.stores() {
 			if err := h.index.Remove(store); err != nil {
 				return fmt.Errorf("removing the index: %w", err)
 			}
@@ -64,6 +61,9 @@ func (h *Host) TeardownQuery(ctx context.Context, spec component.QuerySpec) erro
 	if err := h.conn.DeleteLog(ctx, resultLog(id.Instance, id.Name)); err != nil {
 		return fmt.Errorf("deleting the result log: %w", err)
 	}
+	if err := h.removeCheckpoints(ctx, id); err != nil {
+		return err
+	}
 	boots, err := h.bucket(ctx, bootstrapBucket)
 	if err != nil {
 		return err
@@ -71,8 +71,12 @@ func (h *Host) TeardownQuery(ctx context.Context, spec component.QuerySpec) erro
 	if err := removeKeys(ctx, boots, key); err != nil {
 		return err
 	}
-	for _, name := range spec.Sources {
-		if err := h.conn.DeleteLog(ctx, bootstrapLog(id.Instance, id.Name, name)); err != nil {
+	logs, err := h.conn.LogNames(ctx, bootstrapLog(id.Instance, id.Name, "")) // of sources that it no longer reads too
+	if err != nil {
+		return fmt.Errorf("listing the bootstrap logs: %w", err)
+	}
+	for _, log := range logs {
+		if err := h.conn.DeleteLog(ctx, log); err != nil {
 			return fmt.Errorf("deleting the bootstrap log: %w", err)
 		}
 	}
@@ -121,5 +125,5 @@ func (h *Host) unsubscribe(ctx context.Context, id component.ID, keep []string) 
 			}
 		}
 	}
-	return nil
+	return h.unwantAll(ctx, id, keep)
 }

@@ -1,0 +1,259 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// A query that needs a bootstrap while it has a state goes on with that: its changes, if it can apply them, else its
+// result as it is. Meanwhile the bootstrap's rows come into a state beside it, with the changes since, so that little is
+// left to be done when the one takes the place of the other, and the difference between their results is published.
+
+// Need is what a query asks for that goes on with the state that it has.
+type Need struct {
+	Outcome Outcome  // as which it would end without that state
+	Missing *Missing // see Status.Missing
+	// Held says that the result stays as it is until then.
+	Held bool
+}
+
+// successor is the state that is to take the place of the one that is followed: of which plan, and why.
+type successor struct {
+	plan *query.Plan
+	spec component.QuerySpec
+	need Need
+}
+
+// errSucceeded ends a run whose successor waits for its place.
+var errSucceeded = errors.New("another state takes the place of this one")
+
+const (
+	// awaitBootsEvery is how often a query that waits for a bootstrap looks whether it is sealed.
+	awaitBootsEvery = 500 * time.Millisecond
+	// aheadWithin is how many messages may be left to load when the successor asks for its place.
+	aheadWithin = 1000
+)
+
+// planOf returns the plan of the state on record, which is of the same sources, if the one of this run could take its place
+// without declaring all rows void; else nil.
+func (r *queryRun) planOf(record queryRecord) *query.Plan {
+	if !slices.Equal(record.Sources, r.spec.Sources) {
+		return nil
+	}
+	if record.Fingerprint == r.plan.Fingerprint() {
+		return r.plan
+	}
+	if record.Spec == nil {
+		return nil
+	}
+	plan, err := compile(*record.Spec)
+	if err != nil || plan.Fingerprint() != record.Fingerprint || !slices.Equal(plan.Columns(), r.plan.Columns()) {
+		return nil // the language may have changed
+	}
+	return plan
+}
+
+// goOn resumes the state on record, as one that is to have a successor if it is of another plan or if the sources are to
+// be read again. It returns nil when there is none.
+func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current queryRecord) (*query.Query, error) {
+	next := &successor{plan: r.plan, spec: r.spec}
+	waits := r.attempt.Need != nil && r.spec.Bootstrap != "none"
+	reloads := waits && r.attempt.Reload != "" && r.attempt.Reload != current.Reload
+	switch plan := r.planOf(current); {
+	case plan == nil || plan != r.plan && !waits:
+		return nil, nil
+	case plan != r.plan:
+		next.need.Outcome = NeedsBootstrap
+		r.next, r.plan, r.spec = next, plan, *current.Spec
+	case reloads:
+		next.need.Outcome = NeedsResync
+		r.next = next
+	}
+	if err := r.want(ctx); err != nil {
+		return nil, err
+	}
+	if r.next == nil {
+		if err := r.setNext(ctx, records, &current, ""); err != nil {
+			return nil, err
+		}
+	}
+	q, err := r.resume(ctx, records, current)
+	if q == nil {
+		r.next, r.plan, r.spec = nil, next.plan, next.spec
+	}
+	return q, err
+}
+
+// setNext puts down which store is being loaded, so that nobody takes it for an orphan, and removes the one that was before.
+func (r *queryRun) setNext(ctx context.Context, records *stream.Bucket, current *queryRecord, store string) error {
+	before := current.Next
+	if before == store {
+		return nil
+	}
+	current.Next = store
+	if _, err := write(ctx, records, r.id.Instance+"."+r.id.Name, *current); err != nil || before == "" {
+		return err
+	}
+	if err := r.host.index.Remove(before); err != nil {
+		return fmt.Errorf("removing the index of a state that is not to come any more: %w", err)
+	}
+	return nil
+}
+
+// want tells the sources what the plan reads.
+func (r *queryRun) want(ctx context.Context) error {
+	for _, name := range r.spec.Sources {
+		if err := r.host.want(ctx, r.id.Instance, name, r.id.Name, r.plan.Needs()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds reports whether the query may keep its result as it is instead of ending with an error: a successor comes in any
+// case, or can be asked for. It is safe for concurrent use.
+func (r *queryRun) holds(err error) bool {
+	need := Need{Outcome: NeedsResync, Held: true}
+	switch lost := lossOf(err); {
+	case r.attempt.Need == nil || r.spec.Bootstrap == "none":
+		return false
+	case lost != nil && lost.rebuild:
+		need.Outcome = NeedsRebuild
+	case lost != nil:
+		need.Missing = lost.missing
+	case r.next == nil || ended(err) || errors.Is(err, index.ErrDamaged) || failure.ClassOf(err).Retryable() || failure.ClassOf(err) == failure.Fenced:
+		return false
+	}
+	r.attempt.Progress.SetDetail("held", err.Error())
+	r.host.logFor(r.id).Warn("the result stays as it is until the sources are read again", zap.Error(err))
+	select {
+	case r.needed <- need:
+	default: // one is on its way; if it does not help, the next run finds out
+	}
+	return true
+}
+
+// succeed gets a bootstrap when one is needed and loads the successor from it. When that waits for its place only,
+// succeeded is closed.
+func (r *queryRun) succeed(ctx context.Context) error {
+	next := r.next
+	var need Need
+	select {
+	case need = <-r.needed:
+	case <-ctx.Done():
+		return nil
+	}
+	if next == nil {
+		next = &successor{plan: r.plan, spec: r.spec}
+	}
+	tell := func(text string) { r.attempt.Progress.SetDetail("successor", text) }
+	tell("waits for a bootstrap")
+	if err := r.attempt.Need(ctx, need); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("asking for a bootstrap: %w", err)
+	}
+	n := &queryRun{
+		host: r.host, metrics: r.metrics, tracer: r.tracer, attempt: Attempt{ID: r.attempt.ID, Epoch: r.attempt.Epoch, Reload: r.attempt.Reload},
+		spec: next.spec, id: r.id, plan: next.plan, fence: r.fence, logs: r.logs,
+	}
+	boots, err := n.awaitBoots(ctx)
+	if err != nil {
+		return err
+	}
+	if boots == nil {
+		return nil
+	}
+	if !partial(boots) { // which take the rest from the state that is followed
+		tell("is loading")
+		err := n.loadAhead(ctx, boots)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil { // what is left is done in its place, or fails there again
+			r.host.logFor(r.id).Warn("the state that is to take the place of the present one could not be loaded beside it", zap.Error(err))
+		}
+	}
+	tell("takes its place")
+	close(r.succeeded)
+	return nil
+}
+
+// awaitBoots waits until the bootstraps are sealed. It returns nil when ctx ends.
+func (r *queryRun) awaitBoots(ctx context.Context) ([]*boot, error) {
+	ticker := time.NewTicker(awaitBootsEvery)
+	defer ticker.Stop()
+	for {
+		boots, err := retried(ctx, func() ([]*boot, error) { return r.sealed(ctx) })
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if err != nil || boots != nil {
+			return boots, err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+// loadAhead loads the bootstraps and most of the changes since, while the state before goes on.
+func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
+	records, err := r.host.bucket(ctx, queriesBucket)
+	if err != nil {
+		return err
+	}
+	key := r.id.Instance + "." + r.id.Name
+	var current queryRecord
+	if _, _, err := read(ctx, records, key, &current); err != nil {
+		return err
+	}
+	store := r.record(boots, current).Store
+	if err := r.setNext(ctx, records, &current, store); err != nil {
+		return err
+	}
+	q, cause, err := r.openSound(ctx, r.plan, store, query.Empty)
+	if cause != nil {
+		q, err = r.openStore(ctx, r.plan, store, query.Empty)
+	}
+	if err != nil || q == nil {
+		return err
+	}
+	defer q.Close() //nolint:errcheck // it is synced
+	r.query = q
+	for left := uint64(aheadWithin) + 1; left > aheadWithin && q.Phase() != query.Live; {
+		left = 0
+		for _, b := range boots {
+			end, err := r.logs[b.source].State(ctx)
+			if err != nil {
+				return fmt.Errorf("reading the end of the change log: %w", err)
+			}
+			if _, err := r.loadUpTo(ctx, b, max(end.Last, b.record.SealOffset)); err != nil {
+				return err
+			}
+			now, err := r.logs[b.source].State(ctx)
+			if err != nil {
+				return fmt.Errorf("reading the end of the change log: %w", err)
+			}
+			left += now.Last - end.Last
+		}
+	}
+	if err := q.Sync(); err != nil {
+		return fmt.Errorf("syncing the index: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// startAsking starts a query that is told to read its sources again, if reload is not empty, and whose control plane
+// passes on what it needs.
+func (r *rig) startAsking(spec component.QuerySpec, reload string) (*run, <-chan Need) {
+	h, needs := r.host(), make(chan Need, 10)
+	return r.start(spec.ID(), func(ctx context.Context, a Attempt) error {
+		a.Reload = reload
+		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }
+		_, err := h.RunQuery(ctx, a, spec)
+		return err
+	}), needs
+}
+
+// ran has the query auto read the book, catch up and stop.
+func (r *rig) ran() {
+	r.bootstrap("first")
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+}
+
+// above is the query auto with another bound.
+func above(least int64) component.QuerySpec {
+	spec := auto
+	spec.Parameters = map[string]json.RawMessage{"least": json.RawMessage(fmt.Sprint(least))}
+	return spec
+}
+
+// TestAnotherStateTakesThePlace has the sources read again, or another question asked, while changes go on: the state of
+// before is followed until the other one takes its place, which shows as one difference.
+func TestAnotherStateTakesThePlace(t *testing.T) {
+	renamed := auto
+	renamed.Query = "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id, i.name AS title, i.amount AS amount"
+	for name, next := range map[string]struct {
+		spec   component.QuerySpec
+		reload string
+		need   Outcome
+		least  int64
+		anew   bool
+	}{
+		"read again":       {auto, "1", NeedsResync, 10, false},
+		"another question": {above(17), "", NeedsBootstrap, 17, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
+			r.stock(500)
+			r.readySource()
+			r.ran()
+			_, before := r.replayed("late")
+			r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
+
+			query, needs := r.startAsking(next.spec, next.reload)
+			require.Equal(t, Need{Outcome: next.need}, <-needs)
+			r.book.commit(item(graph.OpInsert, "Item", 3000, "meanwhile", 30))
+			r.caughtUp("late")
+			rows, _, err := r.shown("late")
+			require.NoError(t, err)
+			require.Contains(t, rows["3000"], "meanwhile")
+			require.NotContains(t, rows["24"], "missed")
+
+			stop := r.busy()
+			r.bootstrapAs(next.spec, BootstrapRef{ID: "second"})
+			eventually(t, func() bool { return r.took(next.reload, next.spec) }, "the other state has taken the place")
+			stop()
+			r.settledAt("late", r.book.end(), r.book.wantedAbove(next.least))
+			_, after := r.replayed("late")
+			require.Less(t, after, before+rebuiltAfter, "nothing was void")
+			require.Empty(t, needs)
+			query.drained()
+
+			query, needs = r.startAsking(next.spec, next.reload)
+			r.book.commit(item(graph.OpInsert, "Item", 3001, "after a restart", 30))
+			r.settledAt("late", r.book.end(), r.book.wantedAbove(next.least))
+			require.Empty(t, needs, "it has had it")
+			query.drained()
+			require.Len(t, r.storesLeft(), 1)
+		})
+	}
+	t.Run("other columns", func(t *testing.T) {
+		r := newRig(t)
+		r.stock(50)
+		r.readySource()
+		r.ran()
+		outcome, err := r.host().RunQuery(t.Context(), r.attempt(renamed.ID()), renamed)
+		require.NoError(t, err)
+		require.Equal(t, NeedsBootstrap, outcome, "nothing of the rows of before is of use")
+	})
+}
+
+// TestAnotherStateThatIsNotWantedAnyMore is removed: the question is the first one again before the other had its place.
+func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
+	r := newRig(t)
+	r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
+	r.stock(100)
+	r.readySource()
+	r.ran()
+	b, err := r.host().bucket(t.Context(), queriesBucket)
+	require.NoError(t, err)
+	var record queryRecord
+	_, _, err = read(t.Context(), b, "default.late", &record)
+	require.NoError(t, err)
+	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
+	next := &queryRun{host: r.host(), attempt: r.attempt(auto.ID()), spec: above(15), id: auto.ID()}
+	next.plan, err = compile(next.spec)
+	require.NoError(t, err)
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	next.logs = map[string]*stream.Log{"shop": log}
+	boots, err := next.sealed(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, next.loadAhead(t.Context(), boots))
+	require.Len(t, r.storesLeft(), 2)
+	require.NoError(t, r.host().RemoveOrphans(t.Context(), nil))
+	require.Len(t, r.storesLeft(), 2, "it is on record")
+
+	query, needs := r.startAsking(auto, "")
+	r.settled("late")
+	query.drained()
+	require.Empty(t, needs)
+	require.Equal(t, []string{record.Store}, r.storesLeft())
+}
+
+// TestStateOfOtherSourcesHasNoSuccessor: rows of other sources are void, though the question is the same.
+func TestStateOfOtherSourcesHasNoSuccessor(t *testing.T) {
+	plan, err := compile(auto)
+	require.NoError(t, err)
+	run := &queryRun{spec: auto, plan: plan}
+	record := queryRecord{Fingerprint: plan.Fingerprint(), Sources: auto.Sources, Spec: &auto}
+	require.Same(t, plan, run.planOf(record))
+	record.Sources = []string{"store"}
+	require.Nil(t, run.planOf(record))
+}
+
+func (r *rig) storesLeft() []string {
+	names, err := r.index.Names()
+	require.NoError(r.t, err)
+	return names
+}
+
+// TestAnotherStateTakesThePlaceWhateverHappens ends the attempts at any time, while changes go on.
+func TestAnotherStateTakesThePlaceWhateverHappens(t *testing.T) {
+	r := newRig(t)
+	r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
+	r.stock(500)
+	r.readySource()
+	r.bootstrap("first")
+	stop := r.busy()
+	random := rand.New(rand.NewPCG(9, 9))
+	spec, least := auto, int64(10)
+	for round := range 4 {
+		reload := ""
+		if round%2 == 0 {
+			reload = fmt.Sprint(round)
+		} else {
+			least = 5 + random.Int64N(15)
+			spec = above(least)
+		}
+		var needed, sealed bool
+		for !sealed {
+			query, needs := r.startAsking(spec, reload)
+			eventually(t, func() bool {
+				return len(needs) > 0 || query.status.Snapshot().Phase == "following" && round == 0 && !needed
+			}, "it asks")
+			needed = needed || len(needs) > 0
+			if random.IntN(2) == 0 {
+				query.kill()
+				continue
+			}
+			r.bootstrapAs(spec, BootstrapRef{ID: fmt.Sprint("round", round)})
+			sealed = true
+			steps := []string{"", "is loading", "takes its place", "none"}
+			far := random.IntN(len(steps))
+			eventually(t, func() bool {
+				at := slices.Index(steps, query.status.Snapshot().Details["successor"])
+				return at < 0 && far == 0 || at >= far || r.took(reload, spec)
+			}, "the other state "+steps[far])
+			query.kill()
+		}
+		query, needs := r.startAsking(spec, reload)
+		eventually(t, func() bool { return r.took(reload, spec) }, "the other state has taken the place")
+		require.Empty(t, needs)
+		query.drained()
+	}
+	stop()
+	query, _ := r.startAsking(spec, "")
+	r.settledAt("late", r.book.end(), r.book.wantedAbove(least))
+	query.drained()
+	require.Len(t, r.storesLeft(), 1)
+}
+
+// took reports whether the state on record is what was asked for, and whole.
+func (r *rig) took(reload string, spec component.QuerySpec) bool {
+	b, err := r.host().bucket(r.t.Context(), queriesBucket)
+	require.NoError(r.t, err)
+	var record queryRecord
+	_, _, err = read(r.t.Context(), b, "default.late", &record)
+	require.NoError(r.t, err)
+	plan, err := compile(spec)
+	require.NoError(r.t, err)
+	return record.Fingerprint == plan.Fingerprint() && record.Previous == "" && (reload == "" || record.Reload == reload)
+}
+
+// TestResultIsHeld has changes lost: the result stays to be seen as it is until what was lost is there.
+func TestResultIsHeld(t *testing.T) {
+	r := newRig(t)
+	r.stock(300)
+	r.readySource()
+	r.bootstrap("first")
+	query, needs := r.startAsking(auto, "")
+	r.settled("late")
+	for i, missing := range []*Missing{nil, {Source: "shop", Labels: []string{"Item"}}} {
+		held := r.book.wanted()
+		r.book.miss(item(graph.OpUpdate, "Item", 23, fmt.Sprint("missed", i), 23))
+		if missing == nil {
+			r.book.tell(graph.MissedDiff)
+		} else {
+			r.book.tell(graph.MissedDiff, missing.Labels...)
+		}
+		require.Equal(t, Need{Outcome: NeedsResync, Missing: missing, Held: true}, <-needs)
+		r.book.commit(item(graph.OpInsert, "Item", 3000+i, "later", 30))
+		rows, _, err := r.shown("late")
+		require.NoError(t, err)
+		require.Equal(t, held, rows)
+		ref := BootstrapRef{ID: fmt.Sprint("again", i)}
+		if missing != nil {
+			ref.Labels = missing.Labels
+		}
+		r.bootstrapAs(auto, ref)
+		r.settled("late")
+	}
+	_, last := r.replayed("late")
+	require.Less(t, last, uint64(rebuiltAfter), "nothing was void")
+	query.drained()
+}
+
+// TestAnotherQuestionMendsAQueryThatStopped: what the present state cannot apply does not keep another one from coming.
+func TestAnotherQuestionMendsAQueryThatStopped(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	r.readySource()
+	stops := auto
+	stops.Query = "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id, toString(100 / (i.amount - 99)) AS name, i.amount AS amount"
+	stops.OnError = "stop"
+	r.bootstrapAs(stops, BootstrapRef{ID: "first"})
+	query := r.startQuery(stops)
+	r.caughtUp("late")
+	r.book.commit(item(graph.OpInsert, "Item", 3000, "breaks it", 99))
+	require.Error(t, query.result())
+
+	query, needs := r.startAsking(auto, "")
+	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
+	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
+	r.bootstrap("second")
+	r.settled("late")
+	query.drained()
+}
