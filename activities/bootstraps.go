@@ -12,6 +12,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // Bootstraps has the activities that give a query the data which is in a source already.
@@ -23,6 +24,7 @@ type Bootstraps struct {
 func (r BootstrapRef) pipeline() pipeline.BootstrapRef {
 	return pipeline.BootstrapRef{
 		ID: r.ID, Instance: r.Instance, Query: r.Query, Source: r.Source, SnapshotGeneration: r.SnapshotGeneration, Rebuild: r.Rebuild,
+		Labels: r.Labels,
 	}
 }
 
@@ -41,8 +43,15 @@ func (b *Bootstraps) source(ctx context.Context, ref BootstrapRef) (component.So
 
 // Subscribe makes the source's log keep everything from now on. It comes before the snapshot, so that no change falls
 // between the two.
-func (b *Bootstraps) Subscribe(ctx context.Context, ref BootstrapRef) error {
-	_, err := b.host.Subscribe(ctx, ref.pipeline())
+func (b *Bootstraps) Subscribe(ctx context.Context, in PlanInput) error {
+	var query component.QuerySpec // empty where an earlier version of the workflow asks
+	if len(in.Spec) > 0 {
+		var err error
+		if query, err = decode[component.QuerySpec](in.Spec); err != nil {
+			return translate(err)
+		}
+	}
+	_, err := b.host.Subscribe(ctx, in.pipeline(), query)
 	return translate(err)
 }
 
@@ -83,6 +92,8 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 	defer ticker.Stop()
 	stopping := activity.GetWorkerStopChannel(ctx)
 	reports := &copyReports{generation: ref.SnapshotGeneration, began: time.Now()}
+	metrics := b.runner.metrics.Snapshot(ref.Instance, ref.Query, ref.Source)
+	defer metrics.Close()
 	sealed := false
 	for {
 		select {
@@ -108,7 +119,7 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 		case <-ticker.C:
 			if !opened.Load() {
 				alive()
-			} else if err := b.report(ctx, ref, reports); err != nil { // the next one says it all
+			} else if err := b.report(ctx, ref, reports, metrics); err != nil { // the next one says it all
 				b.runner.log.Debug("progress cannot be reported", zap.Error(err))
 			}
 		}
@@ -116,7 +127,7 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 }
 
 // report tells the workflow how far copying is, when it is time for that.
-func (b *Bootstraps) report(ctx context.Context, ref BootstrapRef, reports *copyReports) error {
+func (b *Bootstraps) report(ctx context.Context, ref BootstrapRef, reports *copyReports, metrics *telemetry.Snapshot) error {
 	now := time.Now().UTC()
 	if !reports.due(now) {
 		return nil
@@ -128,6 +139,8 @@ func (b *Bootstraps) report(ctx context.Context, ref BootstrapRef, reports *copy
 		return err
 	}
 	progress, news := reports.next(now, scopes)
+	metrics.Rows.Set(float64(progress.Rows))
+	metrics.Expected.Set(float64(progress.Estimate))
 	if !news {
 		return nil
 	}
@@ -174,15 +187,19 @@ func (b *Bootstraps) CopyWorker(ctx context.Context, in CopyInput) (CopyResult, 
 }
 
 // VerifyBootstrap checks that the changes after the snapshot are reachable, and waits until the source's log has
-// reached it.
+// reached it. When they are lost, only another snapshot helps.
 func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) error {
-	return translate(beating(ctx, func(ctx context.Context) error {
+	err := beating(ctx, func(ctx context.Context) error {
 		source, err := b.source(ctx, ref)
 		if err != nil {
 			return err
 		}
 		return b.host.VerifyBootstrap(ctx, ref.pipeline(), source, func() {})
-	}))
+	})
+	if failure.CodeOf(err) == failure.SnapshotLost {
+		return exhausted(err)
+	}
+	return translate(err)
 }
 
 // SealBootstrap makes the copied rows, with the position they stand for, what the query begins with. Then the holder may

@@ -6,7 +6,9 @@ import (
 	"hash/fnv"
 	"slices"
 
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -20,8 +22,7 @@ type Control struct {
 // otherwise hosts are chosen by hash, so that many components spread evenly without anybody counting.
 func (c *Control) PlaceComponent(ctx context.Context, in PlaceInput) (Placement, error) {
 	for {
-		var last placement
-		revision, err := c.store.read(ctx, placementBucket, in.Component, &last)
+		last, revision, err := c.store.lastPlacement(ctx, in.Component)
 		if err != nil {
 			return Placement{}, translate(err)
 		}
@@ -67,6 +68,37 @@ func choose(component string, hosts []string, last, avoid string) string {
 		return avoid
 	}
 	return best
+}
+
+// DropDeadLetters removes dead letters of a reaction or of a source.
+func (c *Control) DropDeadLetters(ctx context.Context, in LettersInput) (LettersResult, error) {
+	id, err := component.ParseID(in.Component)
+	if err != nil {
+		return LettersResult{}, translate(failure.ConfigInvalid.Errorf("reading the input: %w", err))
+	}
+	var result LettersResult
+	err = beating(ctx, func(ctx context.Context) (err error) {
+		result.Dropped, err = pipeline.NewDeadLetters(c.store.conn).Drop(ctx, id, in.IDs)
+		return result.settle(ctx, c.store, in.Component, err)
+	})
+	return result, translate(err)
+}
+
+// settle counts the dead letters that are left. What ended the command before it was done belongs to the result, because
+// the part that was done does.
+func (r *LettersResult) settle(ctx context.Context, s *Store, name string, err error) error {
+	if err != nil {
+		report := failure.Describe(err)
+		report.Message = shorten(report.Message)
+		r.Failure = &report
+	}
+	id, err := component.ParseID(name)
+	if err != nil {
+		return failure.ConfigInvalid.Errorf("reading the input: %w", err)
+	}
+	left, err := pipeline.NewDeadLetters(s.conn).Count(ctx, id)
+	r.Left = deadLetters(left)
+	return err
 }
 
 // RequestDrain asks the loop of a component to finish what it has and end. The loop of a later generation ignores it.

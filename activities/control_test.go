@@ -27,6 +27,31 @@ func TestGenerationsOnlyGrow(t *testing.T) {
 	require.Equal(t, uint64(11), p.Generation, "a workflow that was started anew goes on above the old one")
 }
 
+// A component that is created anew goes on above the one that was deleted, though that left nothing of its own.
+func TestGenerationsOutliveADeletion(t *testing.T) {
+	b := newBench(t)
+	env := b.environment(nil)
+	const other = "source.default.others"
+	for _, id := range []string{orders, other, orders} {
+		for range 3 {
+			_, err := b.Control.PlaceComponent(t.Context(), PlaceInput{Component: id})
+			require.NoError(t, err)
+		}
+	}
+	for _, id := range []string{other, orders, orders} {
+		_, err := env.ExecuteActivity(b.Sources.TeardownSource, TeardownInput{Component: id, Spec: json.RawMessage(`{"name":"x"}`)})
+		require.NoError(t, err)
+	}
+	bucket, err := b.store.bucket(t.Context(), placementBucket)
+	require.NoError(t, err)
+	keys, err := bucket.Keys(t.Context(), "")
+	require.NoError(t, err)
+	require.Equal(t, []string{deletedKey}, keys)
+	p, err := b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders})
+	require.NoError(t, err)
+	require.Equal(t, uint64(7), p.Generation)
+}
+
 func TestPlacement(t *testing.T) {
 	b := newBench(t)
 	place := func(avoid string) (Placement, error) {

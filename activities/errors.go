@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -39,6 +40,15 @@ func translate(err error) error {
 	return applicationError(err, o)
 }
 
+// failedWith returns the code of what translate returned, "" if that is no failure.
+func failedWith(err error) string {
+	var application *temporal.ApplicationError
+	if !errors.As(err, &application) || application.Category() == temporal.ApplicationErrorCategoryBenign {
+		return ""
+	}
+	return application.Type()
+}
+
 func applicationError(err error, o temporal.ApplicationErrorOptions) error {
 	report := failure.Describe(err)
 	report.Message = shorten(report.Message)
@@ -53,11 +63,13 @@ func applicationError(err error, o temporal.ApplicationErrorOptions) error {
 	return temporal.NewApplicationErrorWithOptions(report.Message, report.Code, o)
 }
 
-func shorten(s string) string {
-	if len(s) <= maxMessage {
+func shorten(s string) string { return cut(s, maxMessage) }
+
+func cut(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	return s[:maxMessage-3] + "..."
+	return strings.ToValidUTF8(s[:most-3], "") + "..."
 }
 
 // exhausted is like translate, and says that Temporal has retried enough: the workflow decides what comes next.
@@ -73,6 +85,14 @@ func handOver() error {
 			NextRetryDelay: 250 * time.Millisecond,
 			Category:       temporal.ApplicationErrorCategoryBenign,
 		})
+}
+
+// Orphaned is the end of an attempt whose process was killed, reported by the process that came after it. The next one begins
+// at once.
+func Orphaned() error {
+	return applicationError(failure.HostRestarted.Errorf("the process ended without handing over"), temporal.ApplicationErrorOptions{
+		NextRetryDelay: 100 * time.Millisecond, Category: temporal.ApplicationErrorCategoryBenign,
+	})
 }
 
 // ReportOf describes the error of an activity or of a child as a workflow sees it.

@@ -3,6 +3,8 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,7 +106,13 @@ func (f *fakeHost) RunReaction(ctx context.Context, a pipeline.Attempt, _ compon
 }
 func (f *fakeHost) TeardownReaction(context.Context, component.ReactionSpec) error { return nil }
 
-func (f *fakeHost) Subscribe(context.Context, pipeline.BootstrapRef) (uint64, error) { return 1, nil }
+func (f *fakeHost) RetryDeadLetters(context.Context, component.ReactionSpec, []string) (pipeline.Redelivery, error) {
+	return pipeline.Redelivery{}, nil
+}
+
+func (f *fakeHost) Subscribe(context.Context, pipeline.BootstrapRef, component.QuerySpec) (uint64, error) {
+	return 1, nil
+}
 
 func (f *fakeHost) HoldSnapshot(ctx context.Context, _ pipeline.BootstrapRef, _ component.SourceSpec, ready func(graph.Position) error, alive func()) error {
 	return f.hold(ctx, ready, alive)
@@ -144,6 +152,19 @@ func newBench(t *testing.T) *bench {
 	host := &fakeHost{}
 	store := NewStore(streamtest.Start(t))
 	return &bench{Set: New(Options{Host: host, Store: store, HostID: "h1", Log: zaptest.NewLogger(t)}), t: t, host: host, store: store}
+}
+
+// measured returns the series whose names begin so.
+func (b *bench) measured(prefix string) []string {
+	w := httptest.NewRecorder()
+	b.Sources.runner.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	var series []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, prefix) {
+			series = append(series, strings.TrimSpace(line))
+		}
+	}
+	return series
 }
 
 // environment runs activities as a worker does; closing stop is the worker's stop.

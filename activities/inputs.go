@@ -3,6 +3,8 @@ package activities
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // SpecInput is the input of the activities that validate or provision. Specs travel as the JSON somebody wrote, so that
@@ -21,6 +23,18 @@ type RunInput struct {
 	Generation  uint64          `json:"generation"`
 	SpecVersion int             `json:"specVersion"`
 	Spec        json.RawMessage `json:"spec"`
+	// Reload, unless empty, names the request of a query to read its sources again while it goes on.
+	Reload string `json:"reload,omitempty"`
+	// Beside says that the workflow takes SignalNeed; without it a query that needs a bootstrap ends.
+	Beside bool `json:"beside,omitempty"`
+}
+
+// Need is the payload of SignalNeed.
+type Need struct {
+	Generation uint64   `json:"generation"`
+	Outcome    string   `json:"outcome"`           // as which the run would end without the state that it has
+	Missing    *Missing `json:"missing,omitempty"` // nil: all of all its sources is to be read
+	Held       bool     `json:"held,omitempty"`    // the result stays as it is until then
 }
 
 // Outcomes of a long activity that ended well.
@@ -41,6 +55,14 @@ type RunResult struct {
 	Host      string    `json:"host,omitempty"`
 	Attempt   int32     `json:"attempt,omitempty"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
+	// Missing is what a query lacks that needs a resync; nil: all of all its sources is to be read.
+	Missing *Missing `json:"missing,omitempty"`
+}
+
+// Missing names elements by their source and labels.
+type Missing struct {
+	Source string   `json:"source"`
+	Labels []string `json:"labels"`
 }
 
 // Checks is what an activity that validates found beside a valid spec.
@@ -83,6 +105,49 @@ type GenerationInput struct {
 	Generation uint64 `json:"generation"`
 }
 
+// LettersInput is the input of Reactions.RetryDeadLetters and Control.DropDeadLetters.
+type LettersInput struct {
+	Component string          `json:"component"`
+	Spec      json.RawMessage `json:"spec,omitempty"` // of the reaction, to retry
+	IDs       []string        `json:"ids,omitempty"`  // empty: all that there are
+}
+
+// LettersResult is what became of dead letters. How many are left counts those that came meanwhile.
+type LettersResult struct {
+	Delivered int         `json:"delivered,omitempty"`
+	Refused   int         `json:"refused,omitempty"` // for good, again
+	Dropped   int         `json:"dropped,omitempty"`
+	Left      DeadLetters `json:"left"`
+	// Failure is what ended it before the last of them.
+	Failure *failure.Report `json:"failure,omitempty"`
+}
+
+// DeadLetters is how many dead letters a component has.
+type DeadLetters struct {
+	Count  string    `json:"count,omitempty"`
+	Oldest time.Time `json:"oldest,omitzero"`
+}
+
+// Condition is the payload of SignalCondition. A reaction that is well has a closed target and no queries here.
+type Condition struct {
+	Generation  uint64           `json:"generation"`
+	At          time.Time        `json:"at"`
+	Target      string           `json:"target"`                // breaker: closed or open
+	Since       time.Time        `json:"failingSince,omitzero"` // when tries began to fail
+	LastError   *failure.Report  `json:"lastError,omitempty"`   // of the last try, while the target fails
+	Queries     []QueryCondition `json:"queries,omitempty"`     // those whose results do not reach the reaction, up to a limit
+	More        int              `json:"moreQueries,omitempty"` // beyond that limit
+	DeadLetters DeadLetters      `json:"deadLetters"`
+}
+
+// QueryCondition is why the results of a query do not reach a reaction.
+type QueryCondition struct {
+	Query   string `json:"query"`
+	State   string `json:"state"` // waiting, which ends by itself, or failed
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
 // BootstrapRef names one bootstrap, and one generation of its snapshot.
 type BootstrapRef struct {
 	ID                 string `json:"id"`
@@ -92,9 +157,11 @@ type BootstrapRef struct {
 	SnapshotGeneration int    `json:"snapGen"`
 	// Rebuild has the query publish all rows anew, and not what differs.
 	Rebuild bool `json:"rebuild,omitempty"`
+	// Labels, if any, are those whose elements alone are read.
+	Labels []string `json:"labels,omitempty"`
 }
 
-// PlanInput is the input of Bootstraps.PlanChunks.
+// PlanInput is the input of Bootstraps.Subscribe and PlanChunks.
 type PlanInput struct {
 	BootstrapRef
 	Spec json.RawMessage `json:"spec"` // of the query

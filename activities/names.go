@@ -17,5 +17,36 @@ func HostQueue(hostID string) string { return hostQueuePrefix + hostID }
 // SignalSnapshotReady is the signal by which HoldSnapshot tells its workflow that copying may begin.
 const SignalSnapshotReady = "snapshotReady"
 
+// SignalCondition is the signal by which the loop of a reaction tells its workflow how it gets on with its target.
+const SignalCondition = "condition"
+
+// SignalNeed is the signal by which the loop of a query asks for a bootstrap while it goes on with the state that it has.
+const SignalNeed = "need"
+
 // SignalBootstrapProgress is the signal by which HoldSnapshot tells its workflow how far copying is.
 const SignalBootstrapProgress = "bootstrapProgress"
+
+// Commands and queries of components' workflows that activities of instances use.
+const (
+	CommandPause       = "pause"
+	CommandResume      = "resume"
+	CommandStop        = "stop"
+	CommandRestart     = "restart"
+	CommandReconfigure = "reconfigure"
+	CommandDelete      = "delete"
+
+	QueryStatus = "status"
+	QuerySpec   = "spec"
+
+	// RejectedCommand is the type of the error with which an update says that it was not done.
+	RejectedCommand = "Rejected"
+)
+
+// What a phase comes to, as statuses show it.
+const (
+	HealthHealthy  = "healthy"
+	HealthDegraded = "degraded" // it works, but not as well as it should
+	HealthPending  = "pending"  // on the way to something else
+	HealthIdle     = "idle"
+	HealthFailing  = "failing"
+)

@@ -3,8 +3,10 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/sdk/activity"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -78,10 +80,34 @@ func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) 
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
+	asks := asker(ctx, in)
 	return q.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
+		a.Reload, a.Need = in.Reload, asks
 		outcome, err := q.host.RunQuery(ctx, a, spec)
 		return string(outcome), err
 	})
+}
+
+// asker returns what asks a query's workflow for a bootstrap, for as long as it takes until that hears it; nil where it
+// would not listen.
+func asker(ctx context.Context, in RunInput) func(context.Context, pipeline.Need) error {
+	if !in.Beside {
+		return nil
+	}
+	execution, c := activity.GetInfo(ctx).WorkflowExecution, activity.GetClient(ctx)
+	return func(ctx context.Context, n pipeline.Need) error {
+		need := Need{in.Generation, string(n.Outcome), (*Missing)(n.Missing), n.Held}
+		_, err := backoff.Retry(ctx, func() (struct{}, error) {
+			bounded, cancel := context.WithTimeout(ctx, beatEvery)
+			defer cancel()
+			err := c.SignalWorkflow(bounded, execution.ID, execution.RunID, SignalNeed, need)
+			if superseded(err) {
+				err = backoff.Permanent(failure.FencedOff.Errorf("the workflow is gone: %w", err))
+			}
+			return struct{}{}, err
+		}, backoff.WithMaxElapsedTime(0))
+		return err
+	}
 }
 
 // TeardownQuery removes a query: its state, its result log and its subscriptions.
@@ -91,6 +117,10 @@ func (q *Queries) TeardownQuery(ctx context.Context, in TeardownInput) error {
 		return translate(err)
 	}
 	return translate(beating(ctx, func(ctx context.Context) error {
-		return errors.Join(q.host.TeardownQuery(ctx, spec), q.runner.store.forget(ctx, in.Component))
+		id, store := spec.ID(), q.runner.store
+		return errors.Join(
+			q.host.TeardownQuery(ctx, spec), store.forget(ctx, in.Component),
+			store.removeBelow(ctx, controlBucket, fmt.Sprintf("bootstrap.%s.%s.", id.Instance, id.Name)),
+		)
 	}))
 }

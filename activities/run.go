@@ -41,24 +41,31 @@ var (
 
 // runner runs the loops of one process. It is safe for concurrent use.
 type runner struct {
-	store    *Store
-	hostID   string
-	log      *zap.Logger
-	outlive  bool
-	registry registry
-	now      func() time.Time
-	stalled  time.Duration
+	store   *Store
+	hostID  string
+	log     *zap.Logger
+	outlive bool
+	loops   *Loops
+	metrics *telemetry.Metrics
+	now     func() time.Time
+	stalled time.Duration
 }
 
 // loop is one of the pipeline's loops, with its spec.
 type loop func(context.Context, pipeline.Attempt) (outcome string, err error)
 
 // run carries one attempt of a long activity from its first heartbeat to its result.
-func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, body loop) (RunResult, error) {
+func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, body loop) (result RunResult, err error) {
 	id, err := component.ParseID(in.Component)
 	if err != nil {
 		return RunResult{}, translate(failure.ConfigInvalid.Errorf("reading the input: %w", err))
 	}
+	r.metrics.Began(in.Component)
+	defer func() {
+		if code := failedWith(err); code != "" {
+			r.metrics.Failed(in.Component, code)
+		}
+	}()
 	info := activity.GetInfo(ctx)
 	a := &attempt{
 		runner: r, in: in, info: info, began: r.now(),
@@ -66,6 +73,7 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		epoch:    stream.Epoch{Generation: in.Generation, Started: info.StartedTime.UnixNano()},
 		progress: new(pipeline.Progress),
 		drain:    make(chan struct{}),
+		stalled:  r.stalled,
 	}
 	var last beat
 	if activity.HasHeartbeatDetails(ctx) {
@@ -82,7 +90,7 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	loopCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	a.stop = stop
-	leave, err := r.registry.claim(ctx, in.Component, a.epoch, stop)
+	leave, err := r.loops.claim(ctx, in.Component, &claim{epoch: a.epoch, began: a.began, progress: a.progress, stop: stop})
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
@@ -101,6 +109,9 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		})
 		done <- e
 	}()
+	if policy.StallSeconds > 0 {
+		a.stalled = time.Duration(policy.StallSeconds) * time.Second
+	}
 	every := time.Duration(policy.HeartbeatMillis) * time.Millisecond
 	if every <= 0 {
 		every = beatEvery
@@ -125,6 +136,7 @@ type attempt struct {
 	progress *pipeline.Progress
 	baseline *pipeline.Status // first position seen
 	failures int
+	stalled  time.Duration
 	drain    chan struct{}
 	draining string // why: wantedDrain or stoppingWorker
 	stop     context.CancelCauseFunc
@@ -143,6 +155,7 @@ func (a *attempt) supervise(ctx, loopCtx context.Context, every time.Duration, a
 		stopped  <-chan time.Time
 		late     <-chan time.Time
 		beats    = newBeater(ctx)
+		looked   = a.now()
 	)
 	defer beats.close()
 	for {
@@ -175,7 +188,10 @@ func (a *attempt) supervise(ctx, loopCtx context.Context, every time.Duration, a
 			a.log.Error("a loop did not end in time and is left behind", zap.Duration("bound", endWithin), zap.ByteString("stacks", stacks()))
 			return RunResult{}, a.failed(ctx, failure.Stalled.Errorf("the loop did not end within %v", endWithin))
 		case <-ticker.C:
-			if silent := a.silent(); silent > a.stalled {
+			now := a.now()
+			frozen := now.Sub(looked) > every+a.stalled/2 // the process, not the loop, which now gets the time to go on
+			looked = now
+			if silent := a.silent(); silent > a.stalled && !frozen {
 				ticker.Stop()
 				a.log.Error("a loop made no progress and is restarted", zap.Duration("silent", silent), zap.ByteString("stacks", stacks()))
 				a.stop(errStalled)
@@ -197,12 +213,20 @@ func (a *attempt) requestDrain(why string) {
 	}
 }
 
-func (a *attempt) silent() time.Duration {
-	last := a.progress.LastTick()
-	if last.Before(a.began) {
-		last = a.began
+func (a *attempt) silent() time.Duration { return silent(a.progress, a.began, a.now()) }
+
+// stalledAt says where the loop stopped.
+func (a *attempt) stalledAt() error {
+	status := a.progress.Snapshot()
+	where := ""
+	if status.Phase != "" {
+		where = " while " + status.Phase
 	}
-	return a.now().Sub(last)
+	if status.Backpressure != "" {
+		where += ", waiting for " + status.Backpressure
+	}
+	return failure.Stalled.Errorf("the loop made no progress for %v%s", a.stalled, where).
+		WithDetail("phase", status.Phase).WithDetail("waitsFor", status.Backpressure).WithDetail("position", string(status.Position))
 }
 
 // beat returns the details of the next heartbeat.
@@ -229,7 +253,7 @@ func (a *attempt) finish(ctx context.Context, cause error, e ended) (RunResult, 
 	status := a.progress.Snapshot()
 	result := RunResult{
 		Outcome: e.outcome, Position: string(status.Position), Offset: number(status.Offset), Sequence: number(status.Sequence),
-		Host: a.hostID, Attempt: a.info.Attempt, StartedAt: a.began.UTC(),
+		Host: a.hostID, Attempt: a.info.Attempt, StartedAt: a.began.UTC(), Missing: (*Missing)(status.Missing),
 	}
 	switch {
 	case e.err == nil && e.outcome != OutcomeDrained:
@@ -257,7 +281,7 @@ func (a *attempt) interrupted(ctx context.Context, cause, err error) error {
 	case errors.Is(cause, worker.ErrWorkerShutdown):
 		return handOver()
 	case errors.Is(cause, errStalled):
-		return a.failed(ctx, failure.Stalled.Errorf("the loop made no progress for %v", a.stalled))
+		return a.failed(ctx, a.stalledAt())
 	case errors.Is(cause, errSuperseded):
 		return translate(failure.FencedOff.Errorf("%w", cause))
 	case superseded(cause):

@@ -65,6 +65,7 @@ func TestRunHandsOverWhenItsWorkerStops(t *testing.T) {
 	require.False(t, handedOver.NonRetryable())
 	require.Equal(t, 250*time.Millisecond, handedOver.NextRetryDelay())
 	require.Equal(t, temporal.ApplicationErrorCategoryBenign, handedOver.Category())
+	require.Equal(t, []string{`perdure_component_attempts_total{component="source.default.orders"} 1`}, b.measured("perdure_component_"))
 }
 
 func TestRunThatStallsIsRestarted(t *testing.T) {
@@ -72,12 +73,23 @@ func TestRunThatStallsIsRestarted(t *testing.T) {
 	b.Sources.runner.stalled = 200 * time.Millisecond
 	b.host.loop = func(ctx context.Context, a pipeline.Attempt) error {
 		a.Progress.Tick()
+		a.Progress.Set(func(s *pipeline.Status) { s.Phase, s.Backpressure = "streaming", "the change log" })
 		<-ctx.Done()
+		list := b.Sources.runner.loops.List()
+		require.Len(t, list, 1)
+		require.Equal(t, orders, list[0].Component)
+		require.Greater(t, list[0].Silent, 200*time.Millisecond)
 		return ctx.Err()
 	}
 	_, err := b.source(b.environment(nil), 1)
 	require.Equal(t, failure.Stalled.ID, ReportOf(err).Code)
+	require.Equal(t, "the loop made no progress for 200ms while streaming, waiting for the change log", ReportOf(err).Message)
 	require.False(t, nonRetryable(t, err))
+	require.Empty(t, b.Sources.runner.loops.List())
+	require.Equal(t, []string{
+		`perdure_component_attempts_total{component="source.default.orders"} 1`,
+		`perdure_component_failures_total{code="Stalled",component="source.default.orders"} 1`,
+	}, b.measured("perdure_component_"))
 }
 
 func TestRunThatPanics(t *testing.T) {
@@ -146,11 +158,11 @@ func TestProgressForgivesFailures(t *testing.T) {
 }
 
 func TestNewerAttemptEndsTheOlderOne(t *testing.T) {
-	var r registry
+	var r Loops
 	var older error
 	ended := make(chan struct{})
 	ctx, stop := context.WithCancelCause(t.Context())
-	leave, err := r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 1}, stop)
+	leave, err := r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 1}, stop: stop})
 	require.NoError(t, err)
 	go func() {
 		<-ctx.Done()
@@ -158,15 +170,15 @@ func TestNewerAttemptEndsTheOlderOne(t *testing.T) {
 		leave()
 		close(ended)
 	}()
-	leaveNewer, err := r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 2}, func(error) {})
+	leaveNewer, err := r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 2}})
 	require.NoError(t, err)
 	<-ended
 	require.ErrorIs(t, older, errSuperseded)
 
-	_, err = r.claim(t.Context(), orders, stream.Epoch{Generation: 1, Started: 1}, func(error) {})
+	_, err = r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 1}})
 	require.Equal(t, failure.FencedOff, failure.CodeOf(err), "an older attempt that comes late does not disturb")
 	leaveNewer()
-	require.Empty(t, r.running)
+	require.Empty(t, r.List())
 }
 
 func TestErrorsKeepTheirChain(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // Host is what activities need of the data plane; a pipeline.Host is one.
@@ -40,10 +41,11 @@ type reactionHost interface {
 	ValidateReaction(context.Context, component.ReactionSpec) error
 	RunReaction(context.Context, pipeline.Attempt, component.ReactionSpec) error
 	TeardownReaction(context.Context, component.ReactionSpec) error
+	RetryDeadLetters(ctx context.Context, spec component.ReactionSpec, ids []string) (pipeline.Redelivery, error)
 }
 
 type bootstrapHost interface {
-	Subscribe(context.Context, pipeline.BootstrapRef) (offset uint64, err error)
+	Subscribe(context.Context, pipeline.BootstrapRef, component.QuerySpec) (offset uint64, err error)
 	HoldSnapshot(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, ready func(graph.Position) error, alive func()) error
 	PlanChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, query component.QuerySpec) (pipeline.Plan, error)
 	CopyChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, worker string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error)
@@ -58,7 +60,10 @@ type Options struct {
 	Host   Host
 	Store  *Store
 	HostID string
-	Log    *zap.Logger
+	Loops  *Loops // to be looked at; nil: nobody does
+	// Metrics count attempts and follow snapshots; when nil, nobody sees them.
+	Metrics *telemetry.Metrics
+	Log     *zap.Logger
 	// StopWithControlPlane ends the loops when the Temporal server does not answer for a quarter of a minute. Without it
 	// they go on under their fences, and end when another attempt takes over.
 	StopWithControlPlane bool
@@ -71,6 +76,7 @@ type Set struct {
 	Reactions  *Reactions
 	Bootstraps *Bootstraps
 	Control    *Control
+	Instances  *Instances
 }
 
 // New returns the activities.
@@ -78,16 +84,24 @@ func New(o Options) *Set {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	r := &runner{
-		store: o.Store, hostID: o.HostID, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
+	if o.Loops == nil {
+		o.Loops = new(Loops)
 	}
-	return &Set{
+	if o.Metrics == nil {
+		o.Metrics = telemetry.NewMetrics("")
+	}
+	r := &runner{
+		store: o.Store, hostID: o.HostID, loops: o.Loops, metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
+	}
+	s := &Set{
 		Sources:    &Sources{host: o.Host, runner: r},
 		Queries:    &Queries{host: o.Host, runner: r},
 		Reactions:  &Reactions{host: o.Host, runner: r},
 		Bootstraps: &Bootstraps{host: o.Host, runner: r},
 		Control:    &Control{store: o.Store},
 	}
+	s.Instances = &Instances{sources: s.Sources, queries: s.Queries, reactions: s.Reactions}
+	return s
 }
 
 // decode reads a spec that was validated before, leniently: it may have been by a build that knew other fields.

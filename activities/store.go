@@ -15,7 +15,7 @@ import (
 // Buckets of the control plane.
 const (
 	controlBucket   = "control"   // <component> or <bootstrap>: what its loop, or its holder, is asked to do
-	placementBucket = "placement" // <component>: its last generation and host
+	placementBucket = "placement" // <component>: its last generation and host; "deleted": the highest of those that are gone
 	specsBucket     = "specs"     // <component>: spec of a provisioned source
 	hostsBucket     = "hosts"     // <host>: a worker process that is alive
 )
@@ -143,10 +143,60 @@ func (s *Store) replace(ctx context.Context, bucket, key string, v any, revision
 	return nil
 }
 
-// forget removes what is known of a component that is deleted. Its generation stays: if the component is created anew,
-// attempts of the old one must still be outdated.
+// deletedKey has, for all components that were deleted together, the highest generation that one of them had.
+const deletedKey = "deleted"
+
+// forget removes what is known of a component that is deleted. Of its generation the highest of all that are gone stays:
+// if the component is created anew, attempts of the old one must still be outdated.
 func (s *Store) forget(ctx context.Context, component string) error {
-	return errors.Join(s.remove(ctx, specsBucket, component), s.remove(ctx, controlBucket, component))
+	return errors.Join(s.remove(ctx, specsBucket, component), s.remove(ctx, controlBucket, component), s.forgetPlacement(ctx, component))
+}
+
+func (s *Store) forgetPlacement(ctx context.Context, component string) error {
+	var last placement
+	if revision, err := s.read(ctx, placementBucket, component, &last); err != nil || revision == 0 {
+		return err
+	}
+	for {
+		var deleted placement
+		revision, err := s.read(ctx, placementBucket, deletedKey, &deleted)
+		if err != nil {
+			return err
+		}
+		if deleted.Generation >= last.Generation {
+			return s.remove(ctx, placementBucket, component)
+		}
+		err = s.replace(ctx, placementBucket, deletedKey, placement{Generation: last.Generation}, revision)
+		if err != nil && !errors.Is(err, stream.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// lastPlacement returns where and as what a component ran last. For one that never did, that is the generation above
+// which a component that was deleted may be created anew.
+func (s *Store) lastPlacement(ctx context.Context, component string) (last placement, revision uint64, err error) {
+	revision, err = s.read(ctx, placementBucket, component, &last)
+	if err == nil && revision == 0 {
+		_, err = s.read(ctx, placementBucket, deletedKey, &last)
+	}
+	return last, revision, err
+}
+
+// removeBelow removes the keys that begin with a prefix.
+func (s *Store) removeBelow(ctx context.Context, bucket, prefix string) error {
+	b, err := s.bucket(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	keys, err := b.Keys(ctx, prefix)
+	if err != nil {
+		return fmt.Errorf("listing bucket %s: %w", bucket, err)
+	}
+	for _, key := range keys {
+		err = errors.Join(err, s.remove(ctx, bucket, key))
+	}
+	return err
 }
 
 // AnnounceHost says that a worker process is alive and takes the loops of its host queue.

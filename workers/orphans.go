@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/perdure/perdure/activities"
 )
 
 // A process that is killed leaves attempts that the server believes in until their heartbeats are overdue, half a minute
@@ -22,14 +22,8 @@ import (
 // So whoever starts under a host id first ends every attempt that the server believes to run there. The server is asked,
 // and not some note of the process before, because it may have handed out attempts that this one never got to see.
 
-const (
-	// hostRestarted is the failure type of an attempt whose process ended without handing it over.
-	hostRestarted = "HostRestarted"
-	// retryOrphans is the delay of the attempt after that.
-	retryOrphans = 100 * time.Millisecond
-	// askAtOnce bounds the calls to the server that are on their way.
-	askAtOnce = 16
-)
+// askAtOnce bounds the calls to the server that are on their way.
+const askAtOnce = 16
 
 // identity is what the server knows a process by: that of its host, and which of the host's processes it is.
 func identity(hostID string, pid int) string { return fmt.Sprintf("%s@%d", hostID, pid) }
@@ -86,9 +80,7 @@ func releaseOrphansOf(ctx context.Context, c client.Client, namespace, hostID, w
 		if !orphaned(a, hostID) {
 			continue
 		}
-		ended := temporal.NewApplicationErrorWithOptions("the process ended without handing over", hostRestarted,
-			temporal.ApplicationErrorOptions{NextRetryDelay: retryOrphans, Category: temporal.ApplicationErrorCategoryBenign})
-		if err := c.CompleteActivityByID(ctx, namespace, workflowID, runID, a.GetActivityId(), nil, ended); err != nil && !gone(err) {
+		if err := c.CompleteActivityByID(ctx, namespace, workflowID, runID, a.GetActivityId(), nil, activities.Orphaned()); err != nil && !gone(err) {
 			errs = append(errs, fmt.Errorf("reporting the end of activity %s: %w", a.GetActivityId(), err))
 		}
 	}

@@ -11,6 +11,9 @@ import (
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/mocks"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // TestOneOrphanDoesNotKeepTheOthers releases the attempts of a host, of which one cannot be released, on two pages.
@@ -28,17 +31,18 @@ func TestOneOrphanDoesNotKeepTheOthers(t *testing.T) {
 		})
 		c.On("ListWorkflow", mock.Anything, asked).Return(response, nil).Once()
 	}
-	workflow := func(id string, activities ...*workflowpb.PendingActivityInfo) {
+	workflow := func(id string, pending ...*workflowpb.PendingActivityInfo) {
 		c.On("DescribeWorkflowExecution", mock.Anything, id, "").Return(&workflowservice.DescribeWorkflowExecutionResponse{
 			WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: "run of " + id}},
-			PendingActivities:     activities,
+			PendingActivities:     pending,
 		}, nil).Once()
 	}
 	pending := func(id string, state enumspb.PendingActivityState, worker string) *workflowpb.PendingActivityInfo {
 		return &workflowpb.PendingActivityInfo{ActivityId: id, State: state, LastWorkerIdentity: worker}
 	}
+	restarted := mock.MatchedBy(func(err error) bool { return activities.ReportOf(err).Code == failure.HostRestarted.ID })
 	released := func(workflow, activity string, err error) {
-		c.On("CompleteActivityByID", mock.Anything, "default", workflow, "run of "+workflow, activity, nil, mock.Anything).Return(err).Once()
+		c.On("CompleteActivityByID", mock.Anything, "default", workflow, "run of "+workflow, activity, nil, restarted).Return(err).Once()
 	}
 	const started, waiting = enumspb.PENDING_ACTIVITY_STATE_STARTED, enumspb.PENDING_ACTIVITY_STATE_SCHEDULED
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
 	"github.com/perdure/perdure/streaming/stream"
@@ -23,8 +24,13 @@ import (
 	"github.com/perdure/perdure/workflows"
 )
 
-// The host that every binary has is one that activities can use.
-var _ activities.Host = (*pipeline.Host)(nil)
+// Host is what a process needs of the data plane; a pipeline.Host is one.
+type Host interface {
+	activities.Host
+	RemoveOrphans(ctx context.Context, exists func(context.Context, component.ID) (bool, error)) error
+}
+
+var _ Host = (*pipeline.Host)(nil)
 
 // TaskQueue is the queue that users name when they start a workflow.
 const TaskQueue = activities.QueueWorkflows
@@ -33,12 +39,14 @@ const TaskQueue = activities.QueueWorkflows
 type Options struct {
 	Client    client.Client
 	Namespace string // of the client, for registering search attributes; "default" when empty
-	Host      activities.Host
+	Host      Host
 	Stream    *stream.Conn
 	// HostID names the process. It must be the same after a restart with the same data directory, because that is how
 	// queries find the disk their state is on.
-	HostID string
-	Log    *zap.Logger
+	HostID  string
+	Loops   *activities.Loops  // to be looked at; nil: nobody does
+	Metrics *telemetry.Metrics // count attempts; nil: nobody sees them
+	Log     *zap.Logger
 
 	// MaxLoops is how many components the process may run at once; 10,000 when zero. More wait, without a sign, for a
 	// place that no loop ever frees, so that it is a guard and not a means to spread load.
@@ -78,6 +86,7 @@ func Run(ctx context.Context, o Options) error {
 	p.announce(announcing)
 	var background sync.WaitGroup
 	background.Go(func() { p.keepAnnounced(announcing) })
+	background.Go(func() { p.keepRemovingOrphans(announcing) })
 
 	err := start(append(second, first...))
 	if err == nil {
@@ -116,12 +125,13 @@ type served struct {
 // for hours, never keeps a short errand from running. The first ones are those that stop first.
 func (p *process) workers() (first, second []*served) {
 	set := activities.New(activities.Options{
-		Host: p.Host, Store: p.store, HostID: p.HostID, Log: p.log, StopWithControlPlane: p.StopWithControlPlane,
+		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, Metrics: p.Metrics, Log: p.log, StopWithControlPlane: p.StopWithControlPlane,
 	})
 	loops := func(r worker.ActivityRegistry) {
 		r.RegisterActivity(set.Sources)
 		r.RegisterActivity(set.Queries)
 		r.RegisterActivity(set.Reactions)
+		r.RegisterActivity(set.Instances)
 	}
 	copies := func(r worker.ActivityRegistry) { r.RegisterActivity(set.Bootstraps) }
 

@@ -24,6 +24,7 @@ type BootstrapInput struct {
 	Spec        json.RawMessage `json:"spec"`                  // of the query
 	Parallelism int             `json:"parallelism,omitempty"` // copy workers; 0: as many as the source wants
 	Rebuild     bool            `json:"rebuild,omitempty"`     // the query publishes all rows anew, and not what differs
+	Labels      []string        `json:"labels,omitempty"`      // if any, only elements with one of them are read
 }
 
 // BootstrapResult is how a bootstrap ended well.
@@ -136,6 +137,7 @@ func (b *bootstrap) failure(err error) error {
 func (b *bootstrap) ref() activities.BootstrapRef {
 	return activities.BootstrapRef{
 		ID: b.in.ID, Instance: b.in.Instance, Query: b.in.Query, Source: b.in.Source, SnapshotGeneration: b.status.Snapshot, Rebuild: b.in.Rebuild,
+		Labels: b.in.Labels,
 	}
 }
 
@@ -171,7 +173,7 @@ func (b *bootstrap) describe() {
 
 func (b *bootstrap) run() (*BootstrapResult, error) {
 	b.enter(bootSubscribing)
-	err := workflow.ExecuteActivity(withErrand(b.root, "keep the changes from now on", 10*time.Minute), bootstraps.Subscribe, b.ref()).Get(b.root, nil)
+	err := workflow.ExecuteActivity(withErrand(b.root, "keep the changes from now on", 10*time.Minute), bootstraps.Subscribe, activities.PlanInput{BootstrapRef: b.ref(), Spec: b.in.Spec}).Get(b.root, nil)
 	if err != nil {
 		return nil, err
 	}

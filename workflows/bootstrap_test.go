@@ -233,6 +233,31 @@ func TestQueryBootstraps(t *testing.T) {
 	require.Equal(t, []string{"Validating", "Starting", "Bootstrapping", "Starting", "Running", "Draining"}, h.phases, "it is not shown as running before it has its data")
 }
 
+// TestQueryReadsWhatItMisses: only the source concerned has a bootstrap, of the labels concerned.
+func TestQueryReadsWhatItMisses(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{
+		Outcome: activities.OutcomeNeedsResync, Missing: &activities.Missing{Source: "people", Labels: []string{"Person"}},
+	}, nil).Once()
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+	h.healthy()
+	var read []string
+	h.OnWorkflow(TypeBootstrap, mock.Anything, mock.Anything).Return(
+		func(_ workflow.Context, raw converter.RawValue) (*BootstrapResult, error) {
+			var in BootstrapInput
+			require.NoError(t, json.Unmarshal(payloadData(raw), &in))
+			read = append(read, fmt.Sprint(in.Source, in.Labels))
+			return &BootstrapResult{}, nil
+		})
+	h.at(2*time.Hour, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(`{"name":"big","query":"MATCH (o) RETURN o","sources":["orders","people"]}`))
+	require.True(t, h.IsWorkflowCompleted())
+	require.Equal(t, []string{"people[Person]"}, read)
+}
+
 func TestQueryIsPausedWhileItBootstraps(t *testing.T) {
 	h := newHarness(t, "query.default.big")
 	h.needsBootstrap()

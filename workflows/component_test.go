@@ -461,6 +461,29 @@ func TestUpdatesAnswer(t *testing.T) {
 	require.ErrorContains(t, refused, "not available for source")
 }
 
+// TestUpdateThatIsSentAgainToTheNextRun: what the run before has done is answered as it was then, though the spec has another
+// version by now.
+func TestUpdateThatIsSentAgainToTheNextRun(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
+	before := State{core: begin(Running, nil)}
+	before.Phase, before.SpecVersion = PhaseRunning, 3
+	before.record(Command{RequestID: "u1", Name: CommandReconfigure, Outcome: Applied})
+	var again Status
+	var refused error
+	change := CommandInput{Spec: json.RawMessage(`{"name":"orders","kind":"other"}`), BaseSpecVersion: 2}
+	h.at(time.Minute, func() {
+		h.UpdateWorkflow(CommandReconfigure, "u1", callbacks(t, &again, nil), change)
+		h.UpdateWorkflow(CommandReconfigure, "u2", callbacks(t, nil, &refused), change)
+	})
+	h.at(20*time.Minute, func() { h.CancelWorkflow() })
+	h.ExecuteWorkflow(TypeSource, Input{Spec: json.RawMessage(sourceSpec), Carry: &before})
+	require.Equal(t, 3, again.SpecVersion)
+	require.Len(t, again.Commands, 1)
+	require.ErrorContains(t, refused, "the spec is at version 3, not 2")
+}
+
 func callbacks(t *testing.T, status *Status, refused *error) *testsuite.TestUpdateCallback {
 	return &testsuite.TestUpdateCallback{
 		OnAccept: func() { require.Nil(t, refused) },

@@ -13,6 +13,7 @@ const (
 	taskPlace        task = "place"
 	taskRun          task = "run"
 	taskTeardown     task = "teardown"
+	taskReconcile    task = "reconcile" // of an instance
 )
 
 // ending is how far ending the task has come. Each step is bounded, and the next one is stronger.
@@ -52,6 +53,10 @@ type situation struct {
 	NeedsBootstrap bool `json:"needsBootstrap,omitempty"`
 	Placed         bool `json:"placed,omitempty"`
 
+	// Of an instance.
+	Reconciled bool `json:"reconciled,omitempty"` // all components were told what is wanted of them
+	Outdated   bool `json:"outdated,omitempty"`   // the task works for something that is no longer wanted
+
 	Suggested bool `json:"suggested,omitempty"` // the server asks for a new history
 	Long      bool `json:"long,omitempty"`      // the history is long enough for a new one where that costs nothing
 	Busy      bool `json:"busy,omitempty"`      // a command is being handled
@@ -84,6 +89,8 @@ const (
 	actCancel       action = "cancel"
 	actFence        action = "fence"
 	actAbandon      action = "abandon"
+	actReconcile    action = "reconcile"
+	actWatch        action = "watch"
 )
 
 // The actions that end the run of the workflow.
@@ -99,19 +106,10 @@ func decide(s situation) action {
 	if s.Task != noTask {
 		return decideInFlight(s)
 	}
+	if act, decided := decideFirst(s); decided {
+		return act
+	}
 	switch {
-	case s.Deleting && (s.TornDown || s.Blocked && s.Force):
-		return actClose
-	case s.Deleting && s.Blocked && !s.Cancelled:
-		return actBlock
-	case s.Deleting && !s.Blocked:
-		return actTeardown
-	case s.Busy && (s.Cancelled || s.Upgrade || s.Suggested || s.Long):
-		return actWait
-	case s.Cancelled:
-		return actLeave
-	case s.Upgrade || s.Suggested || s.Long:
-		return actContinue
 	case s.Desired != Running:
 		return actRest
 	case s.Parked || !s.Declared:
@@ -130,6 +128,25 @@ func decide(s situation) action {
 		return actPlace
 	}
 	return actRun
+}
+
+// decideFirst is what comes before anything else when nothing is in flight, for whatever takes commands.
+func decideFirst(s situation) (act action, decided bool) {
+	switch {
+	case s.Deleting && (s.TornDown || s.Blocked && s.Force):
+		return actClose, true
+	case s.Deleting && s.Blocked && !s.Cancelled:
+		return actBlock, true
+	case s.Deleting && !s.Blocked:
+		return actTeardown, true
+	case s.Busy && (s.Cancelled || s.Upgrade || s.Suggested || s.Long):
+		return actWait, true
+	case s.Cancelled:
+		return actLeave, true
+	case s.Upgrade || s.Suggested || s.Long:
+		return actContinue, true
+	}
+	return "", false
 }
 
 func decideInFlight(s situation) action {
@@ -172,4 +189,37 @@ func unwanted(s situation) bool {
 	}
 	// Those may last for ever, while each command makes the history longer.
 	return s.Suggested && (s.Task == taskRun || s.Task == taskAwaitSources)
+}
+
+// decideInstance is decide for an instance. It differs from a component in that pausing and stopping are work too, and
+// that there is nothing to run: what is left to do is to watch.
+func decideInstance(s situation) action {
+	if s.Task != noTask {
+		if s.Ending == notEnding && inTheWay(s) {
+			return actCancel
+		}
+		return actWait
+	}
+	if act, decided := decideFirst(s); decided {
+		return act
+	}
+	switch {
+	case s.Parked || !s.Declared:
+		return actPark
+	case s.Open:
+		return actBreaker
+	case !s.Validated:
+		return actValidate
+	case !s.Reconciled:
+		return actReconcile
+	}
+	return actWatch
+}
+
+// inTheWay is unwanted for an instance. A teardown is only given up for another one.
+func inTheWay(s situation) bool {
+	if s.Task == taskTeardown {
+		return s.Outdated
+	}
+	return s.Outdated || s.Deleting || s.Cancelled || s.Upgrade
 }

@@ -1,29 +1,22 @@
 package workflows
 
 import (
-	"encoding/json"
 	"time"
 
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 )
 
 // entity is one run of a component's workflow.
 type entity struct {
-	root workflow.Context // ends when the workflow is cancelled
-	ctx  workflow.Context // does not
-	kind kind
-	id   string // of the workflow and, if it is declared, of the component
-
-	spec        json.RawMessage
-	declared    *declared
-	requestedBy string
-	state       State
-	inbox       *inbox
-	attributes  bool
+	*desk
+	kind     kind
+	declared *declared
+	state    State
 
 	// The task in flight.
 	task     task
@@ -37,14 +30,11 @@ type entity struct {
 	held     bool
 	children []workflow.ChildWorkflowFuture
 	childIDs []string
+	beside   workflow.CancelFunc // ends the bootstraps beside a run; nil: there are none
+	besides  workflow.WaitGroup  // for their end
 
-	busy      int            // commands that wait for an activity
-	specs     workflow.Mutex // held while a spec is checked
-	cancelled bool
-	dirty     bool
-	awaiting  *time.Time // the breaker's time, when a timer waits for it
-	rested    workflow.CancelFunc
-	last      explanation
+	letters workflow.Mutex // held while dead letters are retried or dropped
+	last    explanation
 }
 
 // explanation is the answer to the query explain.
@@ -54,17 +44,19 @@ type explanation struct {
 }
 
 func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes func() bool) (*entity, error) {
-	e := &entity{root: ctx, kind: k, id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx), specs: workflow.NewMutex(ctx)}
-	e.ctx, _ = workflow.NewDisconnectedContext(ctx)
+	e := &entity{kind: k, letters: workflow.NewMutex(ctx), besides: workflow.NewWaitGroup(ctx)}
+	e.desk = newDesk(ctx, e, &e.state.core, string(k.component), CommandReconfigure)
+	if id, err := component.ParseID(e.id); err == nil {
+		e.instance, e.name = id.Instance, id.Name
+	}
 
-	in, invalid := decodeInput(raw)
+	in, invalid := decodeInput[State](raw)
 	e.spec, e.requestedBy = in.Spec, in.RequestedBy
 	if in.Carry != nil {
 		e.state = *in.Carry
 	} else {
-		e.state = State{Desired: in.Desired, SpecVersion: 1, Breaker: Breaker{State: breakerClosed}, Unexpected: in.unexpected}
+		e.state = State{core: begin(in.Desired, in.unexpected)}
 	}
-	e.state.Version = stateVersion
 	if invalid == nil {
 		var d declared
 		if d, invalid = declareAs(k.component, e.spec, e.id); invalid == nil {
@@ -74,24 +66,17 @@ func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes 
 	if invalid != nil && in.Carry == nil {
 		e.fail(failure.Describe(invalid))
 	}
-	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return attributes() }).Get(&e.attributes); err != nil {
-		return nil, err
-	}
-	if e.state.Phase == "" {
-		e.enter(PhaseCreated)
-	}
-	return e, e.handle()
+	return e, e.open(attributes)
 }
+
+// explained implements owner.
+func (e *entity) explained() explanation { return e.last }
 
 // loop turns what is known into the next action until the run of the workflow ends. Handlers and tasks only change what
 // is known.
 func (e *entity) loop() (*Result, error) {
 	for {
-		e.dirty = false
-		e.cancelled = e.root.Err() != nil
-		for _, s := range e.inbox.take() {
-			e.signalled(s)
-		}
+		e.take()
 		if e.task == noTask {
 			e.between()
 		}
@@ -114,10 +99,7 @@ func (e *entity) loop() (*Result, error) {
 		if !waits {
 			continue
 		}
-		err := workflow.Await(e.ctx, func() bool {
-			return e.dirty || !e.inbox.empty() || e.root.Err() != nil && !e.cancelled
-		})
-		if err != nil {
+		if err := e.rest(); err != nil {
 			return nil, err
 		}
 	}
@@ -130,36 +112,25 @@ func (e *entity) between() {
 		e.state.Snapshots = snapshots{Known: true, Needed: true, Rebuild: e.state.Rebuild, Count: e.state.Snapshots.Count}
 		e.state.Rebootstrap, e.state.Rebuild = false, false
 	}
-	if until := e.state.Breaker.OpenUntil; until != nil && !workflow.Now(e.ctx).Before(*until) {
-		e.state.Breaker.probe()
-	}
+	e.probeWhenDue()
 }
 
 func (e *entity) situation() situation {
 	s := &e.state
-	info := workflow.GetInfo(e.root)
-	now := situation{
-		Desired: s.Desired, Declared: e.declared != nil, Cancelled: e.cancelled,
-		Restart: s.Restart, Upgrade: s.Upgrade, Parked: s.Parked, Open: s.Breaker.State == breakerOpen,
-		Task: e.task, Ending: e.ending, Overdue: e.overdue, ChildrenHeld: e.held,
-		Validated: s.Validated, Provisioned: s.Provisioned || e.kind.provision == nil, SourcesReady: len(s.Missing) == 0,
-		NeedsBootstrap: s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap, Placed: s.Placement != nil,
-		Suggested: info.GetContinueAsNewSuggested(), Long: info.GetCurrentHistoryLength() > longHistory,
-		Busy: e.busy > 0 || !workflow.AllHandlersFinished(e.ctx),
-	}
+	now := e.desk.situation()
+	now.Declared, now.Restart = e.declared != nil, s.Restart
+	now.Task, now.Ending, now.Overdue, now.ChildrenHeld = e.task, e.ending, e.overdue, e.held
+	now.Validated, now.Provisioned, now.SourcesReady = s.Validated, s.Provisioned || e.kind.provision == nil, len(s.Missing) == 0
+	now.NeedsBootstrap = s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap
+	now.Placed = s.Placement != nil
 	if d := s.Delete; d != nil {
-		now.Deleting, now.Force, now.Blocked = true, d.Force, d.Failed
 		now.TornDown = d.Done || !s.Touched || e.declared == nil
 	}
 	return now
 }
 
-// longHistory is how many events a history has before a new one begins where that costs nothing.
-const longHistory = 200
-
 func (e *entity) close() (*Result, error) {
-	// Updates that were accepted get their answer before the workflow closes.
-	if err := workflow.Await(e.ctx, func() bool { return e.busy == 0 && workflow.AllHandlersFinished(e.ctx) }); err != nil {
+	if err := e.settle(); err != nil {
 		return nil, err
 	}
 	return &Result{Outcome: "Deleted", Generation: e.state.Generation, Position: e.state.Position, At: workflow.Now(e.ctx)}, nil
@@ -173,36 +144,28 @@ func (e *entity) continueAsNew() error {
 	})
 }
 
-// fail takes a failure that nothing below the workflow overcame. A permanent one waits for a person, without a timer;
-// any other is tried again, less and less often.
+// fail is the desk's fail, and forgets what was achieved: the component begins anew.
 func (e *entity) fail(report failure.Report) {
 	s := &e.state
-	now := workflow.Now(e.ctx)
-	s.Breaker.LastError = &LastError{Report: trimmed(report), At: now}
+	e.desk.fail(report)
 	s.Placement, s.Provisioned = nil, false
-	switch activities.ClassOf(report) {
-	case failure.Configuration, failure.Authorisation, failure.Data, failure.Invalidated:
-		s.Parked, s.Validated = true, false
-	default:
-		s.Breaker.fail(now, e.id)
+	if s.Parked {
+		s.Validated = false
 	}
 }
 
-// trimmed bounds a report, because it is carried along for as long as the component lives.
-func trimmed(r failure.Report) failure.Report {
-	const most = 6
-	r.Message = shorten(r.Message, 1000)
-	causes := make([]string, 0, most)
-	for _, c := range r.Causes[:min(len(r.Causes), most)] {
-		causes = append(causes, shorten(c, 500))
+// shown implements owner.
+func (e *entity) shown() (host, health string) { return e.state.Host, e.health() }
+
+// told implements owner.
+func (e *entity) told(s signal) bool {
+	switch s.name {
+	case activities.SignalCondition:
+		e.conditioned(s)
+	case activities.SignalNeed:
+		e.needed(s)
+	default:
+		return false
 	}
-	r.Causes = causes
-	if r.Details != nil {
-		details := make(map[string]string, len(r.Details))
-		for _, k := range workflow.DeterministicKeys(r.Details) {
-			details[k] = shorten(r.Details[k], 1000)
-		}
-		r.Details = details
-	}
-	return r
+	return true
 }

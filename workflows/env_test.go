@@ -40,6 +40,7 @@ type harness struct {
 	mu          sync.Mutex
 	called      []string // activities, in order
 	generations []uint64 // of runs
+	reloads     []string // that they were asked for
 	phases      []string // as upserted
 }
 
@@ -56,6 +57,7 @@ func newHarness(t *testing.T, id string) *harness {
 	h.RegisterActivity(set.Reactions)
 	h.RegisterActivity(set.Bootstraps)
 	h.RegisterActivity(set.Control)
+	h.RegisterActivity(set.Instances)
 	h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows})
 	h.SetTestTimeout(20 * time.Second)
 	h.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
@@ -73,7 +75,7 @@ func newHarness(t *testing.T, id string) *harness {
 		case "SourceRun", "QueryRun", "ReactionRun":
 			var in activities.RunInput
 			if args.Get(&in) == nil {
-				h.generations = append(h.generations, in.Generation)
+				h.generations, h.reloads = append(h.generations, in.Generation), append(h.reloads, in.Reload)
 			}
 		}
 	})
@@ -111,13 +113,17 @@ func (h *harness) loops(run any, after time.Duration, result activities.RunResul
 	return h.OnActivity(run, mock.Anything, mock.Anything).Return(result, err).After(after)
 }
 
-func (h *harness) status() Status {
+func (h *harness) status() (s Status) {
+	h.t.Helper()
+	h.statusInto(&s)
+	return s
+}
+
+func (h *harness) statusInto(s any) {
 	h.t.Helper()
 	value, err := h.QueryWorkflow(QueryStatus)
 	require.NoError(h.t, err)
-	var s Status
-	require.NoError(h.t, value.Get(&s))
-	return s
+	require.NoError(h.t, value.Get(s))
 }
 
 // at does something after a time of the workflow's clock.
@@ -150,9 +156,14 @@ func coded(code *failure.Code) error {
 
 func continued(t *testing.T, err error) *Input {
 	t.Helper()
+	var in Input
+	continuedInto(t, err, &in)
+	return &in
+}
+
+func continuedInto(t *testing.T, err error, in any) {
+	t.Helper()
 	var c *workflow.ContinueAsNewError
 	require.ErrorAs(t, err, &c)
-	var in Input
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(c.Input, &in))
-	return &in
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(c.Input, in))
 }

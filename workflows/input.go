@@ -25,12 +25,15 @@ const (
 // Input starts the workflow of a component. Spec is a component.SourceSpec, component.QuerySpec or
 // component.ReactionSpec. An activity checks it, so that what was once found wrong, or right, stays so when the
 // workflow is replayed by a build with other rules.
-type Input struct {
+type Input = inputWith[State]
+
+// inputWith is an input with the state that the workflow carries over.
+type inputWith[S any] struct {
 	Spec        json.RawMessage `json:"spec"`
 	Desired     Desired         `json:"desired,omitempty"` // Running when empty
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	// Carry is what a run of the workflow hands to the next; only ContinueAsNew fills it.
-	Carry *State `json:"carry,omitempty"`
+	Carry *S `json:"carry,omitempty"`
 
 	unexpected []string // fields that are none of these
 }
@@ -46,8 +49,8 @@ type Result struct {
 const maxInput = 64 << 10
 
 // decodeInput reads what a workflow was started with. What it returns with an error is fit to wait for an operator with.
-func decodeInput(raw converter.RawValue) (Input, error) {
-	in, err := decodeFields(raw)
+func decodeInput[S any](raw converter.RawValue) (inputWith[S], error) {
+	in, err := decodeFields[S](raw)
 	switch in.Desired {
 	case Running, Paused, Stopped:
 	case "":
@@ -61,8 +64,8 @@ func decodeInput(raw converter.RawValue) (Input, error) {
 	return in, err
 }
 
-func decodeFields(raw converter.RawValue) (Input, error) {
-	var in Input
+func decodeFields[S any](raw converter.RawValue) (inputWith[S], error) {
+	var in inputWith[S]
 	data := payloadData(raw)
 	if len(data) == 0 {
 		return in, failure.ConfigInvalid.Errorf(`the workflow was started without an input; it needs {"spec":{...}}`)

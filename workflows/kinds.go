@@ -12,6 +12,7 @@ var (
 	reactions  *activities.Reactions
 	bootstraps *activities.Bootstraps
 	control    *activities.Control
+	instances  *activities.Instances
 )
 
 // kind is in what the workflows of sources, queries and reactions differ.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/component"
 )
 
@@ -13,23 +14,30 @@ const (
 	TypeQuery     = "Query"
 	TypeReaction  = "Reaction"
 	TypeBootstrap = "Bootstrap"
+	TypeInstance  = "Instance"
 
 	TypeCheckSource = "CheckSource"
 )
 
+// KindInstance is the kind that an instance shows itself with, beside those of components.
+const KindInstance = "instance"
+
 // Commands: each is a signal, which cannot answer, and an update, which can.
 const (
-	CommandPause        = "pause"
-	CommandResume       = "resume"
-	CommandStop         = "stop"
-	CommandRestart      = "restart"
-	CommandReconfigure  = "reconfigure"
+	CommandPause        = activities.CommandPause
+	CommandResume       = activities.CommandResume
+	CommandStop         = activities.CommandStop
+	CommandRestart      = activities.CommandRestart
+	CommandReconfigure  = activities.CommandReconfigure
 	CommandRebootstrap  = "rebootstrap"
 	CommandResetBreaker = "resetBreaker"
 	CommandSetPosition  = "setPosition"
 	CommandSkip         = "skip"
 	CommandUpgrade      = "upgrade"
-	CommandDelete       = "delete"
+	CommandRetry        = "retry"
+	CommandDrop         = "drop"
+	CommandDelete       = activities.CommandDelete
+	CommandApply        = "apply" // of an instance
 )
 
 // CommandSetConcurrency is a signal that only a bootstrap knows, beside pause and resume.
@@ -37,7 +45,8 @@ const CommandSetConcurrency = "setConcurrency"
 
 var commandNames = []string{
 	CommandPause, CommandResume, CommandStop, CommandRestart, CommandReconfigure, CommandRebootstrap,
-	CommandResetBreaker, CommandSetPosition, CommandSkip, CommandUpgrade, CommandDelete,
+	CommandResetBreaker, CommandSetPosition, CommandSkip, CommandUpgrade, CommandRetry, CommandDrop,
+	CommandDelete,
 }
 
 // Commands returns the names of all commands of components.
@@ -45,8 +54,8 @@ func Commands() []string { return slices.Clone(commandNames) }
 
 // Queries that every component answers.
 const (
-	QueryStatus   = "status"
-	QuerySpec     = "spec"
+	QueryStatus   = activities.QueryStatus
+	QuerySpec     = activities.QuerySpec
 	QueryCommands = "commands"
 	QueryExplain  = "explain"
 )

@@ -83,6 +83,15 @@ func withErrand(ctx workflow.Context, summary string, within time.Duration) work
 	})
 }
 
+// withLetters gives up soon: what is left stays, and somebody waits for the answer.
+func withLetters(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: summary,
+		StartToCloseTimeout: 90 * time.Second, ScheduleToCloseTimeout: 5 * time.Minute, HeartbeatTimeout: heartbeat,
+		RetryPolicy: retry(time.Second, 10*time.Second, 5),
+	})
+}
+
 func withTeardown(ctx workflow.Context, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: activities.QueueControl, Summary: "remove what the component created",
@@ -124,6 +133,35 @@ func withVerify(ctx workflow.Context) workflow.Context {
 		StartToCloseTimeout: 30 * time.Minute, ScheduleToCloseTimeout: 2 * time.Hour,
 		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
 		RetryPolicy: retry(time.Second, 30*time.Second, 5),
+	})
+}
+
+// withEnsure is for what starts or tells a component of an instance.
+func withEnsure(ctx workflow.Context, id string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: id,
+		StartToCloseTimeout: 10 * time.Minute, ScheduleToCloseTimeout: 15 * time.Minute,
+		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 15*time.Second, 0),
+	})
+}
+
+// withRemove allows for all that deleting a component may take: its drain, its teardown, and what comes between.
+func withRemove(ctx workflow.Context, id string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueRun, Summary: "delete " + id,
+		StartToCloseTimeout: 3 * mostTeardown, ScheduleToCloseTimeout: 3 * mostTeardown,
+		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		RetryPolicy: retry(time.Second, 15*time.Second, 0),
+	})
+}
+
+// withWatch is not waited for when it is cancelled: it only reads.
+func withWatch(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueRun, Summary: "watch the components",
+		StartToCloseTimeout: year, HeartbeatTimeout: heartbeat,
+		RetryPolicy: retry(time.Second, 30*time.Second, 0),
 	})
 }
 

@@ -21,7 +21,7 @@ func (h *harness) reconfigure(spec string) {
 func TestTasksForAnotherSpec(t *testing.T) {
 	for _, task := range []task{taskValidate, taskProvision, taskAwaitSources, taskBootstrap} {
 		for _, err := range []error{nil, coded(failure.ConfigInvalid)} {
-			e := &entity{task: task, version: 1, state: State{SpecVersion: 2, Missing: []string{"orders"}}}
+			e := &entity{desk: &desk{}, task: task, version: 1, state: State{core: core{SpecVersion: 2}, Missing: []string{"orders"}}}
 			before := e.state
 			e.ended(err)
 			require.Equal(t, before, e.state, task)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/temporalproto"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
@@ -43,7 +46,7 @@ func TestRecord(t *testing.T) {
 		r.reaches(t, id, PhaseRunning)
 		events := len(r.history(t, id).Events)
 		require.Less(t, events, 60, "events until it runs")
-		time.Sleep(2 * time.Second) // nothing may happen; there is nothing to poll for
+		r.beats(t, id)
 		require.Len(t, r.history(t, id).Events, events, "events while it runs")
 		r.signal(t, id, CommandStop, nil)
 		r.reaches(t, id, PhaseStopped)
@@ -96,6 +99,32 @@ func TestRecord(t *testing.T) {
 		require.NoError(t, r.client.CancelWorkflow(t.Context(), id, ""))
 		r.save(t, id, "Query-bootstrap")
 	})
+	t.Run("Query that is read again while it runs", func(t *testing.T) {
+		id := r.start(t, component.Query, "again", `{"name":"again","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandRebootstrap, nil)
+		runs := func(generation uint64, beside bool) func(Status) bool {
+			return func(s Status) bool {
+				return s.Phase == PhaseRunning && s.Generation == generation && s.Bootstrap.Beside == beside
+			}
+		}
+		r.until(t, id, runs(2, false))
+		r.signal(t, id, activities.SignalNeed, activities.Need{Generation: 2, Outcome: activities.OutcomeNeedsResync})
+		require.Eventually(t, func() bool {
+			return r.client.GetWorkflow(t.Context(), "bootstrap.default.again.orders.1", "").Get(t.Context(), nil) == nil
+		}, 30*time.Second, 50*time.Millisecond, "the source is read")
+		r.until(t, id, runs(2, false))
+		r.slowly(true)
+		r.signal(t, id, activities.SignalNeed, activities.Need{
+			Generation: 2, Outcome: activities.OutcomeNeedsResync, Held: true, Missing: &activities.Missing{Source: "orders", Labels: []string{"o"}},
+		})
+		r.until(t, id, runs(2, true))
+		r.signal(t, id, CommandRestart, nil) // ends it
+		r.until(t, id, runs(3, false))
+		r.slowly(false)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-beside")
+	})
 	t.Run("Query that is stopped while it bootstraps", func(t *testing.T) {
 		r.needBootstrap(1)
 		r.slowly(true)
@@ -112,6 +141,50 @@ func TestRecord(t *testing.T) {
 		r.save(t, id, "Query-stopped")
 		r.save(t, "bootstrap.default.slow.orders.1", "Bootstrap-stopped")
 	})
+	t.Run("Instance", func(t *testing.T) {
+		const id = "instance.default"
+		_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, TypeInstance,
+			Input{Spec: instanceSpec([]string{"s"}, []string{"q"}, []string{"r1", "r2"})})
+		require.NoError(t, err)
+		r.reaches(t, id, PhaseRunning)
+		events := len(r.history(t, id).Events)
+		require.Less(t, events, 60, "events until it runs")
+		r.beats(t, id)
+		require.Len(t, r.history(t, id).Events, events, "events while it runs")
+		r.signal(t, id, CommandStop, nil)
+		r.reaches(t, id, PhaseStopped)
+		r.signal(t, id, CommandResume, nil)
+		r.signal(t, id, "resume", []int{1})
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandRestart, nil)
+		r.signal(t, id, CommandApply, CommandInput{Spec: instanceSpec(nil, []string{"invalid"}, nil)})
+		r.signal(t, id, CommandApply, CommandInput{Spec: instanceSpec([]string{"s"}, []string{"q=other"}, []string{"r2", "r3"})})
+		r.until(t, id, func(s Status) bool { return s.SpecVersion == 2 && s.Phase == PhaseRunning })
+		r.fail("EnsureComponent", failure.ComponentSilent)
+		r.update(t, id, CommandPause)
+		r.reaches(t, id, PhaseDegraded)
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		first := r.runID(t, id)
+		r.signal(t, id, CommandUpgrade, nil)
+		require.Eventually(t, func() bool { return r.runID(t, id) != first }, 30*time.Second, 50*time.Millisecond)
+		r.reaches(t, id, PhaseRunning)
+		r.fail("RemoveComponent", failure.ComponentRefused)
+		r.signal(t, id, CommandDelete, nil)
+		r.reaches(t, id, PhaseDeleteBlocked)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Instance-deleted")
+		r.saveRun(t, id, first, "Instance-lifecycle")
+	})
+	t.Run("Instance that is not valid", func(t *testing.T) {
+		const id = "instance.broken"
+		_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, TypeInstance,
+			Input{Spec: instanceSpec(nil, []string{"invalid"}, nil)})
+		require.NoError(t, err)
+		r.reaches(t, id, PhaseNeedsOperator)
+		require.NoError(t, r.client.CancelWorkflow(t.Context(), id, ""))
+		r.save(t, id, "Instance-invalid")
+	})
 	t.Run("Reaction", func(t *testing.T) {
 		id := r.start(t, component.Reaction, "lines", reactionSpec)
 		r.reaches(t, id, PhaseRunning)
@@ -123,6 +196,31 @@ func TestRecord(t *testing.T) {
 		r.signal(t, id, CommandDelete, nil)
 		r.save(t, id, "Reaction-continued")
 		r.saveRun(t, id, first, "Reaction-upgraded")
+	})
+	t.Run("Reaction with dead letters", func(t *testing.T) {
+		id := r.start(t, component.Reaction, "letters", `{"name":"letters","kind":"log","queries":["big"]}`)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, activities.SignalCondition, activities.Condition{Generation: 1, DeadLetters: activities.DeadLetters{Count: "3"}})
+		r.until(t, id, func(s Status) bool { return s.DeadLetters != nil && s.DeadLetters.Count == "3" })
+		for n, s := range []struct {
+			name, outcome string
+			payload       map[string]any
+		}{
+			{CommandRetry, Applied, nil},
+			{CommandRetry, Applied, map[string]any{"ids": []string{"7"}, "requestId": "once"}},
+			{CommandDrop, Applied, map[string]any{"ids": []string{"8"}}},
+			{CommandDrop, Rejected, nil},
+			{CommandRetry, Rejected, map[string]any{"ids": []string{"99"}}}, // there is none
+			{CommandDrop, Applied, map[string]any{"all": true}},
+		} {
+			if s.outcome == Rejected && s.name == CommandRetry {
+				r.fail("RetryDeadLetters", failure.LetterMissing)
+			}
+			r.signal(t, id, s.name, s.payload)
+			r.until(t, id, func(st Status) bool { return len(st.Commands) == n+1 && st.Commands[n].Outcome == s.outcome })
+		}
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Reaction-letters")
 	})
 }
 
@@ -178,12 +276,14 @@ func (r *recorder) register(w worker.ActivityRegistry) {
 		"TeardownQuery":    func(context.Context, activities.TeardownInput) error { return nil },
 		"TeardownReaction": func(context.Context, activities.TeardownInput) error { return nil },
 		"SourceRun":        r.run("SourceRun"), "QueryRun": r.run("QueryRun"), "ReactionRun": r.run("ReactionRun"),
+		"RetryDeadLetters": r.retryLetters, "DropDeadLetters": r.dropLetters,
 		"PlaceComponent": r.place, "RequestDrain": r.drain,
 		"FenceBump":        func(context.Context, activities.GenerationInput) error { return nil },
-		"Subscribe":        func(context.Context, activities.BootstrapRef) error { return nil },
+		"Subscribe":        func(context.Context, activities.PlanInput) error { return nil },
 		"AbandonBootstrap": func(context.Context, activities.BootstrapRef) error { return nil },
 		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) error { return nil },
 		"HoldSnapshot":     r.hold, "CopyWorker": r.copy,
+		"ValidateInstance": validateInstance, "EnsureComponent": r.ensure, "RemoveComponent": r.remove, "WatchComponents": watchNothing,
 		"PlanChunks": func(context.Context, activities.PlanInput) (activities.BootstrapPlan, error) {
 			return activities.BootstrapPlan{Tables: 1, Chunks: 2, Rows: 20}, nil
 		},
@@ -269,6 +369,30 @@ func beatUntil(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
+// validateInstance finds a problem in an instance that declares something invalid.
+func validateInstance(_ context.Context, in activities.SpecInput) (activities.InstanceChecks, error) {
+	if strings.Contains(string(in.Spec), "invalid") {
+		return activities.InstanceChecks{Problems: []activities.Problem{{Component: "query invalid", Code: "ConfigInvalid", Message: "invalid"}}}, nil
+	}
+	return activities.InstanceChecks{}, nil
+}
+
+func (r *recorder) ensure(_ context.Context, in activities.EnsureInput) (activities.ComponentState, error) {
+	health := activities.HealthHealthy
+	if in.Desired != string(Running) {
+		health = activities.HealthIdle
+	}
+	return activities.ComponentState{Component: in.Component, Desired: in.Desired, Phase: in.Desired, Health: health, SpecVersion: 1}, r.failure("EnsureComponent")
+}
+
+func (r *recorder) remove(context.Context, activities.RemoveInput) error {
+	return r.failure("RemoveComponent")
+}
+
+func watchNothing(ctx context.Context, _ activities.WatchInput) ([]activities.ComponentState, error) {
+	return nil, beatUntil(ctx, nil)
+}
+
 func (r *recorder) place(_ context.Context, in activities.PlaceInput) (activities.Placement, error) {
 	p := activities.Placement{Generation: in.Generation + 1, Queue: activities.QueueRun}
 	if in.NeedsHost {
@@ -280,6 +404,14 @@ func (r *recorder) place(_ context.Context, in activities.PlaceInput) (activitie
 func (r *recorder) drain(_ context.Context, in activities.GenerationInput) error {
 	close(r.key(in.Component, in.Generation))
 	return nil
+}
+
+func (r *recorder) retryLetters(context.Context, activities.LettersInput) (activities.LettersResult, error) {
+	return activities.LettersResult{Delivered: 1, Refused: 1, Left: activities.DeadLetters{Count: "2"}}, r.failure("RetryDeadLetters")
+}
+
+func (r *recorder) dropLetters(context.Context, activities.LettersInput) (activities.LettersResult, error) {
+	return activities.LettersResult{Dropped: 1}, r.failure("DropDeadLetters")
 }
 
 func (r *recorder) hold(ctx context.Context, ref activities.BootstrapRef) error {
@@ -331,6 +463,7 @@ func (r *recorder) until(t *testing.T, id string, done func(Status) bool) {
 	var s Status
 	require.Eventually(t, func() bool {
 		value, err := r.client.QueryWorkflow(t.Context(), id, "", QueryStatus)
+		s = Status{} // what is not said is not so any more
 		return err == nil && value.Get(&s) == nil && done(s)
 	}, 30*time.Second, 50*time.Millisecond, "%s: %+v", id, &s)
 }
@@ -338,6 +471,17 @@ func (r *recorder) until(t *testing.T, id string, done func(Status) bool) {
 func (r *recorder) reaches(t *testing.T, id string, phase Phase) {
 	t.Helper()
 	r.until(t, id, func(s Status) bool { return s.Phase == phase })
+}
+
+// beats waits until an activity of a workflow has sent heartbeats for a second.
+func (r *recorder) beats(t *testing.T, id string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		d, err := r.client.DescribeWorkflowExecution(t.Context(), id, "")
+		return err == nil && slices.ContainsFunc(d.GetPendingActivities(), func(a *workflowpb.PendingActivityInfo) bool {
+			return a.GetLastHeartbeatTime().AsTime().Sub(a.GetLastStartedTime().AsTime()) > time.Second
+		})
+	}, 30*time.Second, 50*time.Millisecond, "%s sends no heartbeats", id)
 }
 
 func (r *recorder) runID(t *testing.T, id string) string {

@@ -42,7 +42,7 @@ func TestReplay(t *testing.T) {
 			}))
 		})
 	}
-	for _, name := range []string{TypeSource, TypeQuery, TypeReaction, TypeBootstrap} {
+	for _, name := range []string{TypeSource, TypeQuery, TypeReaction, TypeBootstrap, TypeInstance} {
 		require.True(t, types[name], "no history of %s", name)
 	}
 }

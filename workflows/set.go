@@ -21,6 +21,7 @@ func (s *Set) Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(s.query, workflow.RegisterOptions{Name: TypeQuery})
 	r.RegisterWorkflowWithOptions(s.reaction, workflow.RegisterOptions{Name: TypeReaction})
 	r.RegisterWorkflowWithOptions(s.bootstrap, workflow.RegisterOptions{Name: TypeBootstrap})
+	r.RegisterWorkflowWithOptions(s.instance, workflow.RegisterOptions{Name: TypeInstance})
 	r.RegisterWorkflowWithOptions(s.checkSource, workflow.RegisterOptions{Name: TypeCheckSource})
 }
 
@@ -42,4 +43,12 @@ func (s *Set) component(ctx workflow.Context, k kind, raw converter.RawValue) (*
 		return nil, err
 	}
 	return e.loop()
+}
+
+func (s *Set) instance(ctx workflow.Context, raw converter.RawValue) (*Result, error) {
+	i, err := newInstance(ctx, raw, s.attributes)
+	if err != nil {
+		return nil, err
+	}
+	return i.loop()
 }

@@ -1,12 +1,9 @@
 package workflows
 
 import (
-	"errors"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/activities"
 )
 
 // Phase is what a component is doing.
@@ -29,23 +26,16 @@ const (
 	PhaseTearingDown      Phase = "TearingDown"
 	PhaseDeleteBlocked    Phase = "DeleteBlocked"
 	PhaseDeleted          Phase = "Deleted"
-)
 
-const (
-	// stateVersion is the version of State that this build writes.
-	stateVersion = 1
+	// PhaseDegraded is an instance's: some of its components are not as they should be, and its status names them.
+	PhaseDegraded Phase = "Degraded"
 )
 
 // State is what a workflow remembers of its component. It is plain data that ContinueAsNew carries over, so fields are
 // only ever added.
 type State struct {
-	Version     int       `json:"v"`
-	Desired     Desired   `json:"desired"`
-	Phase       Phase     `json:"phase"`
-	Since       time.Time `json:"since,omitzero"`
-	SpecVersion int       `json:"specVersion"`
-	Generation  uint64    `json:"generation"`
-	Unexpected  []string  `json:"unexpected,omitempty"` // fields of the input that are unknown
+	core
+	Generation uint64 `json:"generation"`
 
 	// What has been achieved for this spec.
 	Validated   bool       `json:"validated,omitempty"`
@@ -64,18 +54,14 @@ type State struct {
 	Offset   string `json:"offset,omitempty"`
 	Sequence string `json:"sequence,omitempty"`
 
-	Breaker Breaker `json:"breaker"`
-	Parked  bool    `json:"parked,omitempty"` // nothing but a command helps
-
 	// What commands asked for beside the desired state.
-	Restart     bool      `json:"restart,omitempty"`
-	Upgrade     bool      `json:"upgrade,omitempty"`
-	Rebootstrap bool      `json:"rebootstrap,omitempty"`
-	Rebuild     bool      `json:"rebuild,omitempty"` // with it
-	Delete      *deletion `json:"delete,omitempty"`
+	Restart     bool `json:"restart,omitempty"`
+	Rebootstrap bool `json:"rebootstrap,omitempty"`
+	Rebuild     bool `json:"rebuild,omitempty"` // with it
 
-	Commands []Command `json:"commands,omitempty"`
-	Requests []request `json:"requests,omitempty"`
+	// What a reaction's loop last told of itself, and how many dead letters there are.
+	Condition   *activities.Condition   `json:"condition,omitempty"`
+	DeadLetters *activities.DeadLetters `json:"deadLetters,omitempty"`
 }
 
 // placement is where and as what a run is scheduled.
@@ -86,109 +72,16 @@ type placement struct {
 
 // snapshots is what a query knows of its bootstraps.
 type snapshots struct {
-	Known   bool      `json:"known,omitempty"`   // it is known whether one is needed
-	Needed  bool      `json:"needed,omitempty"`  // before the next run
-	Rebuild bool      `json:"rebuild,omitempty"` // all rows are to be published anew, and not what differs
-	Count   int       `json:"count,omitempty"`   // begun so far
-	Sealed  []string  `json:"sealed,omitempty"`  // sources that are done, of those begun together
-	At      time.Time `json:"at,omitzero"`       // when the last ones were done
-}
-
-// deletion is what a delete asked for.
-type deletion struct {
-	KeepResources bool `json:"keepResources,omitempty"`
-	Force         bool `json:"force,omitempty"`
-	Seconds       int  `json:"seconds,omitempty"` // bound of the teardown
-	Failed        bool `json:"failed,omitempty"`
-	Done          bool `json:"done,omitempty"`
-}
-
-// mostTeardown keeps a bound that somebody mistyped from becoming one that the server refuses, which would block the
-// workflow.
-const mostTeardown = 24 * time.Hour
-
-// within is how long the teardown may take.
-func (d *deletion) within() time.Duration {
-	if d.Seconds <= 0 {
-		return teardownBound
-	}
-	return time.Duration(min(d.Seconds, int(mostTeardown/time.Second))) * time.Second
-}
-
-// LastError is the last failure that reached the workflow.
-type LastError struct {
-	failure.Report
-	At time.Time `json:"at"`
-}
-
-// Outcomes of a command.
-const (
-	Applied  = "applied"
-	Noop     = "noop"
-	Rejected = "rejected"
-)
-
-// Command is the record of one command.
-type Command struct {
-	RequestID string    `json:"requestId,omitempty"`
-	Name      string    `json:"name"`
-	Outcome   string    `json:"outcome"`
-	Error     string    `json:"error,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-	At        time.Time `json:"at"`
-}
-
-// request is what became of a command that came with an id, kept longer than the command itself.
-type request struct {
-	ID      string `json:"id"`
-	Outcome string `json:"outcome"`
-	Error   string `json:"error,omitempty"`
-}
-
-// err is why the command was rejected, nil if it was not.
-func (r request) err() error {
-	if r.Outcome == Rejected {
-		return errors.New(r.Error)
-	}
-	return nil
-}
-
-const (
-	keptCommands = 16
-	keptRequests = 64
-	maxName      = 64
-	maxReason    = 250
-)
-
-// record keeps c among the last commands.
-func (s *State) record(c Command) {
-	c.Name, c.Reason, c.Error = shorten(c.Name, maxName), shorten(c.Reason, maxReason), shorten(c.Error, maxReason)
-	s.Commands = append(s.Commands, c)
-	s.Commands = slices.Clone(s.Commands[max(0, len(s.Commands)-keptCommands):])
-	if c.RequestID == "" {
-		return
-	}
-	s.Requests = append(s.Requests, request{c.RequestID, c.Outcome, c.Error})
-	s.Requests = slices.Clone(s.Requests[max(0, len(s.Requests)-keptRequests):])
-}
-
-func shorten(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most-3], "") + "..."
-}
-
-// answered returns what became of an earlier command with the same request id.
-func (s *State) answered(requestID string) (request, bool) {
-	if requestID == "" {
-		return request{}, false
-	}
-	i := slices.IndexFunc(s.Requests, func(r request) bool { return r.ID == requestID })
-	if i < 0 {
-		return request{}, false
-	}
-	return s.Requests[i], true
+	Known   bool `json:"known,omitempty"`   // it is known whether one is needed
+	Needed  bool `json:"needed,omitempty"`  // before the next run
+	Rebuild bool `json:"rebuild,omitempty"` // all rows are to be published anew, and not what differs
+	// Missing is what alone is to be read; nil: all of all sources.
+	Missing *activities.Missing `json:"missing,omitempty"`
+	Count   int                 `json:"count,omitempty"`  // begun so far
+	Sealed  []string            `json:"sealed,omitempty"` // sources that are done, of those begun together
+	Reload  bool                `json:"reload,omitempty"` // the next run is to ask for one, while the query goes on
+	Held    bool                `json:"held,omitempty"`   // the run keeps its result as it is until they are done
+	At      time.Time           `json:"at,omitzero"`      // when the last ones were done
 }
 
 // changed forgets what was achieved for the spec; what exists because of it may still exist.

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/component"
 )
 
@@ -17,7 +18,9 @@ type Status struct {
 	Kind        component.Kind  `json:"kind"`
 	Desired     Desired         `json:"desired"`
 	Phase       Phase           `json:"phase"`
+	Health      string          `json:"health"` // healthy, degraded, pending, idle or failing: the phase in short
 	Since       time.Time       `json:"since"`
+	Deleting    bool            `json:"deleting,omitempty"`
 	SpecVersion int             `json:"specVersion"`
 	Generation  uint64          `json:"generation"`
 	Attempt     int32           `json:"attempt,omitempty"` // of the last run that ended
@@ -26,12 +29,16 @@ type Status struct {
 	Breaker     Breaker         `json:"breaker"`
 	Bootstrap   BootstrapsState `json:"bootstrap,omitzero"`
 	// Position, Offset and Sequence are where the last run ended; where the present one is shows in its heartbeats.
-	Position string       `json:"position,omitempty"`
-	Offset   string       `json:"offset,omitempty"`
-	Sequence string       `json:"sequence,omitempty"`
-	Commands []Command    `json:"commands"`
-	History  HistoryState `json:"history"`
-	Build    string       `json:"build,omitempty"`
+	Position string `json:"position,omitempty"`
+	Offset   string `json:"offset,omitempty"`
+	Sequence string `json:"sequence,omitempty"`
+	// Delivery is how a running reaction gets on, nil as long as all is well. DeadLetters was true when it was last told,
+	// or a command changed it.
+	Delivery    *activities.Condition   `json:"delivery,omitempty"`
+	DeadLetters *activities.DeadLetters `json:"deadLetters,omitempty"`
+	Commands    []Command               `json:"commands"`
+	History     HistoryState            `json:"history"`
+	Build       string                  `json:"build,omitempty"`
 }
 
 // BootstrapsState is what a query's status says of its snapshots.
@@ -39,6 +46,9 @@ type BootstrapsState struct {
 	Needed      bool     `json:"needed,omitempty"`
 	WorkflowIDs []string `json:"workflowIds,omitempty"` // those in flight, which have a status of their own
 	Sealed      []string `json:"sealed,omitempty"`      // sources that are done, while others are not
+	// Beside says that the query goes on meanwhile, Held that its result stays as it is.
+	Beside bool `json:"beside,omitempty"`
+	Held   bool `json:"held,omitempty"`
 }
 
 // HistoryState is how long the workflow's history is.
@@ -47,20 +57,27 @@ type HistoryState struct {
 	Bytes  int `json:"bytes"`
 }
 
+// answer implements owner.
+func (e *entity) answer() any { return e.status() }
+
 func (e *entity) status() Status {
 	s := &e.state
-	info := workflow.GetInfo(e.root)
 	status := Status{
 		Component: e.id, Kind: e.kind.component, Desired: s.Desired, Phase: s.Phase, Since: s.Since,
+		Health: e.health(), Deleting: s.Delete != nil,
 		SpecVersion: s.SpecVersion, Generation: s.Generation, Attempt: s.Attempt, Host: s.Host, RequestedBy: e.requestedBy,
 		Breaker:   s.Breaker,
 		Bootstrap: BootstrapsState{Needed: s.Snapshots.Needed, Sealed: s.Snapshots.Sealed},
 		Position:  s.Position, Offset: s.Offset, Sequence: s.Sequence,
+		Delivery: s.Condition, DeadLetters: s.DeadLetters,
 		Commands: append([]Command{}, s.Commands...),
-		History:  HistoryState{Events: info.GetCurrentHistoryLength(), Bytes: info.GetCurrentHistorySize()},
-		Build:    info.GetCurrentBuildID(),
+		History:  e.history(),
+		Build:    workflow.GetInfo(e.root).GetCurrentBuildID(),
 	}
-	if e.task == taskBootstrap {
+	if e.beside != nil {
+		status.Bootstrap.Beside, status.Bootstrap.Held = true, s.Snapshots.Held
+	}
+	if e.task == taskBootstrap || e.beside != nil {
 		status.Bootstrap.WorkflowIDs = e.childIDs
 	}
 	return status
@@ -85,52 +102,29 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 	}
 }
 
-// enter changes the phase, and only then the search attributes, since each upsert costs an event.
-func (e *entity) enter(p Phase) {
-	s := &e.state
-	if s.Phase == p {
-		return
+// health sums up how the component does. What shows it degraded comes with a signal, and goes with the run.
+func (e *entity) health() string {
+	h := healthOf(e.state.Phase)
+	if h == activities.HealthHealthy && e.state.Snapshots.Held {
+		return activities.HealthDegraded
 	}
-	first := s.Phase == ""
-	s.Phase, s.Since = p, workflow.Now(e.ctx)
-	e.report()
-	if !e.attributes || first {
-		return // what follows at once is upserted instead
+	if c := e.state.Condition; h == activities.HealthHealthy && c != nil && (c.Target != "closed" || len(c.Queries) > 0) {
+		return activities.HealthDegraded
 	}
-	instance := ""
-	if id, err := component.ParseID(e.id); err == nil {
-		instance = id.Instance
-	}
-	err := workflow.UpsertTypedSearchAttributes(e.ctx,
-		attrInstance.ValueSet(instance), attrKind.ValueSet(string(e.kind.component)), attrComponent.ValueSet(e.id),
-		attrPhase.ValueSet(string(p)), attrDesired.ValueSet(string(s.Desired)), attrHealth.ValueSet(health(p)),
-		attrHost.ValueSet(s.Host), attrSpecVersion.ValueSet(int64(s.SpecVersion)))
-	if err != nil {
-		workflow.GetLogger(e.ctx).Error("search attributes are not shown", "error", err)
-	}
+	return h
 }
 
-// report logs that the component does not work, with what status and UI show too.
-func (e *entity) report() {
-	last := e.state.Breaker.LastError
-	if health(e.state.Phase) != "failing" || last == nil {
-		return
-	}
-	workflow.GetLogger(e.ctx).Error("the component does not work", "component", e.id, "phase", e.state.Phase,
-		"code", last.Code, "error", last.Message, "fix", last.Fix)
-}
-
-// health sums a phase up.
-func health(p Phase) string {
+// healthOf sums a phase up.
+func healthOf(p Phase) string {
 	switch p {
 	case PhaseRunning:
-		return "healthy"
-	case PhaseBreakerOpen, PhaseNeedsOperator, PhaseDeleteBlocked:
-		return "failing"
+		return activities.HealthHealthy
+	case PhaseBreakerOpen, PhaseNeedsOperator, PhaseDeleteBlocked, PhaseDegraded:
+		return activities.HealthFailing
 	case PhasePaused, PhaseStopped, PhaseDeleted:
-		return "idle"
+		return activities.HealthIdle
 	}
-	return "pending"
+	return activities.HealthPending
 }
 
 // describe tells the component's story to people who look at the workflow in the Temporal UI. It costs no history.
@@ -145,46 +139,12 @@ func (e *entity) describe() {
 		}
 		b.WriteString(".\n")
 	}
+	if e.beside != nil {
+		fmt.Fprintf(&b, "\nIts sources are read again by `%s`; meanwhile it goes on as it is.\n", strings.Join(e.childIDs, "`, `"))
+	}
 	if len(s.Missing) > 0 {
 		fmt.Fprintf(&b, "\nWaiting for the sources `%s`.\n", strings.Join(s.Missing, "`, `"))
 	}
-	if until := s.Breaker.OpenUntil; until != nil {
-		fmt.Fprintf(&b, "\nFailed %d times in a row; the next try is at %s.\n", s.Breaker.Failures, until.UTC().Format(time.RFC3339))
-	}
-	if last := s.Breaker.LastError; last != nil {
-		fmt.Fprintf(&b, "\nLast error: **%s** (%s) at %s: %s\n", last.Code, last.Class, last.At.UTC().Format(time.RFC3339), verbatim(last.Message))
-		for _, cause := range last.Causes {
-			if !strings.Contains(last.Message, cause) { // most messages end with their causes
-				fmt.Fprintf(&b, "\nBecause: %s\n", verbatim(cause))
-			}
-		}
-		if last.Fix != "" {
-			fmt.Fprintf(&b, "\n**What to do:** %s\n", verbatim(last.Fix))
-		}
-	}
-	if n := len(s.Commands); n > 0 {
-		c := s.Commands[n-1]
-		fmt.Fprintf(&b, "\nLast command: %s, %s", c.Name, c.Outcome)
-		if c.Error != "" {
-			fmt.Fprintf(&b, " (%s)", verbatim(c.Error))
-		}
-		b.WriteString(".\n")
-	}
+	e.describeTrouble(&b)
 	workflow.SetCurrentDetails(e.ctx, b.String())
-}
-
-// verbatim makes text into Markdown code, so that it shows as it is: the UI would make typographic quotes of those in a SQL
-// statement, and the mark below a query's mistake would not stay in its column. Only code within a line is wrapped.
-func verbatim(text string) string {
-	fence := "`"
-	if strings.Contains(text, "\n") {
-		fence = "```"
-	}
-	for strings.Contains(text, fence) {
-		fence += "`"
-	}
-	if strings.Contains(text, "\n") {
-		return "\n\n" + fence + "text\n" + text + "\n" + fence
-	}
-	return fence + " " + text + " " + fence
 }

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -111,6 +112,9 @@ func (e *entity) finish() {
 	if e.unbound != nil {
 		e.unbound()
 	}
+	if e.beside != nil { // of a run that was left behind
+		e.endBeside()
+	}
 	e.task, e.ending, e.overdue, e.unbound, e.children, e.dirty = noTask, notEnding, false, nil, nil, true
 }
 
@@ -119,6 +123,9 @@ func (e *entity) ended(err error) {
 	t, asked := e.task, e.ending != notEnding
 	e.finish()
 	s := &e.state
+	if t == taskRun {
+		s.Condition = nil
+	}
 	if err != nil {
 		switch {
 		case t == taskTeardown:
@@ -207,12 +214,23 @@ func (e *entity) run(ctx workflow.Context) error {
 			}
 		})
 	}
+	in := activities.RunInput{
+		Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec,
+		Beside: e.kind.component == component.Query && e.declared.bootstrap,
+	}
+	if s.Snapshots.Reload {
+		in.Reload = fmt.Sprint("generation ", s.Generation)
+	}
 	var result activities.RunResult
 	err := workflow.ExecuteActivity(
 		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("spec %d, generation %d", s.SpecVersion, s.Generation)),
-		e.kind.run,
-		activities.RunInput{Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec},
+		e.kind.run, in,
 	).Get(ctx, &result)
+	if number == e.number && e.beside != nil {
+		e.endBeside()
+		lasting, _ := workflow.NewDisconnectedContext(ctx)
+		e.besides.Wait(lasting) // they must not be at work when something else begins
+	}
 	if err != nil || number != e.number {
 		return err
 	}
@@ -237,6 +255,7 @@ func (e *entity) run(ctx workflow.Context) error {
 	if result.Outcome == activities.OutcomeNeedsResync || result.Outcome == activities.OutcomeNeedsRebuild {
 		s.Snapshots = snapshots{
 			Known: true, Needed: true, Rebuild: result.Outcome == activities.OutcomeNeedsRebuild, Count: s.Snapshots.Count,
+			Missing: result.Missing,
 		}
 		return nil
 	}
@@ -255,8 +274,12 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 		pending int
 		first   error
 	)
+	var labels []string
+	if s.Missing != nil {
+		labels = s.Missing.Labels
+	}
 	for _, source := range e.declared.sources {
-		if slices.Contains(s.Sealed, source) {
+		if slices.Contains(s.Sealed, source) || s.Missing != nil && s.Missing.Source != source {
 			continue
 		}
 		s.Count++
@@ -264,7 +287,9 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 		child := workflow.ExecuteChildWorkflow(
 			withBootstrap(ctx, id, fmt.Sprintf("snapshot of %s for query %s", source, e.declared.id.Name)),
 			TypeBootstrap,
-			BootstrapInput{ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec, Rebuild: s.Rebuild})
+			BootstrapInput{
+				ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec, Rebuild: s.Rebuild, Labels: labels,
+			})
 		e.children, e.childIDs = append(e.children, child), append(e.childIDs, id)
 		pending++
 		workflow.Go(ctx, func(ctx workflow.Context) {
@@ -280,11 +305,65 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 			}
 		})
 	}
-	detached, _ := workflow.NewDisconnectedContext(ctx)
-	if err := workflow.Await(detached, func() bool { return pending == 0 }); err != nil {
+	if err := waitFor(ctx, func() bool { return pending == 0 }); err != nil {
 		return err
 	}
 	return first
+}
+
+// Waits after a bootstrap beside a run that failed: the first, doubled each time, and the longest.
+const (
+	besideAgain   = 30 * time.Second
+	besideAtLeast = 10 * time.Minute // as often
+)
+
+// needed takes what the loop of a query asks for while it goes on: bootstraps, which it takes over when they are done. An
+// attempt that follows another asks again.
+func (e *entity) needed(s signal) {
+	var need activities.Need
+	if json.Unmarshal(payloadData(s.payload), &need) != nil || need.Generation != e.state.Generation ||
+		e.task != taskRun || e.ending != notEnding || e.beside != nil || e.outdated() {
+		return
+	}
+	known := &e.state.Snapshots
+	*known = snapshots{
+		Known: true, Rebuild: need.Outcome == activities.OutcomeNeedsRebuild, Missing: need.Missing, Count: known.Count,
+		Reload: known.Reload, Held: need.Held,
+	}
+	ctx, cancel := workflow.WithCancel(e.ctx)
+	e.beside = cancel
+	e.upsert()
+	number := e.number
+	e.besides.Add(1)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		defer e.besides.Done()
+		for wait := besideAgain; ; wait = min(2*wait, besideAtLeast) {
+			err := e.bootstrap(ctx)
+			if number != e.number || ctx.Err() != nil {
+				if e.beside == nil {
+					e.state.Snapshots.Sealed = nil // some may have been done before they could be ended
+				}
+				return
+			}
+			e.dirty = true
+			if err == nil {
+				e.beside = nil
+				e.state.Snapshots = snapshots{Known: true, Count: e.state.Snapshots.Count, At: workflow.Now(ctx)}
+				e.upsert()
+				return
+			}
+			e.state.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(ctx)}
+			if sleep(ctx, wait, "until the sources are read again") != nil {
+				return
+			}
+			e.children, e.childIDs = nil, nil
+		}
+	})
+}
+
+func (e *entity) endBeside() {
+	e.beside()
+	e.beside, e.state.Snapshots.Held = nil, false
 }
 
 // tellChildren signals the bootstraps. One that just ended cannot be told, and need not.
@@ -354,29 +433,4 @@ func (e *entity) phaseOfBreaker() Phase {
 		return PhaseNeedsOperator
 	}
 	return PhaseBreakerOpen
-}
-
-// awaitBreaker wakes the loop when the breaker's time has come.
-func (e *entity) awaitBreaker() {
-	until := e.state.Breaker.OpenUntil
-	if until == nil || e.awaiting != nil && e.awaiting.Equal(*until) {
-		return
-	}
-	e.stopAwaiting()
-	ctx, cancel := workflow.WithCancel(e.ctx)
-	e.awaiting, e.rested = until, cancel
-	wait := until.Sub(workflow.Now(ctx))
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		if sleep(ctx, wait, "until the next try") == nil {
-			e.stopAwaiting() // should the server's clock have been set back, the wait begins again
-			e.dirty = true
-		}
-	})
-}
-
-func (e *entity) stopAwaiting() {
-	if e.awaiting != nil {
-		e.rested()
-		e.awaiting, e.rested = nil, nil
-	}
 }

@@ -1,0 +1,76 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
+)
+
+// TestConditionIsToldWhenItChanges, once a minute at most, and again when it could not be told.
+func TestConditionIsToldWhenItChanges(t *testing.T) {
+	var (
+		told []Condition
+		fail error
+		now  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	)
+	tell := &teller{
+		tell: func(_ context.Context, c Condition) error {
+			if fail == nil {
+				told = append(told, c)
+			}
+			return fail
+		},
+		log: zap.NewNop(), last: Condition{Generation: 4, Target: "closed"}, told: true,
+	}
+	s := &pipeline.DeliveryStatus{Target: pipeline.TargetClosed, Queries: []pipeline.QueryDelivery{{Query: "a", State: pipeline.QueryRetrying}}}
+	look := func(after time.Duration, want int) {
+		t.Helper()
+		now = now.Add(after)
+		tell.look(t.Context(), s, now)
+		require.Len(t, told, want)
+	}
+	look(time.Second, 0)
+	report := failure.Describe(failure.DeliveryFailed.Errorf("down"))
+	s.Target, s.LastError, s.Failures = pipeline.TargetOpen, &report, 5
+	fail = errors.New("no answer")
+	look(time.Second, 0)
+	fail = nil
+	look(time.Second, 1)
+	require.Equal(t, Condition{Generation: 4, At: now, Target: "open", LastError: &report}, told[0])
+	s.Target, s.Failures = pipeline.TargetHalfOpen, 6
+	look(2*time.Minute, 1)
+	s.Target, s.LastError = pipeline.TargetClosed, nil
+	s.DeadLetters = pipeline.DeadLetterCount{Count: 2, Oldest: now}
+	look(time.Second, 2)
+	s.DeadLetters.Count = 3
+	look(time.Second, 2)
+	look(time.Minute, 3)
+	require.Equal(t, DeadLetters{"3", s.DeadLetters.Oldest}, told[2].DeadLetters)
+	gap := failure.Describe(failure.StreamTrimmed.Errorf("gone"))
+	for i := range toldQueries + 2 {
+		s.Queries = append(s.Queries, pipeline.QueryDelivery{Query: strconv.Itoa(i), State: pipeline.QueryFailed, Error: &gap})
+	}
+	look(time.Minute, 4)
+	require.Len(t, told[3].Queries, toldQueries)
+	require.Equal(t, 2, told[3].More)
+	require.Equal(t, QueryCondition{"0", "failed", "StreamTrimmed", "gone"}, told[3].Queries[0])
+	look(time.Hour, 4)
+}
+
+// TestLaterAttemptTellsItsCondition: its workflow may still show what the one before it told.
+func TestLaterAttemptTellsItsCondition(t *testing.T) {
+	var told int
+	tell := &teller{tell: func(context.Context, Condition) error { told++; return nil }, last: Condition{Target: "closed"}}
+	for range 2 {
+		tell.look(t.Context(), &pipeline.DeliveryStatus{Target: pipeline.TargetClosed}, time.Now().Add(time.Duration(told)*time.Hour))
+	}
+	require.Equal(t, 1, told)
+}
