@@ -105,7 +105,12 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 		}
 		defer listener.Close()
 	}
-	temporal, conn, err := connect(ctx, c, data.HostID, log)
+	tells, err := node.NewTelemetry(ctx, data.HostID, c.TraceRatio, log)
+	if err != nil {
+		return err
+	}
+	defer tells.Close()
+	temporal, conn, err := connect(ctx, c, data.HostID, tells.Temporal, log)
 	if err != nil {
 		return err
 	}
@@ -113,20 +118,21 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	defer conn.Close()
 	log.Info("working", zap.String("host", data.HostID))
 	return node.New(node.Options{
-		Client: temporal, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true, Log: log,
+		Client: temporal, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
+		Telemetry: tells, Log: log,
 	}).Run(ctx)
 }
 
 // connect reaches both servers within the time that the settings allow, or says which of them did not answer: whoever
 // started the worker sees a wrong address at once, while servers that fail later are waited for.
-func connect(ctx context.Context, c config.Worker, identity string, log *zap.Logger) (temporal client.Client, conn *stream.Conn, err error) {
+func connect(ctx context.Context, c config.Worker, identity string, metrics client.MetricsHandler, log *zap.Logger) (temporal client.Client, conn *stream.Conn, err error) {
 	bounded, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 	defer cancel()
 	var temporalErr, streamErr error
 	var group errgroup.Group
 	group.Go(func() error {
 		temporal, temporalErr = client.DialContext(bounded, client.Options{
-			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: workers.Logger(log),
+			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: workers.Logger(log), MetricsHandler: metrics,
 		})
 		if temporalErr != nil {
 			temporalErr = failure.Unreachable.Errorf("connecting to Temporal at %s: %w", c.TemporalAddress, temporalErr).

@@ -34,7 +34,8 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 			return withData(cmd, c.DataDir, c.Log, func(ctx context.Context, own owned) error {
 				return stack.Run(ctx, stack.Options{
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
-					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, Log: own.log,
+					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker,
+					TraceRatio: c.TraceRatio, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
 					printAddresses(cmd.OutOrStdout(), c.Namespace, s)
 					if err := s.AwaitReady(ctx); err != nil {

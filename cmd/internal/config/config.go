@@ -18,6 +18,11 @@ type Log struct {
 	LogFormat string `json:"logFormat" flag:"log-format" env:"PERDURE_LOG_FORMAT" default:"console" enum:"console,json" doc:"form of log lines: console or json"`
 }
 
+// Traces says what a process traces. OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where to.
+type Traces struct {
+	TraceRatio float64 `json:"traceRatio" flag:"trace-ratio" env:"OTEL_TRACES_SAMPLER_ARG" default:"0.01" minimum:"0" maximum:"1" doc:"ratio of the transactions that traces follow, once OTEL_EXPORTER_OTLP_ENDPOINT says where to"`
+}
+
 // Dev is the configuration of `perdure dev`, where everything runs in one process.
 type Dev struct {
 	DataDir      string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
@@ -28,6 +33,7 @@ type Dev struct {
 	NATSPort     int    `json:"natsPort" flag:"nats-port" env:"PERDURE_NATS_PORT" default:"0" minimum:"0" maximum:"65535" doc:"port of the JetStream server for other processes; 0 keeps it inside this process"`
 	WithPostgres bool   `json:"withPostgres" flag:"with-postgres" env:"PERDURE_WITH_POSTGRES" doc:"also run a private Postgres server, whose URL is the secret env:PERDURE_POSTGRES_URL"`
 	NoWorker     bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
+	Traces
 	Log
 }
 
@@ -63,6 +69,7 @@ type Worker struct {
 	DataDir           string        `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/worker" doc:"directory of query state and of this worker's identity"`
 	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
 	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
+	Traces
 	Log
 }
 

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, load(t, &dev, nil))
 	require.Equal(t, config.Dev{
 		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080,
-		Log: config.Log{LogLevel: "warn", LogFormat: "console"},
+		Traces: config.Traces{TraceRatio: 0.01}, Log: config.Log{LogLevel: "warn", LogFormat: "console"},
 	}, dev)
 	var worker config.Worker
 	require.NoError(t, load(t, &worker, nil))
@@ -92,10 +92,10 @@ func TestBadFiles(t *testing.T) {
 
 func TestAllOriginsAreCheckedAtOnce(t *testing.T) {
 	var dev config.Dev
-	err := load(t, &dev, map[string]string{"PERDURE_API_PORT": "many", "PERDURE_LOG_LEVEL": "loud"}, "--ui-port", "70000", "--config", "/nowhere.yaml")
+	err := load(t, &dev, map[string]string{"PERDURE_API_PORT": "many", "OTEL_TRACES_SAMPLER_ARG": "half", "PERDURE_LOG_LEVEL": "loud"}, "--ui-port", "70000", "--config", "/nowhere.yaml")
 	require.EqualError(t, err, strings.Join([]string{
 		"/nowhere.yaml: reading the configuration: open /nowhere.yaml: no such file or directory",
-		"environment: apiPort: must be a whole number, is a string; logLevel: must be one of debug, info, warn, error, is \"loud\"",
+		"environment: apiPort: must be a whole number, is a string; traceRatio: must be a number, is a string; logLevel: must be one of debug, info, warn, error, is \"loud\"",
 		"flags: uiPort: must be at most 65535",
 	}, "\n"))
 }

@@ -55,6 +55,9 @@ func AddFlags(flags *pflag.FlagSet, into any) {
 		case reflect.Int:
 			standard, _ := strconv.Atoi(s.standard) // a test loads every struct with its defaults
 			flags.Int(s.flag, standard, usage)
+		case reflect.Float64:
+			standard, _ := strconv.ParseFloat(s.standard, 64)
+			flags.Float64(s.flag, standard, usage)
 		default:
 			flags.String(s.flag, s.standard, usage)
 		}
@@ -147,6 +150,10 @@ func (s setting) json(text string) json.RawMessage {
 	case reflect.Int:
 		if n, err := strconv.Atoi(text); err == nil {
 			return json.RawMessage(strconv.Itoa(n))
+		}
+	case reflect.Float64:
+		if json.Valid([]byte(text)) { // is a number or refused by name
+			return json.RawMessage(text)
 		}
 	}
 	quoted, _ := json.Marshal(text) // cannot fail for a string

@@ -191,7 +191,7 @@ func TestWalLevelNotLogicalIsMendedByTheOperator(t *testing.T) {
 // A host that never answered needs an operator, since its address may be wrong, and is tried again all the same. The long
 // form waits for that; the short one signals resume.
 func TestUnreachableHostIsRetriedUntilItAnswers(t *testing.T) {
-	s := newSystem(t, ownPostgres(nil))
+	s := newSystem(t, apart(t))
 	execSQL(t, s.connect(), schema)
 	s.stopPostgres()
 	s.startComponent("Source", "source.default.shop", sourceInput(s))

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/cmd/internal/followtest"
 )
 
 // The tables, the query and the same question in SQL that the tests of this package share.
@@ -71,6 +73,10 @@ type status struct {
 			Fix     string   `json:"fix"`
 		} `json:"lastError"`
 	} `json:"breaker"`
+	Bootstrap struct {
+		Beside bool `json:"beside"`
+		Held   bool `json:"held"`
+	} `json:"bootstrap"`
 	History struct {
 		Events int `json:"events"`
 	} `json:"history"`
@@ -204,7 +210,7 @@ func (w *shop) transaction(ctx context.Context, conn *pgx.Conn, rnd *rand.Rand) 
 
 // requireEqualsSQL waits until the maintained result contains everything committed so far and compares it with SQL, and
 // with what the follower made of the diffs.
-func (s *system) requireEqualsSQL(f *follower, bound time.Duration) {
+func (s *system) requireEqualsSQL(f *followtest.Follower, bound time.Duration) {
 	s.t.Helper()
 	conn := s.connect()
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
@@ -223,7 +229,7 @@ func (s *system) requireEqualsSQL(f *follower, bound time.Duration) {
 	})
 	got := []string{}
 	for _, r := range results.Rows {
-		got = append(got, canonical(r))
+		got = append(got, followtest.Canonical(r))
 	}
 	sort.Strings(got)
 	require.Equal(s.t, want, got, "maintained result and SQL at %s", lsn)
@@ -232,25 +238,26 @@ func (s *system) requireEqualsSQL(f *follower, bound time.Duration) {
 		return
 	}
 	eventually(s.t, bound, "diffs up to the result's sequence", func() error {
-		if sequence, _, _ := f.state(); sequence != results.Sequence {
+		if sequence, _, _ := f.State(); sequence != results.Sequence {
 			return fmt.Errorf("diffs at sequence %d, result at %d", sequence, results.Sequence)
 		}
 		return nil
 	})
-	_, rows, faults := f.state()
+	_, rows, faults := f.State()
 	require.Empty(s.t, faults, "sequence of diffs")
+	require.Zero(s.t, f.Anew(), "results built anew")
 	require.True(s.t, slices.Equal(want, rows), "diffs replayed: want %v, got %v", want, rows)
 }
 
 // sqlRows asks the oracle. Rows are JSON as the API writes them: exact numbers, keys sorted.
 func (s *system) sqlRows(ctx context.Context, conn *pgx.Conn) []string {
 	s.t.Helper()
-	rows, err := conn.Query(ctx, `SELECT row_to_json(r)::text FROM (`+oracle+`) r`)
+	rows, err := conn.Query(ctx, `SELECT row_to_json(r)::text FROM (`+s.oracle+`) r`)
 	require.NoError(s.t, err)
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(s.t, err)
 	for i, l := range lines {
-		lines[i] = canonical(json.RawMessage(l))
+		lines[i] = followtest.Canonical(json.RawMessage(l))
 	}
 	sort.Strings(lines)
 	return lines

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -21,7 +22,13 @@ import (
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 )
 
-func TestMain(m *testing.M) { os.Exit(clustertest.M(m).Run()) }
+// Tests that mostly wait run at the same time, more of them than there are processors.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err) // the flag is there
+	}
+	os.Exit(clustertest.M(m).Run())
+}
 
 // full reports whether the long form of a test is asked for.
 func full() bool { return os.Getenv("PERDURE_FULL") != "" }
@@ -101,6 +108,14 @@ func requireSlotInactive(t *testing.T, s *system) {
 		`SELECT count(*), count(*) FILTER (WHERE active) FROM pg_replication_slots WHERE database = current_database()`).Scan(&slots, &active))
 	require.Equal(t, 1, slots, "the slot is kept while stopped")
 	require.Zero(t, active, "the slot is inactive")
+	eventually(t, 10*time.Second, "no connection is left", func() error {
+		var left int
+		err := s.connect().QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'perdure%'`).Scan(&left)
+		if err == nil && left > 0 {
+			err = fmt.Errorf("%d connections", left)
+		}
+		return err
+	})
 }
 
 func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
@@ -112,13 +127,13 @@ func TestKillingTheWorkerLosesAndRepeatsNothing(t *testing.T) {
 	writers := s.openShop(2, 2)
 	rnd := rand.New(rand.NewPCG(2, 25))
 	for i := range kills {
-		before, _, _ := f.state()
+		before, _, _ := f.State()
 		worker.kill()
 		worker = s.startWorker("worker")
 		// It must take up work again before it may be killed again, at a random point of doing so; and soon, without waiting
 		// for the heartbeats of its predecessor to be overdue.
 		eventually(t, 20*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
-			if after, _, faults := f.state(); after <= before {
+			if after, _, faults := f.State(); after <= before {
 				return fmt.Errorf("sequence still %d; %v", after, faults)
 			}
 			return nil
@@ -151,8 +166,9 @@ func TestLostSlotIsMadeUpFor(t *testing.T) {
 			END LOOP;
 			RAISE 'the slot stays in use';
 		END $$`)
-		execSQL(t, conn, `UPDATE orders SET total = total + 1 WHERE id % 3 = 0`)
-		execSQL(t, conn, `DELETE FROM orders WHERE id % 7 = 0`)
+		// Locked first, so that it cannot be in a deadlock with the writers.
+		execSQL(t, conn, `LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE; UPDATE orders SET total = total + 1 WHERE id % 3 = 0`)
+		execSQL(t, conn, `LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE; DELETE FROM orders WHERE id % 7 = 0`)
 		writers.close()
 		s.requireEqualsSQL(f, 120*time.Second)
 	}
@@ -189,7 +205,7 @@ func TestAttemptThatReachedNobodyIsTakenUpSoon(t *testing.T) {
 func pause(d time.Duration) { <-time.After(d) }
 
 func TestKillingTheWorkerDuringTheSnapshot(t *testing.T) {
-	s := newSystem(t, externalWorkers)
+	s := newSystem(t, apart(t), externalWorkers)
 	conn := s.connect()
 	execSQL(t, conn, schema)
 	execSQL(t, conn, `INSERT INTO orders (customer_id, status, total) SELECT 1 + i % 20, 'open', i FROM generate_series(1, 300000) i`)
@@ -210,7 +226,7 @@ func TestKillingTheWorkerDuringTheSnapshot(t *testing.T) {
 
 // TestProgressOfASnapshotIsInItsStatus reads a snapshot slowly, so that there is time to look.
 func TestProgressOfASnapshotIsInItsStatus(t *testing.T) {
-	s := newSystem(t)
+	s := newSystem(t, apart(t))
 	execSQL(t, s.connect(), schema)
 	execSQL(t, s.connect(), `INSERT INTO orders (customer_id, total) SELECT 1 + i % 20, i FROM generate_series(1, 60000) i; ANALYZE orders`)
 	source := sourceInput(s)
@@ -253,13 +269,7 @@ func TestPostgresRestartedImmediatelyLosesAndRepeatsNothing(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		require.NoError(t, s.postgres.Restart(ctx, true))
 		cancel()
-		before, _, _ := f.state()
-		eventually(t, 60*time.Second, fmt.Sprintf("progress after restart %d", i+1), func() error {
-			if after, _, faults := f.state(); after < before+20 { // more than can have been on its way
-				return fmt.Errorf("sequence %d after %d; %v", after, before, faults)
-			}
-			return nil
-		})
+		s.requireProgress(f, 60*time.Second, fmt.Sprintf("after restart %d", i+1))
 	}
 	writers.close()
 	s.requireEqualsSQL(f, 60*time.Second)
@@ -295,15 +305,9 @@ func TestKillingEverythingLosesAndRepeatsNothing(t *testing.T) {
 	writers := s.openShop(6, 2)
 	rnd := rand.New(rand.NewPCG(6, 5))
 	for i := range kills {
-		before, _, _ := f.state()
 		s.dev.kill()
 		s.startDev()
-		eventually(t, 60*time.Second, fmt.Sprintf("progress after kill %d", i+1), func() error {
-			if after, _, faults := f.state(); after < before+20 { // more than can have been on its way
-				return fmt.Errorf("sequence %d after %d; %v", after, before, faults)
-			}
-			return nil
-		})
+		s.requireProgress(f, 60*time.Second, fmt.Sprintf("after kill %d", i+1))
 		pause(time.Duration(rnd.IntN(1500)) * time.Millisecond)
 	}
 	writers.close()
@@ -315,7 +319,7 @@ func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
 	if full() {
 		length = 10 * time.Minute
 	}
-	s := newSystem(t)
+	s := newSystem(t, apart(t)) // its WAL is measured
 	s.startOrders()
 	conn := s.connect()
 	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
@@ -346,7 +350,7 @@ func TestWritesToUnwatchedTablesDoNotPinWAL(t *testing.T) {
 }
 
 func TestIdlePipelineAddsNoHistory(t *testing.T) {
-	s := newSystem(t)
+	s := newSystem(t, apart(t))
 	s.startOrders()
 	length := 20 * time.Second
 	if full() {

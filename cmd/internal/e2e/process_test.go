@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/cmd/internal/followtest"
 )
 
 // binary returns the path of a program built by `make build`.
@@ -87,6 +90,27 @@ func (p *process) exited() bool {
 	}
 }
 
+// peak returns the most resident memory that the process has had, in bytes.
+func (p *process) peak(t testing.TB) int64 { return p.memory(t, "VmHWM:") }
+
+// rss returns the resident memory of the process in bytes.
+func (p *process) rss(t testing.TB) int64 { return p.memory(t, "VmRSS:") }
+
+func (p *process) memory(t testing.TB, what string) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	require.NoError(t, err)
+	for line := range bytes.Lines(status) {
+		if fields := bytes.Fields(line); len(fields) == 3 && string(fields[0]) == what {
+			kib, err := strconv.ParseInt(string(fields[1]), 10, 64)
+			require.NoError(t, err)
+			return kib << 10
+		}
+	}
+	require.Fail(t, "no "+what, "%s", status)
+	return 0
+}
+
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -108,17 +132,33 @@ func (b *lockedBuffer) tail(n int) string {
 	return s
 }
 
-// freePorts returns ports that were free a moment ago, all different.
-func freePorts(t testing.TB, n int) []int {
+// given are the ports that were given out, to tests that run at the same time.
+var given sync.Map
+
+// freePorts returns ports that were free a moment ago and that nobody else was given.
+func freePorts(t testing.TB, n int) (ports []int) {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
+	for len(ports) < n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		port := l.Addr().(*net.TCPAddr).Port
+		if _, before := given.LoadOrStore(port, true); !before {
+			ports = append(ports, port)
+		}
 	}
 	return ports
+}
+
+// numberOf returns what an environment variable says, for forms of a test of other sizes.
+func numberOf(t testing.TB, variable string, otherwise int) int {
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, variable)
+	return n
 }
 
 // eventually polls until check returns nil; the last error is the test's failure.
@@ -135,6 +175,18 @@ func eventually(t testing.TB, bound time.Duration, what string, check func() err
 		}
 		time.Sleep(50 * time.Millisecond) // between polls; the deadline decides
 	}
+}
+
+// requireProgress waits for more events than can have been on their way.
+func (s *system) requireProgress(f *followtest.Follower, bound time.Duration, when string) {
+	s.t.Helper()
+	before, _, _ := f.State()
+	eventually(s.t, bound, "progress "+when, func() error {
+		if after, _, faults := f.State(); after < before+20 {
+			return fmt.Errorf("sequence %d after %d; %v", after, before, faults)
+		}
+		return nil
+	})
 }
 
 // run executes a program to its end and returns its output.

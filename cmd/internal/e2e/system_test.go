@@ -35,6 +35,7 @@ type system struct {
 	postgres *cluster.Cluster
 	database string // URL
 	env      []string
+	oracle   string // what the query open-orders asks, in SQL
 }
 
 type option func(*system)
@@ -45,6 +46,12 @@ func externalWorkers(s *system) { s.withSelf = false }
 // ownPostgres gives the test a cluster of its own, to be restarted or misconfigured.
 func ownPostgres(settings map[string]string) option {
 	return func(s *system) { s.postgres = clustertest.Own(s.t, settings) }
+}
+
+// apart lets a test that mostly waits run beside others. Slots are those of a whole server, so it has a server of its own.
+func apart(t *testing.T) option {
+	t.Parallel()
+	return ownPostgres(map[string]string{"fsync": "off"}) // the machine does not crash in a test
 }
 
 func (s *system) stopPostgres() {
@@ -69,7 +76,7 @@ func (s *system) restartPostgres(settings map[string]string) {
 func newSystem(t testing.TB, options ...option) *system {
 	t.Helper()
 	port := freePorts(t, 4)
-	s := &system{t: t, dir: t.TempDir(), temporal: port[0], ui: port[1], api: port[2], nats: port[3], withSelf: true}
+	s := &system{t: t, dir: t.TempDir(), temporal: port[0], ui: port[1], api: port[2], nats: port[3], withSelf: true, oracle: oracle}
 	for _, o := range options {
 		o(s)
 	}

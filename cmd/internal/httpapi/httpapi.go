@@ -7,15 +7,20 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/pipeline"
 	"github.com/perdure/perdure/streaming/reaction"
 )
 
@@ -25,8 +30,14 @@ type Deps struct {
 	Results func(instance string) reaction.Results
 	// Events streams the differences of the query whose name is the request's path value "id".
 	Events func(reaction.Results) http.Handler
+	// DeadLetters gives access to those of sources and reactions.
+	DeadLetters *pipeline.DeadLetters
 	// Ready says whether this process can do its work; nil: always.
 	Ready func(ctx context.Context) error
+	// Alive says whether this process can go on without being started anew; nil: always.
+	Alive func() error
+	// Loops lists the loops that run in this process; nil: there are none.
+	Loops func() []activities.Loop
 	// WriteTimeout is how long a reader of results may take to accept a part of them; 30 s when zero.
 	WriteTimeout time.Duration
 	Log          *zap.Logger
@@ -46,13 +57,15 @@ func New(d Deps) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/queries/{id}/results", a.results)
 	mux.HandleFunc("GET /api/v1/queries/{id}/events", a.events)
+	mux.HandleFunc("GET /api/v1/reactions/{id}/dead-letters", a.deadLetters(component.Reaction))
+	mux.HandleFunc("GET /api/v1/sources/{id}/dead-letters", a.deadLetters(component.Source))
 	mux.HandleFunc("GET /api/v1/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, version.Get()) })
-	mux.HandleFunc("GET /api/v1/health", a.ready)
+	mux.HandleFunc("GET /api/v1/health", a.health)
 	mux.HandleFunc("GET /readyz", a.ready)
+	mux.HandleFunc("GET /livez", a.alive)
 	if d.Metrics != nil {
 		mux.Handle("GET /metrics", d.Metrics)
 	}
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, health{"ok"}) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem{Status: http.StatusNotFound, Detail: r.Method + " " + r.URL.Path + " is not part of the API"})
 	})
@@ -61,20 +74,78 @@ func New(d Deps) http.Handler {
 
 type api struct{ Deps }
 
+// health says that the process is well; a problem says why it is not.
 type health struct {
-	Status string `json:"status"`
+	Status string `json:"status"`          // ok
+	Loops  []loop `json:"loops,omitempty"` // that run in this process
+}
+
+// loop is how one component's loop does.
+type loop struct {
+	Component  string         `json:"component"`
+	Generation string         `json:"generation"`
+	Since      time.Time      `json:"since"`
+	Phase      string         `json:"phase,omitempty"`
+	WaitsFor   string         `json:"waitsFor,omitempty"`
+	Position   graph.Position `json:"position,omitempty"`
+	Offset     string         `json:"offset,omitempty"`
+	Sequence   string         `json:"sequence,omitempty"`
+	// Delivery is how a reaction gets on with its target.
+	Delivery      *pipeline.DeliveryStatus `json:"delivery,omitempty"`
+	SilentSeconds float64                  `json:"silentSeconds"` // since it last made progress, or looked for work and found none
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+	var err error
 	if a.Ready != nil {
-		if err := a.Ready(r.Context()); err != nil {
-			p := problemOf(err)
-			p.Status = http.StatusServiceUnavailable
-			writeProblem(w, p)
-			return
+		err = a.Ready(r.Context())
+	}
+	writeHealth(w, err, nil)
+}
+
+func (a *api) alive(w http.ResponseWriter, _ *http.Request) {
+	var err error
+	if a.Alive != nil {
+		err = a.Alive()
+	}
+	writeHealth(w, err, nil)
+}
+
+// health is what /readyz says, with the loops.
+func (a *api) health(w http.ResponseWriter, r *http.Request) {
+	var err error
+	if a.Ready != nil {
+		err = a.Ready(r.Context())
+	}
+	var loops []loop
+	if a.Loops != nil {
+		for _, l := range a.Loops() {
+			loops = append(loops, loop{
+				Component: l.Component, Generation: strconv.FormatUint(l.Generation, 10), Since: l.Since.UTC(), Phase: l.Status.Phase,
+				WaitsFor: l.Status.Backpressure, Position: l.Status.Position, Offset: number(l.Status.Offset), Sequence: number(l.Status.Sequence),
+				Delivery:      l.Status.Delivery,
+				SilentSeconds: math.Round(l.Silent.Seconds()*10) / 10,
+			})
 		}
 	}
-	writeJSON(w, http.StatusOK, health{"ok"})
+	writeHealth(w, err, loops)
+}
+
+func number(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func writeHealth(w http.ResponseWriter, err error, loops []loop) {
+	if err == nil {
+		writeJSON(w, http.StatusOK, health{"ok", loops})
+		return
+	}
+	p := problemOf(err)
+	p.Status, p.Loops = http.StatusServiceUnavailable, loops
+	writeProblem(w, p)
 }
 
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
@@ -87,16 +158,25 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	a.Events(results).ServeHTTP(w, r)
 }
 
-// query finds the results that the path names: a query of the default instance by its name, others as instance.name.
+// query finds the results that the path names.
 func (a *api) query(r *http.Request) (reaction.Results, string, error) {
+	id, err := named(r, component.Query)
+	if err != nil {
+		return nil, "", err
+	}
+	return a.Results(id.Instance), id.Name, nil
+}
+
+// named returns the component of a kind that the path names: by its name in the default instance, else as instance.name.
+func named(r *http.Request, kind component.Kind) (component.ID, error) {
 	instance, name, dotted := strings.Cut(r.PathValue("id"), ".")
 	if !dotted {
 		instance, name = component.DefaultInstance, instance
 	}
 	if !component.ValidName(instance) || !component.ValidName(name) {
-		return nil, "", failure.ConfigInvalid.Errorf("%q is neither a query's name nor instance.name", r.PathValue("id"))
+		return component.ID{}, failure.ConfigInvalid.Errorf("%q is neither a %s's name nor instance.name", r.PathValue("id"), kind)
 	}
-	return a.Results(instance), name, nil
+	return component.ID{Kind: kind, Instance: instance, Name: name}, nil
 }
 
 // problem is an RFC 9457 problem detail.
@@ -107,6 +187,7 @@ type problem struct {
 	Code   string   `json:"code,omitempty"`
 	Causes []string `json:"causes,omitempty"`
 	Fix    string   `json:"fix,omitempty"`
+	Loops  []loop   `json:"loops,omitempty"` // of the process, where that is asked for
 }
 
 // problemOf is the one place where codes become statuses.

@@ -15,9 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/httpapi"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/pipeline"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/result"
 )
@@ -218,4 +220,36 @@ func TestTheRest(t *testing.T) {
 	}
 	_, _, body := get("/api/v1/version")
 	require.Contains(t, body, `"version":"dev"`)
+}
+
+func TestHealthListsLoops(t *testing.T) {
+	var problem error
+	loops := []activities.Loop{{
+		Component: "source.default.shop", Generation: 3, Since: time.Unix(0, 0), Silent: 1240 * time.Millisecond,
+		Status: pipeline.Status{Phase: "streaming", Position: "0/42", Offset: 7},
+	}}
+	server := httptest.NewServer(httpapi.New(httpapi.Deps{
+		Ready: func(context.Context) error { return problem }, Alive: func() error { return problem }, Loops: func() []activities.Loop { return loops },
+	}))
+	defer server.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	get := func(path string, status int) string {
+		res, err := http.Get(server.URL + path)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.Equal(t, status, res.StatusCode)
+		return string(body)
+	}
+	const listed = `"loops":[{"component":"source.default.shop","generation":"3","since":"1970-01-01T00:00:00Z","phase":"streaming","position":"0/42","offset":"7","silentSeconds":1.2}]`
+	require.Equal(t, `{"status":"ok",`+listed+"}\n", get("/api/v1/health", http.StatusOK))
+	require.Equal(t, `{"status":"ok"}`+"\n", get("/livez", http.StatusOK))
+	problem = failure.Stalled.Errorf("no progress of source.default.shop for 40s")
+	require.Contains(t, get("/api/v1/health", http.StatusServiceUnavailable), listed)
+	for _, path := range []string{"/readyz", "/livez"} {
+		body := get(path, http.StatusServiceUnavailable)
+		require.Contains(t, body, `"detail":"no progress of source.default.shop for 40s","code":"Stalled"`)
+		require.NotContains(t, body, "loops")
+	}
 }

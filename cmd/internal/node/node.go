@@ -20,7 +20,6 @@ import (
 	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/httpapi"
 	"github.com/perdure/perdure/cmd/internal/process"
-	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/catalog"
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
@@ -29,7 +28,6 @@ import (
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/reaction/sse"
 	"github.com/perdure/perdure/streaming/stream"
-	"github.com/perdure/perdure/streaming/telemetry"
 	"github.com/perdure/perdure/workers"
 )
 
@@ -47,15 +45,16 @@ type Options struct {
 	// Worker says whether tasks are done here; without it, only the API is served.
 	Worker bool
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
-	Secret func(ref string) (string, error)
-	Log    *zap.Logger
+	Secret    func(ref string) (string, error)
+	Telemetry *Telemetry
+	Log       *zap.Logger
 }
 
 // Node is one process's share of the work.
 type Node struct {
 	Options
-	metrics *telemetry.Metrics
-	polls   atomic.Bool // the workers have been seen to ask for tasks
+	loops activities.Loops
+	polls atomic.Bool // the workers have been seen to ask for tasks
 }
 
 // New returns a node that does nothing yet.
@@ -63,7 +62,9 @@ func New(o Options) *Node {
 	if o.Secret == nil {
 		o.Secret = component.ResolveSecret
 	}
-	return &Node{Options: o, metrics: telemetry.NewMetrics(version.Get().Version)}
+	n := &Node{Options: o}
+	n.Telemetry.Metrics.Components(n.components)
+	return n
 }
 
 // Run works until ctx ends or something fails for good. It stops in order: first the workers, which drain what they
@@ -79,14 +80,48 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		return n.work(ctx)
 	})
+	group.Go(func() error { process.Notify(ctx, n.Ready, n.Alive, n.Log); return nil })
 	if n.API != nil {
 		group.Go(func() error { return n.serve(drained) })
 	}
 	return group.Wait()
 }
 
-// Ready reports whether both servers that everything depends on answer, and this node asks for tasks. It is safe for
-// concurrent use.
+// overdueAfter is when a loop that makes no progress makes the process unready: it beats every few seconds, and is ended
+// after a minute. brokenAfter is when it should have ended long ago, so that only a new process helps.
+const (
+	overdueAfter = 20 * time.Second
+	brokenAfter  = 3 * time.Minute
+)
+
+// silent returns a failure that names the loops that have made no progress for longer than a bound.
+func silent(loops []activities.Loop, bound time.Duration) error {
+	var names []string
+	for _, l := range loops {
+		if l.Silent < bound {
+			continue
+		}
+		name := fmt.Sprintf("%s for %s", l.Component, l.Silent.Round(time.Second))
+		if l.Status.Phase != "" {
+			name += " while " + l.Status.Phase
+		}
+		if l.Status.Backpressure != "" {
+			name += ", waiting for " + l.Status.Backpressure
+		}
+		names = append(names, name)
+	}
+	if names == nil {
+		return nil
+	}
+	return failure.Stalled.Errorf("no progress of %s", strings.Join(names, "; "))
+}
+
+// Alive reports whether the process can go on without being started anew: a loop that was told to end long ago and does
+// not holds what it has for ever. It is safe for concurrent use.
+func (n *Node) Alive() error { return silent(n.loops.List(), brokenAfter) }
+
+// Ready reports whether both servers that everything depends on answer, this node asks for tasks, and its loops get on
+// with their work. It is safe for concurrent use.
 func (n *Node) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -95,6 +130,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	}
 	if !n.Stream.NATS().IsConnected() {
 		return failure.StreamUnavailable.Errorf("the JetStream server does not answer")
+	}
+	if err := silent(n.loops.List(), overdueAfter); err != nil {
+		return err
 	}
 	if !n.Worker || n.polls.Load() {
 		return nil
@@ -121,14 +159,16 @@ func (n *Node) work(ctx context.Context) error {
 		SpillDir:  n.Data.Join("spill"),
 		HostID:    n.Data.HostID,
 		Log:       n.Log,
-		Metrics:   n.metrics,
+		Metrics:   n.Telemetry.Metrics,
+		Traces:    n.Telemetry.Traces,
 		Secret:    n.Secret,
 	})
 	if err != nil {
 		return fmt.Errorf("making the host of stages: %w", err)
 	}
 	err = workers.Run(ctx, workers.Options{
-		Client: n.Client, Host: host, HostID: n.Data.HostID, Namespace: n.Namespace, Stream: n.Stream, Log: n.Log,
+		Client: n.Client, Host: host, HostID: n.Data.HostID, Loops: &n.loops, Metrics: n.Telemetry.Metrics, Namespace: n.Namespace,
+		Stream: n.Stream, Log: n.Log,
 	})
 	if err != nil {
 		err = fmt.Errorf("running workers: %w", err)
@@ -144,11 +184,14 @@ func (n *Node) serve(drained <-chan struct{}) error {
 	defer cancel()
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Deps{
-			Results: func(instance string) reaction.Results { return pipeline.NewResults(n.Stream, instance) },
-			Events:  func(results reaction.Results) http.Handler { return sse.NewHandler(results, sse.Options{Log: n.Log}) },
-			Ready:   n.Ready,
-			Metrics: n.metrics.Handler(),
-			Log:     n.Log,
+			Results:     func(instance string) reaction.Results { return pipeline.NewResults(n.Stream, instance) },
+			Events:      func(results reaction.Results) http.Handler { return sse.NewHandler(results, sse.Options{Log: n.Log}) },
+			DeadLetters: pipeline.NewDeadLetters(n.Stream),
+			Ready:       n.Ready,
+			Alive:       n.Alive,
+			Loops:       n.loops.List,
+			Metrics:     n.Telemetry.Metrics.Handler(),
+			Log:         n.Log,
 		}),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second,

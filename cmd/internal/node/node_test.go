@@ -4,10 +4,15 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/pipeline"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -17,7 +22,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestAConnectionWithoutARequestIsNoFailure(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	n := New(Options{API: listener, Log: zap.NewNop()})
+	tells, err := NewTelemetry(t.Context(), "h1", 0, zap.NewNop())
+	require.NoError(t, err)
+	defer tells.Close()
+	n := New(Options{API: listener, Telemetry: tells, Log: zap.NewNop()})
 	drained, served := make(chan struct{}), make(chan error, 1)
 	go func() { served <- n.serve(drained) }()
 
@@ -30,4 +38,17 @@ func TestAConnectionWithoutARequestIsNoFailure(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	close(drained)
 	require.NoError(t, <-served)
+}
+
+func TestSilentLoopsAreNamed(t *testing.T) {
+	loops := []activities.Loop{
+		{Component: "source.default.shop", Silent: time.Second},
+		{Component: "query.default.totals", Silent: 34 * time.Second, Status: pipeline.Status{Phase: "following", Backpressure: "the result log"}},
+		{Component: "reaction.default.mail", Silent: time.Minute},
+	}
+	require.NoError(t, silent(loops[:1], overdueAfter))
+	err := silent(loops, overdueAfter)
+	require.Equal(t, failure.Stalled, failure.CodeOf(err))
+	require.EqualError(t, err, "no progress of query.default.totals for 34s while following, waiting for the result log; reaction.default.mail for 1m0s")
+	require.NoError(t, silent(loops, brokenAfter))
 }

@@ -43,6 +43,7 @@ type Options struct {
 	NATSPort     int  // 0: not reachable from other processes
 	Postgres     bool // run a private server
 	NoWorker     bool // do no tasks here
+	TraceRatio   float64
 	Log          *zap.Logger
 }
 
@@ -131,8 +132,13 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return fmt.Errorf("connecting to JetStream: %w", err)
 	}
 	stopLater(func(context.Context) error { conn.Close(); return nil })
+	tells, err := node.NewTelemetry(ctx, o.Data.HostID, o.TraceRatio, o.Log)
+	if err != nil {
+		return err
+	}
+	stopLater(func(context.Context) error { tells.Close(); return nil })
 	s.Client, err = client.DialContext(ctx, client.Options{
-		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: workers.Logger(o.Log),
+		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: workers.Logger(o.Log), MetricsHandler: tells.Temporal,
 	})
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal: %w", err)
@@ -142,7 +148,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	closeListener = false
 	n := node.New(node.Options{
 		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
-		Secret: secret, Log: o.Log,
+		Secret: secret, Telemetry: tells, Log: o.Log,
 	})
 	s.ready = n.Ready
 	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })

@@ -1,0 +1,25 @@
+// Package chaos runs the whole system as separate processes, breaks parts of it at random, and holds what comes out
+// against SQL: Postgres, a Temporal server, a JetStream server and two workers, with a proxy in each of the workers'
+// connections, while clients write. Two reactions get the results: one writes them to a file, the other posts row by row to
+// an HTTP server, which fails in its own ways: it answers errors, late or never, or it is down.
+//
+// Each seed is a plan of faults, which depends on the seed alone; what the system does while they happen does not. After
+// the last fault the clients stop, and then
+//
+//   - the result of each query equals SQL on the source,
+//   - its differences, replayed from the first one on and as a client got them who followed all the time, add up to the
+//     same rows, each sequence once and in order,
+//   - no event ever showed a part of a transaction,
+//   - the reaction that writes was given every event, in order,
+//   - the HTTP server took every row of every event, each row's in order, and there are no dead letters,
+//   - every component runs, and none has waited for an operator or for its breaker,
+//   - the slot's confirmed position advances.
+//
+// Faults of disks need the right to mount, and are left out without it. Clocks are not shifted: nothing that a process can
+// be started with shifts the time of day of a Go program.
+//
+// TestTheControlPlaneIsAway keeps the Temporal server away, for PERDURE_AWAY, and wants everything else to go on meanwhile.
+//
+// All of it is in test files; `make chaos` runs it for as long as one likes, SEED=7 replays a plan, FAULT='drop slot' draws
+// from one kind of faults only.
+package chaos

@@ -1,0 +1,215 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/workflows"
+)
+
+// The parts of the environment that faults are about.
+const (
+	firstWorker  = "worker-1"
+	secondWorker = "worker-2"
+	postgres     = "postgres"
+	temporal     = "temporal"
+	streams      = "stream"
+	hookName     = "hook"
+)
+
+var (
+	workers  = []string{firstWorker, secondWorker}
+	services = []string{firstWorker, secondWorker, temporal, streams}
+	// links are named by the server, for the connections of both workers, or by worker and server.
+	links = []string{
+		postgres, temporal, streams, hookName, firstWorker + ">" + postgres, secondWorker + ">" + postgres, firstWorker + ">" + temporal,
+		secondWorker + ">" + temporal, firstWorker + ">" + streams, secondWorker + ">" + streams,
+	}
+)
+
+// kind is one class of faults.
+type kind struct {
+	name    string
+	place   string // two faults of one place do not happen at once
+	weight  int
+	targets []string
+	// A fault lasts between least and most, one in six up to tail.
+	least, most, tail time.Duration
+	instant           bool // it has no length
+	mounts            bool // it needs file systems of its own
+	// begin makes the fault and returns what ends it, nil when nothing does.
+	begin func(ctx context.Context, e *environment, target string) (end func(context.Context) error, err error)
+}
+
+var kinds = []kind{
+	{name: "kill", place: "process", weight: 5, targets: services, most: 2 * time.Second, tail: 12 * time.Second, begin: kill},
+	{name: "freeze", place: "process", weight: 4, targets: append([]string{"walsender"}, services...), least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freeze},
+	// Beyond the heartbeat's timeout, so that the other worker takes over what the frozen one still believes to have.
+	{name: "outlast", place: "process", weight: 1, targets: workers, least: 32 * time.Second, most: 38 * time.Second, begin: freeze},
+	{name: "crash", place: "server", weight: 3, targets: []string{postgres}, instant: true, begin: crash},
+	{name: "terminate", place: "server", weight: 3, targets: []string{"walsenders", "backends"}, instant: true, begin: terminate},
+	{name: "drop slot", place: "server", weight: 2, targets: []string{postgres}, instant: true, begin: dropSlot},
+	// No fault, but a time at which one hurts: one state of a query takes the place of another.
+	{name: "read again", place: "control", weight: 2, targets: queryNames(), instant: true, begin: readAgain},
+	{name: "cut", place: "network", weight: 3, targets: links, most: 3 * time.Second, tail: 15 * time.Second, begin: cut},
+	{name: "reset", place: "network", weight: 2, targets: links, most: time.Second, tail: 5 * time.Second, begin: toxic("reset_peer", "", "downstream")},
+	{name: "delay", place: "network", weight: 2, targets: links, least: time.Second, most: 4 * time.Second, tail: 12 * time.Second, begin: toxic("latency", `"latency":300,"jitter":250`, "upstream", "downstream")},
+	{name: "black hole", place: "network", weight: 3, targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream", "downstream")},
+	{name: "half-open", place: "network", weight: 2, targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream")},
+	{name: "narrow", place: "network", weight: 2, targets: links, least: time.Second, most: 4 * time.Second, tail: 10 * time.Second, begin: toxic("bandwidth", `"rate":20`, "upstream", "downstream")},
+	{name: "fill disk", place: "disk", weight: 3, targets: []string{firstWorker, secondWorker, streams}, least: time.Second, most: 5 * time.Second, tail: 15 * time.Second, mounts: true, begin: fillDisk},
+	{name: answersError, place: "target", weight: 1, targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersError)},
+	{name: answersLate, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersLate)},
+	{name: answersNever, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 6 * time.Second, tail: 20 * time.Second, begin: answering(answersNever)},
+	{name: "stop", place: "target", weight: 1, targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: hookDown},
+}
+
+func kill(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+	s := e.services[target]
+	s.kill()
+	return func(context.Context) error { s.up(); return nil }, nil
+}
+
+func freeze(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	if s, ok := e.services[target]; ok {
+		s.signal(syscall.SIGSTOP)
+		return func(context.Context) error { s.signal(syscall.SIGCONT); return nil }, nil
+	}
+	var pids []int
+	err := until(ctx, 20*time.Second, "finding the walsenders", func() (err error) { // the server may be restarting
+		pids, err = column[int](ctx, e, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	each := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig) // it may have ended
+		}
+	}
+	each(syscall.SIGSTOP)
+	return func(context.Context) error { each(syscall.SIGCONT); return nil }, nil
+}
+
+func crash(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
+	return nil, e.postgres.Restart(ctx, true)
+}
+
+func terminate(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	which := "backend_type = 'walsender'"
+	if target == "backends" {
+		which = "application_name LIKE 'perdure/%'"
+	}
+	return nil, until(ctx, 20*time.Second, "ending "+target, func() error { // the server may be restarting
+		_, err := column[bool](ctx, e, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "+which)
+		return err
+	})
+}
+
+func queryNames() (names []string) {
+	for _, q := range queries {
+		names = append(names, q.name)
+	}
+	return names
+}
+
+// readAgain has a query read its source again while it goes on.
+func readAgain(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	id := component.ID{Kind: component.Query, Instance: component.DefaultInstance, Name: target}
+	return nil, until(ctx, 20*time.Second, "telling the query", func() error {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return e.temporal.SignalWorkflow(bounded, id.String(), "", workflows.CommandRebootstrap, nil)
+	})
+}
+
+// dropSlot ends whoever uses the slot again and again, until it can be dropped.
+func dropSlot(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
+	return nil, until(ctx, 20*time.Second, "dropping the slot", func() error {
+		if _, err := column[bool](ctx, e, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND NOT temporary"); err != nil {
+			return err
+		}
+		return until(ctx, time.Second, "moment without use of it", func() error {
+			_, err := column[int](ctx, e, "SELECT 1 FROM (SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT temporary) d")
+			return err
+		})
+	})
+}
+
+// proxies returns those of a link.
+func (e *environment) proxies(link string) (proxies []*toxiproxy.Proxy) {
+	for name, p := range e.links {
+		if name == link || strings.HasSuffix(name, ">"+link) {
+			proxies = append(proxies, p)
+		}
+	}
+	return proxies
+}
+
+// cut closes all connections and refuses new ones.
+func cut(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+	proxies := e.proxies(target)
+	for _, p := range proxies {
+		p.Stop()
+	}
+	return func(context.Context) (err error) {
+		for _, p := range proxies {
+			err = errors.Join(err, p.Start())
+		}
+		return err
+	}, nil
+}
+
+func toxic(name, attributes string, directions ...string) func(context.Context, *environment, string) (func(context.Context) error, error) {
+	return func(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+		proxies := e.proxies(target)
+		for _, p := range proxies {
+			for _, d := range directions {
+				spec := fmt.Sprintf(`{"name":%q,"type":%q,"stream":%q,"attributes":{%s}}`, d, name, d, attributes)
+				if !json.Valid([]byte(spec)) {
+					return nil, fmt.Errorf("the toxic is no JSON: %s", spec)
+				}
+				if _, err := p.Toxics.AddToxicJson(bytes.NewBufferString(spec)); err != nil {
+					return nil, fmt.Errorf("adding toxic %s: %w", name, err)
+				}
+			}
+		}
+		return func(ctx context.Context) (err error) {
+			for _, p := range proxies {
+				for _, d := range directions {
+					err = errors.Join(err, p.Toxics.RemoveToxic(ctx, d))
+				}
+			}
+			return err
+		}, nil
+	}
+}
+
+// fillDisk leaves no room on the file system of a service's state. A JetStream server that could not write to a stream
+// refuses to from then on, and says so when it is asked for its health: whoever watches it starts it again.
+func fillDisk(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+	m := e.mounts[target]
+	if err := m.fill(); err != nil {
+		return nil, err
+	}
+	return func(context.Context) error {
+		if err := m.free(); err != nil {
+			return err
+		}
+		if s := e.services[target]; target == streams {
+			s.kill()
+			s.up()
+		}
+		return nil
+	}, nil
+}

@@ -1,0 +1,195 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/cmd/internal/config"
+	"github.com/perdure/perdure/cmd/internal/devserver"
+	"github.com/perdure/perdure/cmd/internal/process"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// The test binary runs itself again as the servers that are killed on their own.
+const (
+	roleVariable    = "PERDURE_CHAOS_ROLE"
+	dirVariable     = "PERDURE_CHAOS_DIR"
+	addressVariable = "PERDURE_CHAOS_ADDRESS"
+	roleTemporal    = "temporal"
+	roleStream      = "stream"
+)
+
+// serve is such a server, until it gets a signal.
+func serve(role string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, address := os.Getenv(dirVariable), os.Getenv(addressVariable)
+	log, err := process.NewLogger(config.Log{LogLevel: "info", LogFormat: "console"}, os.Stderr)
+	if err != nil {
+		return process.Explain(os.Stderr, err)
+	}
+	var end func(context.Context) error
+	switch role {
+	case roleTemporal:
+		var s *devserver.Server
+		if s, err = devserver.Start(ctx, devserver.Options{DBFile: filepath.Join(dir, "temporal.db"), FrontendAddr: address, Log: log}); err == nil {
+			end = s.Stop
+		}
+	case roleStream:
+		var s *stream.Server
+		if s, err = stream.Serve(stream.ServerOptions{Dir: dir, Listen: address, Log: log}); err == nil {
+			end = s.Close
+		}
+	default:
+		err = fmt.Errorf("there is no role %q", role)
+	}
+	if err != nil {
+		return process.Explain(os.Stderr, err)
+	}
+	log.Info("serving", zap.String("role", role), zap.String("address", address))
+	<-ctx.Done()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return process.Explain(os.Stderr, end(bounded))
+}
+
+// service is a process that is started again whenever it ends, as systemd or Kubernetes would, except while it is to be
+// down.
+type service struct {
+	name string
+	path string
+	args []string
+	env  []string
+	log  *os.File
+
+	mu      sync.Mutex
+	wanted  bool
+	killed  bool          // by us
+	cmd     *exec.Cmd     // nil: it does not run
+	changed chan struct{} // closed, and replaced, when it has started or ended
+	exits   []string      // that nobody asked for
+	done    chan struct{} // closed when the goroutine that keeps it has ended
+}
+
+// startService starts keeping a service up until ctx ends, which kills it.
+func startService(ctx context.Context, name, logDir string, env []string, path string, args ...string) (*service, error) {
+	log, err := os.OpenFile(filepath.Join(logDir, name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{
+		name: name, path: path, args: args, env: env, log: log,
+		wanted: true, changed: make(chan struct{}), done: make(chan struct{}),
+	}
+	go s.keep(ctx)
+	return s, nil
+}
+
+func (s *service) keep(ctx context.Context) {
+	defer close(s.done)
+	defer s.log.Close()
+	runtime.LockOSThread() // the process gets its signal when this thread ends
+	defer runtime.UnlockOSThread()
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		wanted, changed := s.wanted, s.changed
+		s.mu.Unlock()
+		if !wanted {
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
+			continue
+		}
+		s.once(ctx)
+		sleep(ctx, 100*time.Millisecond)
+	}
+}
+
+// once runs the process until it ends.
+func (s *service) once(ctx context.Context) {
+	cmd := exec.CommandContext(ctx, s.path, s.args...)
+	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	fmt.Fprintf(s.log, "--- %s starts at %s\n", s.name, time.Now().Format("15:04:05.000"))
+	err := cmd.Start()
+	if err == nil {
+		s.set(cmd)
+		err = cmd.Wait()
+	}
+	s.set(nil)
+	fmt.Fprintf(s.log, "--- %s ended at %s: %v\n", s.name, time.Now().Format("15:04:05.000"), err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	killed := s.killed
+	s.killed = false
+	if !killed && ctx.Err() == nil {
+		s.exits = append(s.exits, fmt.Sprintf("%s: %v", s.name, err))
+	}
+}
+
+// set notes the process that runs now.
+func (s *service) set(cmd *exec.Cmd) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cmd = cmd
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// kill ends the process as a crash would, and keeps it down until up is called.
+func (s *service) kill() {
+	s.mu.Lock()
+	s.wanted = false
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		cmd, changed := s.cmd, s.changed
+		if cmd != nil {
+			s.killed = true
+			_ = cmd.Process.Kill() // it may have ended by itself
+		}
+		s.mu.Unlock()
+		if cmd == nil {
+			return
+		}
+		<-changed
+	}
+}
+
+func (s *service) up() {
+	s.mu.Lock()
+	s.wanted = true
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+}
+
+// signal sends a signal to the process, if it runs.
+func (s *service) signal(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd != nil {
+		_ = s.cmd.Process.Signal(sig) // it may have ended by itself
+	}
+}
+
+// unasked returns, once, how the process has ended by itself.
+func (s *service) unasked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	exits := s.exits
+	s.exits = nil
+	return exits
+}
