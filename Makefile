@@ -10,7 +10,7 @@ WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/... ./cmd/internal/node/... ./cmd/internal/version/...
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tctl demo dev test test-pg regress race lint generate bench soak fuzz clean
+.PHONY: help setup build tctl demo dev test test-pg regress race lint generate bench soak chaos fuzz clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,8 +61,16 @@ bench: setup build ## measure the pipeline beside pg_recvlogical and COPY, then 
 	@GOGC=400 go test -run '^$$' -bench . -benchmem -timeout 60m ./streaming/query # as the worker has it
 
 SOAK ?= 1h
-soak: ## hold random queries on random changes against the reference evaluator, for SOAK=1h
+soak: build ## hold random queries against the reference evaluator, then write 2,000 changes/s, each for SOAK=1h
 	@PERDURE_SOAK=$(SOAK) go test -count=1 -run Random -timeout 0 -v ./streaming/query
+	@PERDURE_SOAK=$(SOAK) go test -count=1 -run MemoryStaysFlat -timeout 0 -v ./cmd/internal/e2e
+
+FIRST ?= 1
+SEEDS ?= 100
+DURATION ?= 1h
+chaos: setup build ## break parts of the whole system at random, for SEEDS=100 seeds from FIRST=1 on or DURATION=1h; SEED=7 replays one
+	@PERDURE_FIRST=$(FIRST) PERDURE_SEEDS=$(SEEDS) PERDURE_SEED=$(SEED) PERDURE_FOR=$(DURATION) PERDURE_FAULT='$(FAULT)' PERDURE_BIN_DIR=$(CURDIR)/bin \
+		go test -count=1 -run NothingIsLost -timeout 0 -v ./cmd/internal/chaos
 
 fuzz: ## fuzz the decoders, 30 s each
 	@for p in $$(go list ./streaming/...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
