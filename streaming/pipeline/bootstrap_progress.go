@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"time"
 )
 
 // ScopeProgress is how far one scope of a snapshot, such as a table, is copied.
@@ -40,7 +39,7 @@ func (h *Host) CopiedSoFar(ctx context.Context, ref BootstrapRef) ([]ScopeProgre
 		switch {
 		case s.copied():
 			all[i].State, all[i].Estimate = Copied, all[i].Rows
-		case s.leases(time.Now()) > 0:
+		case s.leases() > 0:
 			all[i].State = Copying
 		}
 	}

@@ -88,12 +88,13 @@ type scopeRecord struct {
 
 // chunkRecord is a chunk that was handed out to be copied.
 type chunkRecord struct {
-	To      int64     `json:"to"` // the place after its last one
-	Attempt int       `json:"attempt"`
-	Rows    int64     `json:"rows,omitempty"` // copied so far
-	Copied  bool      `json:"copied,omitempty"`
-	Worker  string    `json:"worker,omitempty"`
-	Until   time.Time `json:"until,omitzero"` // end of the lease; zero: nobody copies it
+	To      int64  `json:"to"` // the place after its last one
+	Attempt int    `json:"attempt"`
+	Rows    int64  `json:"rows,omitempty"` // copied so far
+	Copied  bool   `json:"copied,omitempty"`
+	Worker  string `json:"worker,omitempty"`
+	// Renewals counts the lease and its renewals; 0: nobody copies it.
+	Renewals int `json:"renewals,omitempty"`
 }
 
 // from returns the first place of a chunk, and of what was not handed out yet.
@@ -120,21 +121,24 @@ func (s *scopeRecord) rows() (n int64) {
 }
 
 // leases returns how many chunks are being copied.
-func (s *scopeRecord) leases(now time.Time) (n int) {
+func (s *scopeRecord) leases() (n int) {
 	for _, c := range s.Chunks {
-		if !c.Copied && now.Before(c.Until) {
+		if !c.Copied && c.Renewals > 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// lease gives a worker a chunk to copy: one that was given back, or whose lease ended, or that an earlier life of the
-// worker had, else a new one. It returns -1 when there is none.
-func (s *scopeRecord) lease(worker string, now time.Time, pace source.Pace) int {
-	at := slices.IndexFunc(s.Chunks, func(c chunkRecord) bool {
-		return !c.Copied && (!now.Before(c.Until) || c.Worker == worker)
-	})
+// lease gives a worker a chunk to copy: one that was given back, or whose lease has ended, or that an earlier life of the
+// worker had, else a new one. It returns -1 when there is none. It looks at all, so that the end of a lease is noticed.
+func (s *scopeRecord) lease(worker string, ended func(int, chunkRecord) bool, pace source.Pace) int {
+	at := -1
+	for i, c := range s.Chunks {
+		if over := ended(i, c); at < 0 && !c.Copied && (over || c.Worker == worker) {
+			at = i
+		}
+	}
 	if at < 0 {
 		if s.left() <= 0 {
 			return -1
@@ -144,8 +148,34 @@ func (s *scopeRecord) lease(worker string, now time.Time, pace source.Pace) int 
 	}
 	c := &s.Chunks[at]
 	c.Attempt++
-	c.Worker, c.Until, c.Rows = worker, now.Add(leaseFor), 0
+	c.Worker, c.Renewals, c.Rows = worker, 1, 0
 	return at
+}
+
+// leases is what a worker has seen of the leases of chunks. One ends when it was not renewed for as long as it lasts, by the
+// clock of who sees it: the time of day may be another one where it is held.
+type leases map[leasedChunk]lease
+
+type leasedChunk struct {
+	scope string
+	at    int
+}
+
+// lease is the last that was seen of a lease, and when that was new.
+type lease struct {
+	attempt, renewals int
+	since             time.Time
+}
+
+// of returns what looks at a chunk of a scope, and tells whether anybody may copy it.
+func (l leases) of(scope string, now time.Time) func(at int, c chunkRecord) bool {
+	return func(at int, c chunkRecord) bool {
+		key := leasedChunk{scope, at}
+		if last, ok := l[key]; !ok || last.attempt != c.Attempt || last.renewals != c.Renewals {
+			l[key] = lease{c.Attempt, c.Renewals, now}
+		}
+		return c.Renewals == 0 || now.Sub(l[key].since) >= leaseFor
+	}
 }
 
 // cut decides how many places the next chunk gets: as many as a worker copies in the time that a chunk should take, but

@@ -204,7 +204,7 @@ func (c *checkpointer) ifDue() error {
 		c.run.metrics.CheckpointAge.Set(time.Since(kept[0].At).Seconds())
 		c.run.metrics.CheckpointBytes.Set(float64(kept[0].Bytes))
 	}
-	if len(kept) > 0 && time.Since(kept[0].At) < c.every && c.since < c.changes || c.waits() {
+	if len(kept) > 0 && time.Since(kept[0].At).Abs() < c.every && c.since < c.changes || c.waits() { // clocks differ
 		return nil
 	}
 	_, err := c.begin()

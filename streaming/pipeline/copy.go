@@ -43,7 +43,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 	if err != nil {
 		return CopyProgress{}, fmt.Errorf("opening the bootstrap log: %w", err)
 	}
-	w := &copier{host: h, ref: ref, source: s, log: log, worker: worker, report: report, copied: h.metrics.Copied(ref.Instance, ref.Query, ref.Source)}
+	w := &copier{host: h, ref: ref, source: s, log: log, worker: worker, report: report, seen: make(leases), copied: h.metrics.Copied(ref.Instance, ref.Query, ref.Source)}
 	defer w.close()
 	for {
 		if w.bucket, w.record, err = h.current(ctx, ref); err != nil {
@@ -89,6 +89,7 @@ type copier struct {
 	report func(CopyProgress)
 	total  CopyProgress
 	limit  limiter
+	seen   leases
 	copied interface{ Add(rows float64) } // counts them
 }
 
@@ -103,8 +104,9 @@ func (w *copier) close() {
 func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 	for !scope.copied() {
 		at := -1
+		ended := w.seen.of(scope.key, time.Now())
 		err := scope.update(ctx, w.bucket, func(s *scopeRecord) error {
-			if at = s.lease(w.worker, time.Now(), *w.record.Pace); at < 0 {
+			if at = s.lease(w.worker, ended, *w.record.Pace); at < 0 {
 				return errNoChunk
 			}
 			return nil
@@ -269,7 +271,7 @@ func (c *copying) renew(ctx context.Context, done <-chan struct{}) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Now().Add(leaseFor) }); err != nil {
+		if err := c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Renewals++ }); err != nil {
 			return err
 		}
 		if err := c.share(ctx); err != nil {
@@ -290,7 +292,7 @@ func (c *copying) share(ctx context.Context) error {
 	}
 	readers := 0
 	for _, s := range scopes {
-		readers += s.leases(time.Now())
+		readers += s.leases()
 	}
 	c.limit.set(float64(allowed) / float64(max(readers, 1)))
 	return nil
@@ -298,7 +300,7 @@ func (c *copying) share(ctx context.Context) error {
 
 func (c *copying) finish(ctx context.Context) error {
 	return c.update(ctx, func(s *scopeRecord, own *chunkRecord) {
-		own.Copied, own.Until = true, time.Time{}
+		own.Copied, own.Renewals = true, 0
 		s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
 	})
 }
@@ -307,7 +309,7 @@ func (c *copying) finish(ctx context.Context) error {
 func (c *copying) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	_ = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Time{} }) // see above
+	_ = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Renewals = 0 }) // see above
 }
 
 // update changes the chunk's record if it is still this attempt's.

@@ -21,12 +21,11 @@ func TestChunksCoverTheirScope(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &scopeRecord{Scope: source.Scope{Places: rapid.Int64Range(0, 10_000).Draw(t, "places"), Least: rapid.Int64Range(1, 500).Draw(t, "least")}}
 		pace := source.Pace{Parallelism: rapid.IntRange(1, 64).Draw(t, "parallelism"), ChunkTime: 10 * time.Second}
-		now := time.Now()
 		for !s.copied() {
-			at := s.lease("worker", now, pace)
+			at := s.lease("worker", make(leases).of("", time.Now()), pace)
 			require.GreaterOrEqual(t, at, 0)
 			if rapid.Bool().Draw(t, "fails") {
-				s.Chunks[at].Until = time.Time{}
+				s.Chunks[at].Renewals = 0
 				continue
 			}
 			s.Chunks[at].Copied = true
@@ -47,7 +46,7 @@ func TestChunksAreSizedByTime(t *testing.T) {
 	s := &scopeRecord{Scope: source.Scope{Places: 10_000, Least: 10}}
 	pace := source.Pace{Parallelism: 2, ChunkTime: 10 * time.Second}
 	size := func(rate float64) int64 {
-		at := s.lease("worker", time.Now(), pace)
+		at := s.lease("worker", make(leases).of("", time.Now()), pace)
 		s.Chunks[at].Copied, s.Rate = true, rate
 		return s.Chunks[at].To - s.from(at)
 	}
@@ -65,12 +64,25 @@ func TestChunksAreSizedByTime(t *testing.T) {
 func TestWorkersOnlyTakeWhatIsFree(t *testing.T) {
 	s := &scopeRecord{Scope: source.Scope{Places: 2, Least: 1}}
 	now, pace := time.Now(), source.Pace{Parallelism: 2}
-	require.Equal(t, 0, s.lease("a", now, pace))
-	require.Equal(t, 1, s.lease("b", now.Add(time.Second), pace))
-	require.Equal(t, -1, s.lease("c", now.Add(2*time.Second), pace))
-	require.Equal(t, 0, s.lease("a", now.Add(2*time.Second), pace), "a worker that comes back goes on with its own")
-	require.Equal(t, 1, s.lease("c", now.Add(leaseFor+time.Second), pace))
-	require.Equal(t, []int{2, 2}, []int{s.Chunks[0].Attempt, s.Chunks[1].Attempt})
+	seen := make(map[string]leases) // by worker: each goes by what it sees itself
+	lease := func(worker string, after time.Duration) int {
+		if seen[worker] == nil {
+			seen[worker] = make(leases)
+		}
+		return s.lease(worker, seen[worker].of("", now.Add(after)), pace)
+	}
+	require.Equal(t, 0, lease("a", 0))
+	require.Equal(t, 1, lease("b", time.Second))
+	require.Equal(t, -1, lease("c", 2*time.Second))
+	require.Equal(t, 0, lease("a", 3*time.Second), "a worker that comes back goes on with its own")
+	s.Chunks[1].Renewals++
+	require.Equal(t, -1, lease("c", 4*time.Second))
+	require.Equal(t, -1, lease("c", 2*time.Second+leaseFor), "both were renewed")
+	require.Equal(t, 0, lease("c", 4*time.Second+leaseFor))
+	require.Equal(t, -1, lease("d", time.Hour), "who has not looked before knows of no end")
+	s.Chunks[1].Renewals = 0
+	require.Equal(t, 1, lease("d", time.Hour), "it was given back")
+	require.Equal(t, []int{3, 2}, []int{s.Chunks[0].Attempt, s.Chunks[1].Attempt})
 }
 
 // TestRenewalLeavesRowsAlone: rows come while the lease is renewed, also when another worker has changed the record.
@@ -91,7 +103,7 @@ func TestRenewalLeavesRowsAlone(t *testing.T) {
 	own, err := h.scopes(ctx, w.bucket, ref.key())
 	require.NoError(t, err)
 	require.NoError(t, own[0].update(ctx, w.bucket, func(s *scopeRecord) error {
-		require.Equal(t, 0, s.lease(w.worker, time.Now(), *w.record.Pace))
+		require.Equal(t, 0, s.lease(w.worker, make(leases).of("", time.Now()), *w.record.Pace))
 		return nil
 	}))
 	another, err := h.scopes(ctx, w.bucket, ref.key())
@@ -106,7 +118,7 @@ func TestRenewalLeavesRowsAlone(t *testing.T) {
 		for range 20 {
 			err := another[0].update(ctx, w.bucket, func(s *scopeRecord) error { s.Rate++; return nil })
 			if err == nil {
-				err = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Until = time.Now().Add(leaseFor) })
+				err = c.update(ctx, func(_ *scopeRecord, own *chunkRecord) { own.Renewals++ })
 			}
 			if err != nil {
 				renewed <- err
@@ -201,7 +213,7 @@ func TestRateIsLimited(t *testing.T) {
 	for workers, pause := range []time.Duration{time.Millisecond, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond} {
 		if workers > 0 {
 			require.NoError(t, scopes[0].update(t.Context(), b, func(s *scopeRecord) error {
-				s.lease(fmt.Sprint("worker", workers), time.Now(), r.book.pace)
+				s.lease(fmt.Sprint("worker", workers), make(leases).of("", time.Now()), r.book.pace)
 				return nil
 			}))
 		}

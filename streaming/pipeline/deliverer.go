@@ -181,8 +181,8 @@ func (d *deliverer) hangs() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.ContainsFunc(d.lanes, func(l *lane) bool {
-		since := l.since.Load()
-		return since != 0 && time.Since(time.Unix(0, since)) > d.timeout+stuckAfter
+		since := l.since.get()
+		return !since.IsZero() && time.Since(since) > d.timeout+stuckAfter
 	})
 }
 

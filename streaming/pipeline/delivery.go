@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -37,7 +36,7 @@ type delivery struct {
 type lane struct {
 	queue chan consignment
 	left  chan struct{} // closed when nobody takes from the queue any more
-	since atomic.Int64  // when the try that is going on began, 0 if none
+	since moment        // when the try that is going on began, none if there is none
 }
 
 func newLane() *lane {
@@ -297,8 +296,8 @@ func (d *delivery) exhausted(tries int, until time.Duration) bool {
 
 // try asks the reaction once.
 func (d *delivery) try(ctx context.Context, l *lane, delivery reaction.Delivery) error {
-	l.since.Store(time.Now().UnixNano())
-	defer l.since.Store(0)
+	l.since.set()
+	defer l.since.clear()
 	d.metrics.Attempts.Inc()
 	return attemptDelivery(ctx, d.reaction, d.timeout, delivery)
 }

@@ -54,7 +54,7 @@ type QueryDelivery struct {
 // Progress is how a loop tells its watcher that it lives and where it is. The zero value is ready to use, a nil one
 // ignores everything; it is safe for concurrent use.
 type Progress struct {
-	tick   atomic.Int64
+	tick   moment
 	mu     sync.Mutex
 	status Status
 }
@@ -62,7 +62,7 @@ type Progress struct {
 // Tick says that the loop is alive and, if it has work, gets on with it.
 func (p *Progress) Tick() {
 	if p != nil {
-		p.tick.Store(time.Now().UnixNano())
+		p.tick.set()
 	}
 }
 
@@ -71,8 +71,22 @@ func (p *Progress) LastTick() time.Time {
 	if p == nil {
 		return time.Time{}
 	}
-	if t := p.tick.Load(); t != 0 {
-		return time.Unix(0, t)
+	return p.tick.get()
+}
+
+// moment is a time that can be set and read at once, none at first. It keeps to the clock that only goes forward: whoever
+// sets the time of day makes nobody look hung.
+type moment struct{ ticks atomic.Int64 }
+
+var firstMoment = time.Now()
+
+func (m *moment) set()   { m.ticks.Store(int64(time.Since(firstMoment)) + 1) }
+func (m *moment) clear() { m.ticks.Store(0) }
+
+// get returns the zero time when there is none.
+func (m *moment) get() time.Time {
+	if t := m.ticks.Load(); t != 0 {
+		return firstMoment.Add(time.Duration(t))
 	}
 	return time.Time{}
 }
