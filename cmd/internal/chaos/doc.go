@@ -15,8 +15,8 @@
 //   - every component runs, and none has waited for an operator or for its breaker,
 //   - the slot's confirmed position advances.
 //
-// Faults of disks need the right to mount, and are left out without it. Clocks are not shifted: nothing that a process can
-// be started with shifts the time of day of a Go program.
+// Faults of disks need the right to mount, those of clocks the right to change a process on Linux and amd64; they are left
+// out without it.
 //
 // TestTheControlPlaneIsAway keeps the Temporal server away, for PERDURE_AWAY, and wants everything else to go on meanwhile.
 //

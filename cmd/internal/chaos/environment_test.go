@@ -58,7 +58,9 @@ type environment struct {
 	close     func()
 }
 
-func (e *environment) has(k *kind) bool { return !k.mounts || len(e.mounts) > 0 }
+func (e *environment) has(k *kind) bool {
+	return (!k.mounts || len(e.mounts) > 0) && (!k.clocks || shiftsClocks())
+}
 
 // newEnvironment starts everything and returns when all components run.
 func newEnvironment(ctx context.Context) (_ *environment, err error) {

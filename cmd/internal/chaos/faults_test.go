@@ -46,6 +46,7 @@ type kind struct {
 	least, most, tail time.Duration
 	instant           bool // it has no length
 	mounts            bool // it needs file systems of its own
+	clocks            bool // it shifts clocks
 	// begin makes the fault and returns what ends it, nil when nothing does.
 	begin func(ctx context.Context, e *environment, target string) (end func(context.Context) error, err error)
 }
@@ -67,6 +68,8 @@ var kinds = []kind{
 	{name: "half-open", place: "network", weight: 2, targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream")},
 	{name: "narrow", place: "network", weight: 2, targets: links, least: time.Second, most: 4 * time.Second, tail: 10 * time.Second, begin: toxic("bandwidth", `"rate":20`, "upstream", "downstream")},
 	{name: "fill disk", place: "disk", weight: 3, targets: []string{firstWorker, secondWorker, streams}, least: time.Second, most: 5 * time.Second, tail: 15 * time.Second, mounts: true, begin: fillDisk},
+	{name: "clock ahead", place: "clock", weight: 1, targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(10 * time.Minute)},
+	{name: "clock behind", place: "clock", weight: 1, targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(-10 * time.Minute)},
 	{name: answersError, place: "target", weight: 1, targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersError)},
 	{name: answersLate, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersLate)},
 	{name: answersNever, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 6 * time.Second, tail: 20 * time.Second, begin: answering(answersNever)},

@@ -20,13 +20,14 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-// The test binary runs itself again as the servers that are killed on their own.
+// The test binary runs itself again as the servers that are killed on their own, and as one that tells the time.
 const (
 	roleVariable    = "PERDURE_CHAOS_ROLE"
 	dirVariable     = "PERDURE_CHAOS_DIR"
 	addressVariable = "PERDURE_CHAOS_ADDRESS"
 	roleTemporal    = "temporal"
 	roleStream      = "stream"
+	roleClock       = "clock"
 )
 
 // serve is such a server, until it gets a signal.
@@ -50,6 +51,12 @@ func serve(role string) int {
 		if s, err = stream.Serve(stream.ServerOptions{Dir: dir, Listen: address, Log: log}); err == nil {
 			end = s.Close
 		}
+	case roleClock:
+		for ctx.Err() == nil {
+			fmt.Println(time.Now().UnixNano())
+			sleep(ctx, 100*time.Millisecond)
+		}
+		return 0
 	default:
 		err = fmt.Errorf("there is no role %q", role)
 	}
@@ -183,6 +190,16 @@ func (s *service) signal(sig syscall.Signal) {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Signal(sig) // it may have ended by itself
 	}
+}
+
+// pid returns the id of the process, 0 when it does not run.
+func (s *service) pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return 0
+	}
+	return s.cmd.Process.Pid
 }
 
 // unasked returns, once, how the process has ended by itself.
