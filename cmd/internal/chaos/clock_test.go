@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,7 +16,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,40 +30,62 @@ func shiftsClocks() bool {
 // shiftClock has a worker take the time of day for another one, at one stroke and back again, as when somebody sets the
 // clock of its machine.
 func shiftClock(by time.Duration) func(context.Context, *environment, string) (func(context.Context) error, error) {
-	return func(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
-		end, err := shift(ctx, e.services[target].pid(), by)
-		if errors.Is(err, fs.ErrNotExist) { // it has ended by itself: the next one has a clock of its own
+	return func(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+		pid := e.services[target].pid()
+		end, err := shift(pid, by)
+		if pid == 0 || errors.Is(err, fs.ErrNotExist) { // it has ended by itself: the next one has a clock of its own
 			return nil, nil
 		}
-		return end, err
+		return func(context.Context) error {
+			if err := end(); err != nil && e.services[target].pid() == pid {
+				return err
+			}
+			return nil
+		}, err
 	}
 }
 
-// shift changes what a process gets from clock_gettime(CLOCK_REALTIME). Go programs call the kernel's vDSO for it, whose
-// code each process has a copy of its own: there the first instructions are replaced by the system call itself and an
-// addition.
-func shift(ctx context.Context, pid int, by time.Duration) (func(context.Context) error, error) {
+// shift changes what a Go program gets from clock_gettime(CLOCK_REALTIME). It calls the kernel's vDSO for it, whose code
+// each process has a copy of its own, by an address that it keeps in a variable. So where the vDSO has the function time,
+// which Go programs do not use, comes one that makes the system call and adds to what it gives, and the variable gets its
+// address.
+func shift(pid int, by time.Duration) (end func() error, err error) {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	from, to, err := vdso(proc)
-	if err != nil {
-		return nil, err
-	}
 	memory, err := os.OpenFile(filepath.Join(proc, "mem"), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	image := make([]byte, to-from)
-	if _, err := memory.ReadAt(image, int64(from)); err != nil {
-		return nil, errors.Join(err, memory.Close())
-	}
-	file, err := elf.NewFile(bytes.NewReader(image))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, memory.Close())
+		}
+	}()
+	program, err := os.Readlink(filepath.Join(proc, "exe"))
 	if err != nil {
-		return nil, errors.Join(err, memory.Close())
+		return nil, err
 	}
-	symbols, err := file.DynamicSymbols()
+	vdso, data, err := mappings(proc, program)
 	if err != nil {
-		return nil, errors.Join(err, memory.Close())
+		return nil, err
 	}
+	image, err := vdso.read(memory)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := functions(image, "__vdso_time", "__vdso_clock_gettime")
+	if err != nil {
+		return nil, err
+	}
+	variables, err := data.read(memory)
+	if err != nil {
+		return nil, err
+	}
+	address := binary.LittleEndian.AppendUint64(nil, vdso.from+theirs.Value)
+	at := bytes.Index(variables, address)
+	if at < 0 || at != bytes.LastIndex(variables, address) {
+		return nil, errors.New("the program keeps the address of the clock at no place, or at several")
+	}
+	variable := int64(data.from) + int64(at)
 	code := []byte{
 		0xb8, 0xe4, 0, 0, 0, // mov eax, 228: clock_gettime
 		0x0f, 0x05, // syscall
@@ -73,104 +95,79 @@ func shift(ctx context.Context, pid int, by time.Duration) (func(context.Context
 		0xc3, // ret
 	}
 	binary.LittleEndian.PutUint32(code[14:], uint32(int32(by/time.Second)))
-	for _, s := range symbols {
-		if s.Name != "__vdso_clock_gettime" {
-			continue
-		}
-		if s.Size < uint64(len(code)) {
-			return nil, errors.Join(fmt.Errorf("%s has %d bytes only", s.Name, s.Size), memory.Close())
-		}
-		before := image[s.Value:][:len(code)]
-		write := func(ctx context.Context, code []byte) error {
-			return paused(ctx, pid, func(pc uint64) bool { return pc >= from && pc < to }, func() error {
-				_, err := memory.WriteAt(code, int64(from+s.Value))
-				return err
-			})
-		}
-		if err := write(ctx, code); err != nil {
-			return nil, errors.Join(err, memory.Close())
-		}
-		return func(ctx context.Context) error {
-			return errors.Join(write(ctx, before), memory.Close())
-		}, nil
+	if ours.Size < uint64(len(code)) {
+		return nil, fmt.Errorf("%s has %d bytes only", ours.Name, ours.Size)
 	}
-	return nil, errors.Join(errors.New("the vDSO has no __vdso_clock_gettime"), memory.Close())
+	if _, err := memory.WriteAt(code, int64(vdso.from+ours.Value)); err != nil {
+		return nil, err
+	}
+	if _, err := memory.WriteAt(binary.LittleEndian.AppendUint64(nil, vdso.from+ours.Value), variable); err != nil {
+		return nil, err
+	}
+	return func() error {
+		_, err := memory.WriteAt(address, variable)
+		return errors.Join(err, memory.Close())
+	}, nil
 }
 
-// vdso returns where a process has it.
-func vdso(proc string) (from, to uint64, err error) {
+// mapping is a part of a process's memory.
+type mapping struct{ from, to uint64 }
+
+func (m mapping) read(memory io.ReaderAt) ([]byte, error) {
+	image := make([]byte, m.to-m.from)
+	_, err := memory.ReadAt(image, int64(m.from))
+	return image, err
+}
+
+// mappings returns where a process has its vDSO, and where the program has its variables.
+func mappings(proc, program string) (vdso, data mapping, err error) {
 	maps, err := os.ReadFile(filepath.Join(proc, "maps"))
 	if err != nil {
-		return 0, 0, err
+		return vdso, data, err
 	}
 	for line := range strings.Lines(string(maps)) {
-		if strings.HasSuffix(line, "[vdso]\n") {
-			_, err = fmt.Sscanf(line, "%x-%x", &from, &to)
-			return from, to, err
+		fields := append(strings.Fields(line), "") // those that are zero at first have no name
+		var m mapping
+		if _, err := fmt.Sscanf(fields[0], "%x-%x", &m.from, &m.to); err != nil {
+			return vdso, data, err
+		}
+		switch writable := fields[1] == "rw-p"; {
+		case fields[5] == "[vdso]":
+			vdso = m
+		case writable && fields[5] == program && data.to == 0:
+			data = m
+		case writable && fields[5] == "" && data.to == m.from:
+			data.to = m.to
 		}
 	}
-	return 0, 0, fmt.Errorf("the process has no vDSO: %w", fs.ErrNotExist)
+	if vdso.to == 0 || data.to == 0 {
+		err = fmt.Errorf("the process has no vDSO, or no variables: %w", fs.ErrNotExist)
+	}
+	return vdso, data, err
 }
 
-// paused does something while a process stands still with none of its threads at a place, and nothing when it has ended.
-// One that was stopped before stays so.
-func paused(ctx context.Context, pid int, at func(pc uint64) bool, do func() error) error {
-	return until(ctx, 10*time.Second, "moment at which the process may be changed", func() error {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
-		if err != nil || len(threads) == 0 {
-			return err
-		}
-		if s, err := state(threads[0]); err != nil || s != "T" {
-			if err := errors.Join(err, syscall.Kill(pid, syscall.SIGSTOP)); err != nil {
-				return err
-			}
-			defer syscall.Kill(pid, syscall.SIGCONT)
-		}
-		err = until(ctx, time.Second, "standstill", func() error {
-			if threads, err = filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)); err != nil {
-				return err
-			}
-			for _, thread := range threads {
-				if s, err := state(thread); err != nil || s != "T" {
-					return fmt.Errorf("%s is in state %q: %w", thread, s, err)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, thread := range threads {
-			pc, err := counter(thread)
-			if err != nil {
-				return err
-			}
-			if at(pc) {
-				return errors.New("a thread reads the clock")
-			}
-		}
-		return do()
-	})
-}
-
-// state returns the letter that the kernel has for the state of a thread.
-func state(thread string) (string, error) {
-	stat, err := os.ReadFile(filepath.Join(thread, "stat"))
+// functions looks two of them up in a shared object.
+func functions(object []byte, first, second string) (f, s elf.Symbol, err error) {
+	file, err := elf.NewFile(bytes.NewReader(object))
 	if err != nil {
-		return "", err
+		return f, s, err
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	return fields[0], nil
-}
-
-// counter returns the address of the instruction with which a thread goes on.
-func counter(thread string) (pc uint64, err error) {
-	call, err := os.ReadFile(filepath.Join(thread, "syscall"))
+	symbols, err := file.DynamicSymbols()
 	if err != nil {
-		return 0, err
+		return f, s, err
 	}
-	fields := strings.Fields(string(call))
-	return strconv.ParseUint(fields[len(fields)-1], 0, 64)
+	for _, symbol := range symbols {
+		switch symbol.Name {
+		case first:
+			f = symbol
+		case second:
+			s = symbol
+		}
+	}
+	if f.Name == "" || s.Name == "" {
+		err = fmt.Errorf("there is no %s, or no %s", first, second)
+	}
+	return f, s, err
 }
 
 // TestShift: a process whose clock is shifted tells another time until that ends, and goes on.
@@ -197,10 +194,10 @@ func TestShift(t *testing.T) {
 	}
 	for _, by := range []time.Duration{10 * time.Minute, -time.Hour} {
 		require.NoError(t, ahead(0))
-		end, err := shift(ctx, cmd.Process.Pid, by)
+		end, err := shift(cmd.Process.Pid, by)
 		require.NoError(t, err)
 		require.NoError(t, until(ctx, 10*time.Second, "other time of day", func() error { return ahead(by) }))
-		require.NoError(t, end(ctx))
+		require.NoError(t, end())
 		require.NoError(t, until(ctx, 10*time.Second, "same time of day", func() error { return ahead(0) }))
 	}
 }
