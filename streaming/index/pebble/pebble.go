@@ -94,7 +94,7 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err := os.RemoveAll(path + checkpointSuffix); err != nil { // of an earlier process
 		return nil, errors.Join(classify("removing a checkpoint", err), lock.Close())
 	}
-	s := &store{disk: &disk{FS: b.fs}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
+	s := &store{disk: &disk{FS: b.fs, dir: path}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
 	cache := pebble.NewCache(b.options.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
 	o := &pebble.Options{
