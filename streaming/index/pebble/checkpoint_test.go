@@ -76,11 +76,11 @@ func TestCheckpointAndRestore(t *testing.T) {
 	// Into a place where there is another state.
 	other := open(t, elsewhere, "a/q")
 	write(t, other, "other", 10)
-	err = backend(elsewhere).(index.Durable).Restore("a/q", copied(first))
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, copied(first))
 	require.Equal(t, failure.IndexLocked, failure.CodeOf(err))
 	require.NoError(t, other.Close())
 	failing := errors.New("no more")
-	err = backend(elsewhere).(index.Durable).Restore("a/q", func(dir string) error {
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, func(dir string) error {
 		require.NoError(t, copied(first)(dir))
 		return failing
 	})
@@ -88,7 +88,10 @@ func TestCheckpointAndRestore(t *testing.T) {
 	other = open(t, elsewhere, "a/q")
 	require.NotEqual(t, before, indextest.Content(t, other, nil, nil))
 	require.NoError(t, other.Close())
-	require.NoError(t, backend(elsewhere).(index.Durable).Restore("a/q", copied(first)))
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<60, func(string) error { t.Error("there is no room for it"); return nil })
+	require.Equal(t, failure.DiskFull, failure.CodeOf(err), "%v", err)
+	require.NoDirExists(t, filepath.Join(elsewhere, "a/q.restore"))
+	require.NoError(t, backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, copied(first)))
 	other = open(t, elsewhere, "a/q")
 	require.Equal(t, before, indextest.Content(t, other, nil, nil))
 	write(t, other, "more", 10)
