@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -61,7 +62,8 @@ func New(o Options) index.Backend {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	b := &backend{options: o, ballast: &ballast{dir: o.Dir, bytes: o.ReserveBytes}}
+	b := &backend{options: o, ballast: &ballast{dir: o.Dir, bytes: o.ReserveBytes}, cache: pebble.NewCache(o.CacheBytes)}
+	runtime.AddCleanup(b, (*pebble.Cache).Unref, b.cache) // databases that are still open hold references of their own
 	b.fs = vfs.OnDiskFull(vfs.Default, b.ballast.release)
 	return b
 }
@@ -69,6 +71,7 @@ func New(o Options) index.Backend {
 type backend struct {
 	options Options
 	ballast *ballast
+	cache   *pebble.Cache
 	fs      vfs.FS
 	dirs    sync.Mutex // held while directories come and go
 }
@@ -95,11 +98,9 @@ func (b *backend) Open(name string) (index.Store, error) {
 		return nil, errors.Join(classify("removing a checkpoint", err), lock.Close())
 	}
 	s := &store{disk: &disk{FS: b.fs, dir: path}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
-	cache := pebble.NewCache(b.options.CacheBytes)
-	defer cache.Unref() // the database holds its own reference
 	o := &pebble.Options{
 		FS:           s.disk, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
-		Cache:        cache,
+		Cache:        b.cache,
 		Logger:       logger{b.options.Log.Sugar().With("index", name)},
 		MemTableSize: b.options.MemTableBytes,
 		// Writing stops for a flush only when four memtables wait; level 0 may grow a little, as reads are mostly cached.
