@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -43,6 +45,10 @@ type Options struct {
 	// Log receives errors only. Default: nothing is logged.
 	Log *zap.Logger
 }
+
+// format is that of the files of all stores. It does not follow the newest one that the library has: what is written in
+// a later format cannot be read by the versions of Perdure before.
+const format = pebble.FormatValueSeparation
 
 // New returns a back end below o.Dir.
 func New(o Options) index.Backend {
@@ -107,7 +113,7 @@ func (b *backend) Open(name string) (index.Store, error) {
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          format,
 		EventListener: &pebble.EventListener{
 			// What a compaction meets is told to the query at its next commit. Without a listener it would be fatal.
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.damage(info.Path, info.Details) },
@@ -118,10 +124,27 @@ func (b *backend) Open(name string) (index.Store, error) {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	if s.db, err = pebble.Open(path, o); err != nil {
-		return nil, errors.Join(classifyOpen(name, err), lock.Close())
+		if b.isNewer(path) {
+			err = failure.ConfigInvalid.Errorf("opening the index %q: a newer version has written it: %w", name, err).
+				WithFix("Run the version of Perdure that wrote it, or a newer one, on this host, then signal resume.")
+		} else {
+			err = classifyOpen(name, err)
+		}
+		return nil, errors.Join(err, lock.Close())
 	}
 	s.files = o.MakeReaderOptions()
 	return s, nil
+}
+
+// isNewer reports whether a store is in a format that this version does not know, of which Pebble says no more than it
+// does of damage.
+func (b *backend) isNewer(path string) bool {
+	marker, err := atomicfs.ReadMarker(b.fs, path, "format-version")
+	if err != nil {
+		return false
+	}
+	version, err := strconv.ParseUint(marker, 10, 32)
+	return err == nil && version > uint64(pebble.FormatNewest)
 }
 
 // lockStore takes the directory of a store, creating it when missing.
