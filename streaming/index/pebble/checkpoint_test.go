@@ -215,3 +215,31 @@ func TestCheckpointLeavesOutDamage(t *testing.T) {
 	require.NoError(t, c.Remove())
 	_ = s.Close() // some of it may not be readable any more
 }
+
+// TestClean leaves alone what may be in use, and all that is whole.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	busy := open(t, dir, "a/busy")
+	write(t, busy, "x", 10)
+	c, err := busy.Checkpoint()
+	require.NoError(t, err)
+	idle := open(t, dir, "a/idle")
+	write(t, idle, "x", 10)
+	want := indextest.Content(t, idle, nil, nil)
+	require.NoError(t, idle.Close())
+	for _, half := range []string{"a/idle.restore", "a/idle.checkpoint", "a/gone.restore", "a/busy.restore"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, half), 0o750))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, half, "000001.sst"), []byte("half"), 0o600))
+	}
+	require.NoError(t, backend(dir).(index.Durable).Clean())
+	for _, half := range []string{"a/idle.restore", "a/idle.checkpoint", "a/gone.restore"} {
+		require.NoDirExists(t, filepath.Join(dir, half))
+	}
+	require.DirExists(t, filepath.Join(dir, "a/busy.restore"))
+	require.DirExists(t, c.Dir)
+	require.NoError(t, c.Remove())
+	require.NoError(t, busy.Close())
+	idle = open(t, dir, "a/idle")
+	require.Equal(t, want, indextest.Content(t, idle, nil, nil))
+	require.NoError(t, idle.Close())
+}

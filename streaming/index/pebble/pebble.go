@@ -161,9 +161,44 @@ func (b *backend) lockStore(name, path string) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// Names lists the directories that hold files.
+// Names lists the stores of which there are files.
 func (b *backend) Names() ([]string, error) {
-	var names []string
+	dirs, err := b.list()
+	for i, dir := range dirs {
+		dirs[i] = storeOf(dir)
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs), err
+}
+
+// Clean implements index.Durable.
+func (b *backend) Clean() error {
+	dirs, err := b.list()
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		name := storeOf(dir)
+		if name == dir {
+			continue
+		}
+		lock, err := b.lockStore(name, filepath.Join(b.options.Dir, filepath.FromSlash(name)))
+		if failure.CodeOf(err) == failure.IndexLocked { // it may be in use
+			continue
+		}
+		if err == nil {
+			err = errors.Join(os.RemoveAll(filepath.Join(b.options.Dir, filepath.FromSlash(dir))), lock.Close())
+		}
+		if err != nil {
+			return classify("removing what is left of the index "+name, err)
+		}
+	}
+	return nil
+}
+
+// list returns the directories that hold files, relative to that of all.
+func (b *backend) list() ([]string, error) {
+	var dirs []string
 	err := filepath.WalkDir(b.options.Dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // none yet, or removed meanwhile
@@ -175,15 +210,18 @@ func (b *backend) Names() ([]string, error) {
 		if err != nil || dir == "." {
 			return err
 		}
-		dir = strings.TrimSuffix(strings.TrimSuffix(dir, checkpointSuffix), restoreSuffix)
-		names = append(names, filepath.ToSlash(dir))
+		dirs = append(dirs, filepath.ToSlash(dir))
 		return fs.SkipDir // the rest of the directory
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the index directory: %w", err)
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return dirs, nil
+}
+
+// storeOf returns which store a directory is of.
+func storeOf(dir string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(dir, checkpointSuffix), restoreSuffix)
 }
 
 // Remove deletes the store, which must be closed.
