@@ -97,8 +97,11 @@ type Backend interface {
 type Durable interface {
 	Backend
 	// Restore puts the files that fill makes in a directory, which is empty, in the place of the store, which must be
-	// closed. Until all of it is on disk, and when fill fails, the store is what it was.
-	Restore(name string, fill func(dir string) error) error
+	// closed. They have about so many bytes; without room for these beside what is there, it gives a DiskFull failure.
+	// Until all of it is on disk, and when fill fails, the store is what it was.
+	Restore(name string, bytes int64, fill func(dir string) error) error
+	// Clean removes what checkpoints and restores that did not come to their end have left of stores that are not open.
+	Clean() error
 }
 
 // DurableStore is a store of a Durable back end.

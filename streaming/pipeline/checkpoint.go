@@ -129,7 +129,14 @@ func (r *queryRun) openCheckpoints(ctx context.Context) (*checkpointer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the checkpoints: %w", err)
 	}
-	return c, c.change(ctx, func(*checkpointRecord) {})
+	if err := c.change(ctx, func(*checkpointRecord) {}); err != nil {
+		return nil, err
+	}
+	// What an older attempt may still be storing does not get into the record any more.
+	if err := c.objects.Clean(ctx); err != nil {
+		return nil, fmt.Errorf("cleaning the checkpoints: %w", err)
+	}
+	return c, nil
 }
 
 // change changes the record, unless a newer attempt has claimed it.

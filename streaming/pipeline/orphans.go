@@ -10,6 +10,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -18,6 +19,11 @@ import (
 // a state is, exists is asked whether there is such a query: a host that is connected to the wrong servers must not
 // lose what it has.
 func (h *Host) RemoveOrphans(ctx context.Context, exists func(context.Context, component.ID) (bool, error)) error {
+	if durable, ok := h.index.(index.Durable); ok {
+		if err := durable.Clean(); err != nil {
+			return err
+		}
+	}
 	// In this order: a store is on record before it is created.
 	stores, err := h.index.Names()
 	if err != nil || len(stores) == 0 {

@@ -3,16 +3,21 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/index/pebble"
 )
 
 // A host that comes back removes the state of queries that were deleted, or began anew elsewhere, and no other.
 func TestStateThatNobodyUsesIsRemoved(t *testing.T) {
 	r := newRig(t)
+	dir := t.TempDir()
+	r.index = pebble.New(pebble.Options{Dir: dir})
 	source := r.startSource()
 	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
 	query := r.startQuery(late)
@@ -25,8 +30,12 @@ func TestStateThatNobodyUsesIsRemoved(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, store.Close())
 	}
+	half := filepath.Join(dir, "default", "unknown", "89ab.restore") // of a process that ended
+	require.NoError(t, os.MkdirAll(half, 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(half, "000001.sst"), []byte("half"), 0o600))
 	exists := func(_ context.Context, id component.ID) (bool, error) { return id.Name == "unknown", nil }
 	require.NoError(t, r.host().RemoveOrphans(t.Context(), exists))
+	require.NoDirExists(t, half)
 	left, err := r.index.Names()
 	require.NoError(t, err)
 	require.ElementsMatch(t, append(used, "default/unknown/89ab", "mine"), left)

@@ -113,7 +113,7 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 		}
 	}
 	durable := r.host.index.(index.Durable) //nolint:forcetypeassert // or there would be no checkpoints
-	err := durable.Restore(name, func(dir string) error { return r.download(ctx, from, dir) })
+	err := durable.Restore(name, from.Bytes, func(dir string) error { return r.download(ctx, from, dir) })
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,10 @@ func classify(ctx context.Context, err error, doing string, args ...any) error {
 	if missing(err) {
 		return fmt.Errorf("%s: %w: %w", doing, ErrMissing, err)
 	}
+	if errors.Is(err, jetstream.ErrLimitMarkerTTLNotSupported) {
+		return failure.ConfigInvalid.Errorf("%s: the stream server is too old: %w", doing, err).
+			WithFix("Run a NATS server of version 2.11 or newer, then signal resume.")
+	}
 	if wrongLastSequence(err) || errors.Is(err, jetstream.ErrKeyExists) {
 		return fmt.Errorf("%s: %w: %w", doing, ErrConflict, err)
 	}

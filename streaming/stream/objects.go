@@ -73,7 +73,14 @@ func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 func (o *Objects) Get(ctx context.Context, name string) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	data, err := o.store.GetBytes(bounded, name)
+	gone, err := o.isGone(bounded, name)
+	if gone {
+		return nil, failure.StateCorrupt.Errorf("reading object %s of %s: its content is gone", name, o.name)
+	}
+	var data []byte
+	if err == nil {
+		data, err = o.store.GetBytes(bounded, name)
+	}
 	if errors.Is(err, jetstream.ErrDigestMismatch) {
 		return nil, failure.StateCorrupt.Errorf("reading object %s of %s: %w", name, o.name, err)
 	}
@@ -81,6 +88,76 @@ func (o *Objects) Get(ctx context.Context, name string) ([]byte, error) {
 		return nil, classify(ctx, err, "reading object %s of %s", name, o.name)
 	}
 	return data, nil
+}
+
+// isGone reports whether there is an object, but nothing of its content, for which the client would wait.
+func (o *Objects) isGone(ctx context.Context, name string) (bool, error) {
+	for before := ""; ; {
+		info, err := o.store.GetInfo(ctx, name)
+		if err != nil || info.Size == 0 {
+			return false, err
+		}
+		content, err := o.content(ctx, info.NUID)
+		if err != nil || len(content) > 0 {
+			return false, err
+		}
+		if info.NUID == before { // or else another object of that name has taken its place just now
+			return true, nil
+		}
+		before = info.NUID
+	}
+}
+
+// content returns the subjects of the messages that hold the content of an object, or of all of them for "*".
+func (o *Objects) content(ctx context.Context, nuid string) (map[string]uint64, error) {
+	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.contentSubject(nuid)))
+	if err != nil {
+		return nil, err
+	}
+	return info.State.Subjects, nil
+}
+
+func (o *Objects) contentSubject(nuid string) string { return "$O." + o.name + ".C." + nuid }
+
+// Clean removes what Puts that did not come to their end have left. Meanwhile there must be no other Put: its object
+// would lose its content.
+func (o *Objects) Clean(ctx context.Context) error {
+	bounded, cancel := o.conn.bound(ctx)
+	defer cancel()
+	content, err := o.content(bounded, "*")
+	if err != nil || len(content) == 0 {
+		return o.cleaned(ctx, err)
+	}
+	list, err := o.store.List(bounded)
+	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return o.cleaned(ctx, err)
+	}
+	for _, info := range list {
+		delete(content, o.contentSubject(info.NUID))
+	}
+	for subject := range content {
+		if err := o.purge(ctx, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Objects) cleaned(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return classify(ctx, err, "looking for what is left in objects %s", o.name)
+}
+
+// purge removes what is left under a subject.
+func (o *Objects) purge(ctx context.Context, subject string) error {
+	bounded, cancel := o.conn.bound(ctx)
+	defer cancel()
+	if err := o.stream.Purge(bounded, jetstream.WithPurgeSubject(subject)); err != nil && !missing(err) {
+		return classify(ctx, err, "removing what is left in objects %s", o.name)
+	}
+	return nil
 }
 
 // Names returns the names of all objects, in order.

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -90,8 +91,48 @@ func TestDamagedObjects(t *testing.T) {
 	require.NoError(t, err)
 	subject := "$O.things.C." + info.NUID
 	require.NoError(t, s.Purge(ctx, jetstream.WithPurgeSubject(subject)))
+	began := time.Now()
+	_, err = o.Get(ctx, "thing")
+	require.Equal(t, failure.StateCorrupt, failure.CodeOf(err), "%v", err)
+	require.Less(t, time.Since(began), 20*time.Second, "nothing is waited for")
 	_, err = js.Publish(ctx, subject, []byte("otherwise"))
 	require.NoError(t, err)
 	_, err = o.Get(ctx, "thing")
 	require.Equal(t, failure.StateCorrupt, failure.CodeOf(err), "%v", err)
+}
+
+// TestInterruptedPutsTakeNoRoom: what they left is removed, and no more than that.
+func TestInterruptedPutsTakeNoRoom(t *testing.T) {
+	conn := streamtest.Start(t)
+	ctx := t.Context()
+	o, err := conn.Objects(ctx, "things", "")
+	require.NoError(t, err)
+	require.NoError(t, o.Clean(ctx))
+	js, err := jetstream.New(conn.NATS())
+	require.NoError(t, err)
+	interrupted := func() {
+		for range 3 {
+			_, err = js.Publish(ctx, "$O.things.C.interrupted", make([]byte, 1<<10))
+			require.NoError(t, err)
+		}
+	}
+	messages := func() uint64 {
+		log, err := conn.OpenLog(ctx, "OBJ_things")
+		require.NoError(t, err)
+		state, err := log.State(ctx)
+		require.NoError(t, err)
+		return state.Messages
+	}
+	interrupted()
+	require.NoError(t, o.Clean(ctx))
+	require.Zero(t, messages())
+	require.NoError(t, o.Put(ctx, "thing", []byte("whole")))
+	require.NoError(t, o.Put(ctx, "empty", nil))
+	before := messages()
+	interrupted()
+	require.NoError(t, o.Clean(ctx))
+	require.Equal(t, before, messages())
+	data, err := o.Get(ctx, "thing")
+	require.NoError(t, err)
+	require.Equal(t, "whole", string(data))
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // ballast is a file that takes room on the disk for nothing, so that it can be given up when others have filled the disk:
@@ -43,6 +45,22 @@ func (b *ballast) keep(free, reserve uint64) (bool, error) {
 	}
 	b.there = true
 	return true, nil
+}
+
+// room refuses as DiskFull what may fill the disk of a path: beside the ballast so many bytes must be free.
+func (b *ballast) room(doing, path string, needed uint64) error {
+	left, err := free(path)
+	if err != nil {
+		return classify("looking at the disk's free room", err)
+	}
+	kept, err := b.keep(left, needed)
+	if err != nil {
+		return classify("taking room for when the disk is full", err)
+	}
+	if !kept || left < needed {
+		return failure.DiskFull.Errorf("%s: %d MiB are free, %d MiB must be", doing, left>>20, needed>>20).WithDetail("path", path)
+	}
+	return nil
 }
 
 // kept reports whether it has not been needed.

@@ -24,6 +24,10 @@ const (
 // Checkpoint implements index.DurableStore.
 func (s *store) Checkpoint() (*index.Checkpoint, error) {
 	dir := s.path + checkpointSuffix
+	// What is copied is the log, and little else.
+	if err := s.ballast.room("making a checkpoint", s.path, s.reserve+s.db.Metrics().WAL.Size); err != nil {
+		return nil, err
+	}
 	err := s.guarded(func() error { return s.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
 	if err != nil {
 		return nil, classify("making a checkpoint", err)
@@ -63,7 +67,7 @@ func (s *store) check(path string) error {
 }
 
 // Restore implements index.Durable.
-func (b *backend) Restore(name string, fill func(dir string) error) error {
+func (b *backend) Restore(name string, bytes int64, fill func(dir string) error) error {
 	path, err := b.path(name)
 	if err != nil {
 		return err
@@ -72,14 +76,18 @@ func (b *backend) Restore(name string, fill func(dir string) error) error {
 	if err != nil {
 		return err
 	}
-	err = restore(path, fill)
+	err = b.restore(path, bytes, fill)
 	return errors.Join(err, lock.Close())
 }
 
-func restore(path string, fill func(dir string) error) (err error) {
+func (b *backend) restore(path string, bytes int64, fill func(dir string) error) (err error) {
 	dir := path + restoreSuffix
 	if err := os.RemoveAll(dir); err != nil { // of an attempt that was interrupted
 		return classify("removing an unfinished restore", err)
+	}
+	needed := b.options.ReserveBytes + uint64(max(bytes, 0)) //nolint:gosec // it is not negative
+	if err := b.ballast.room("restoring the index", path, needed); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {

@@ -76,11 +76,11 @@ func TestCheckpointAndRestore(t *testing.T) {
 	// Into a place where there is another state.
 	other := open(t, elsewhere, "a/q")
 	write(t, other, "other", 10)
-	err = backend(elsewhere).(index.Durable).Restore("a/q", copied(first))
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, copied(first))
 	require.Equal(t, failure.IndexLocked, failure.CodeOf(err))
 	require.NoError(t, other.Close())
 	failing := errors.New("no more")
-	err = backend(elsewhere).(index.Durable).Restore("a/q", func(dir string) error {
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, func(dir string) error {
 		require.NoError(t, copied(first)(dir))
 		return failing
 	})
@@ -88,7 +88,10 @@ func TestCheckpointAndRestore(t *testing.T) {
 	other = open(t, elsewhere, "a/q")
 	require.NotEqual(t, before, indextest.Content(t, other, nil, nil))
 	require.NoError(t, other.Close())
-	require.NoError(t, backend(elsewhere).(index.Durable).Restore("a/q", copied(first)))
+	err = backend(elsewhere).(index.Durable).Restore("a/q", 1<<60, func(string) error { t.Error("there is no room for it"); return nil })
+	require.Equal(t, failure.DiskFull, failure.CodeOf(err), "%v", err)
+	require.NoDirExists(t, filepath.Join(elsewhere, "a/q.restore"))
+	require.NoError(t, backend(elsewhere).(index.Durable).Restore("a/q", 1<<20, copied(first)))
 	other = open(t, elsewhere, "a/q")
 	require.Equal(t, before, indextest.Content(t, other, nil, nil))
 	write(t, other, "more", 10)
@@ -211,4 +214,32 @@ func TestCheckpointLeavesOutDamage(t *testing.T) {
 	require.NotZero(t, damaged)
 	require.NoError(t, c.Remove())
 	_ = s.Close() // some of it may not be readable any more
+}
+
+// TestClean leaves alone what may be in use, and all that is whole.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	busy := open(t, dir, "a/busy")
+	write(t, busy, "x", 10)
+	c, err := busy.Checkpoint()
+	require.NoError(t, err)
+	idle := open(t, dir, "a/idle")
+	write(t, idle, "x", 10)
+	want := indextest.Content(t, idle, nil, nil)
+	require.NoError(t, idle.Close())
+	for _, half := range []string{"a/idle.restore", "a/idle.checkpoint", "a/gone.restore", "a/busy.restore"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, half), 0o750))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, half, "000001.sst"), []byte("half"), 0o600))
+	}
+	require.NoError(t, backend(dir).(index.Durable).Clean())
+	for _, half := range []string{"a/idle.restore", "a/idle.checkpoint", "a/gone.restore"} {
+		require.NoDirExists(t, filepath.Join(dir, half))
+	}
+	require.DirExists(t, filepath.Join(dir, "a/busy.restore"))
+	require.DirExists(t, c.Dir)
+	require.NoError(t, c.Remove())
+	require.NoError(t, busy.Close())
+	idle = open(t, dir, "a/idle")
+	require.Equal(t, want, indextest.Content(t, idle, nil, nil))
+	require.NoError(t, idle.Close())
 }

@@ -14,6 +14,7 @@ import (
 // either, it keeps what Pebble leaves running from the files, which another store has opened by then.
 type disk struct {
 	vfs.FS
+	dir    string                // of the store, where its log is; the copy of it in a checkpoint is a file like others
 	failed atomic.Pointer[error] // of the log
 
 	mu   sync.RWMutex // held for reading while files change
@@ -53,7 +54,7 @@ func (d *disk) file(name string, f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f, disk: d, log: filepath.Ext(name) == ".log"}, nil
+	return &file{File: f, disk: d, log: filepath.Ext(name) == ".log" && filepath.Dir(name) == d.dir}, nil
 }
 
 // Create implements vfs.FS, as the following do.

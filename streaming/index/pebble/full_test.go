@@ -82,3 +82,51 @@ func fillUp(t *testing.T, dir string, notice func(s index.Store, commit func() e
 	require.NoError(t, s.Sync())
 	require.NoError(t, s.Close())
 }
+
+// TestCheckpointWithoutRoom has the disk fill up while a checkpoint is made, which is not the end of the store.
+func TestCheckpointWithoutRoom(t *testing.T) {
+	full := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpFileWrite || filepath.Base(filepath.Dir(op.Path)) != "q"+checkpointSuffix {
+			return nil
+		}
+		return syscall.ENOSPC
+	})}
+	onlyLog := false
+	b := New(Options{Dir: t.TempDir()}).(*backend)
+	b.fs = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if onlyLog && filepath.Ext(op.Path) != ".log" {
+			return nil
+		}
+		return full.MaybeError(op)
+	}))
+	opened, err := b.Open("q")
+	require.NoError(t, err)
+	s := opened.(*store)
+	set := func() {
+		w := s.NewBatch()
+		defer w.Discard()
+		require.NoError(t, w.Set([]byte("k"), make([]byte, 1000)))
+		require.NoError(t, w.Commit())
+		require.NoError(t, s.Sync())
+	}
+	set()
+	for _, onlyLog = range []bool{false, true} {
+		full.On()
+		_, err = s.Checkpoint()
+		require.Equal(t, failure.DiskFull, failure.CodeOf(err), "%v", err)
+		set()
+		full.Off()
+	}
+
+	s.reserve = 1 << 62
+	_, err = s.Checkpoint()
+	require.Equal(t, failure.DiskFull, failure.CodeOf(err), "%v", err)
+	require.NoDirExists(t, s.path+checkpointSuffix, "it is not even begun")
+	s.reserve = b.options.ReserveBytes
+
+	c, err := s.Checkpoint()
+	require.NoError(t, err)
+	require.NoError(t, c.Remove())
+	set()
+	require.NoError(t, s.Close())
+}

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -43,6 +46,10 @@ type Options struct {
 	Log *zap.Logger
 }
 
+// format is that of the files of all stores. It does not follow the newest one that the library has: what is written in
+// a later format cannot be read by the versions of Perdure before.
+const format = pebble.FormatValueSeparation
+
 // New returns a back end below o.Dir.
 func New(o Options) index.Backend {
 	o.Dir = filepath.Clean(o.Dir)
@@ -61,7 +68,8 @@ func New(o Options) index.Backend {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	b := &backend{options: o, ballast: &ballast{dir: o.Dir, bytes: o.ReserveBytes}}
+	b := &backend{options: o, ballast: &ballast{dir: o.Dir, bytes: o.ReserveBytes}, cache: pebble.NewCache(o.CacheBytes)}
+	runtime.AddCleanup(b, (*pebble.Cache).Unref, b.cache) // databases that are still open hold references of their own
 	b.fs = vfs.OnDiskFull(vfs.Default, b.ballast.release)
 	return b
 }
@@ -69,6 +77,7 @@ func New(o Options) index.Backend {
 type backend struct {
 	options Options
 	ballast *ballast
+	cache   *pebble.Cache
 	fs      vfs.FS
 	dirs    sync.Mutex // held while directories come and go
 }
@@ -94,19 +103,17 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err := os.RemoveAll(path + checkpointSuffix); err != nil { // of an earlier process
 		return nil, errors.Join(classify("removing a checkpoint", err), lock.Close())
 	}
-	s := &store{disk: &disk{FS: b.fs}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
-	cache := pebble.NewCache(b.options.CacheBytes)
-	defer cache.Unref() // the database holds its own reference
+	s := &store{disk: &disk{FS: b.fs, dir: path}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
 	o := &pebble.Options{
 		FS:           s.disk, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
-		Cache:        cache,
+		Cache:        b.cache,
 		Logger:       logger{b.options.Log.Sugar().With("index", name)},
 		MemTableSize: b.options.MemTableBytes,
 		// Writing stops for a flush only when four memtables wait; level 0 may grow a little, as reads are mostly cached.
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          format,
 		EventListener: &pebble.EventListener{
 			// What a compaction meets is told to the query at its next commit. Without a listener it would be fatal.
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.damage(info.Path, info.Details) },
@@ -117,10 +124,27 @@ func (b *backend) Open(name string) (index.Store, error) {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	if s.db, err = pebble.Open(path, o); err != nil {
-		return nil, errors.Join(classifyOpen(name, err), lock.Close())
+		if b.isNewer(path) {
+			err = failure.ConfigInvalid.Errorf("opening the index %q: a newer version has written it: %w", name, err).
+				WithFix("Run the version of Perdure that wrote it, or a newer one, on this host, then signal resume.")
+		} else {
+			err = classifyOpen(name, err)
+		}
+		return nil, errors.Join(err, lock.Close())
 	}
 	s.files = o.MakeReaderOptions()
 	return s, nil
+}
+
+// isNewer reports whether a store is in a format that this version does not know, of which Pebble says no more than it
+// does of damage.
+func (b *backend) isNewer(path string) bool {
+	marker, err := atomicfs.ReadMarker(b.fs, path, "format-version")
+	if err != nil {
+		return false
+	}
+	version, err := strconv.ParseUint(marker, 10, 32)
+	return err == nil && version > uint64(pebble.FormatNewest)
 }
 
 // lockStore takes the directory of a store, creating it when missing.
@@ -137,9 +161,44 @@ func (b *backend) lockStore(name, path string) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// Names lists the directories that hold files.
+// Names lists the stores of which there are files.
 func (b *backend) Names() ([]string, error) {
-	var names []string
+	dirs, err := b.list()
+	for i, dir := range dirs {
+		dirs[i] = storeOf(dir)
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs), err
+}
+
+// Clean implements index.Durable.
+func (b *backend) Clean() error {
+	dirs, err := b.list()
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		name := storeOf(dir)
+		if name == dir {
+			continue
+		}
+		lock, err := b.lockStore(name, filepath.Join(b.options.Dir, filepath.FromSlash(name)))
+		if failure.CodeOf(err) == failure.IndexLocked { // it may be in use
+			continue
+		}
+		if err == nil {
+			err = errors.Join(os.RemoveAll(filepath.Join(b.options.Dir, filepath.FromSlash(dir))), lock.Close())
+		}
+		if err != nil {
+			return classify("removing what is left of the index "+name, err)
+		}
+	}
+	return nil
+}
+
+// list returns the directories that hold files, relative to that of all.
+func (b *backend) list() ([]string, error) {
+	var dirs []string
 	err := filepath.WalkDir(b.options.Dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // none yet, or removed meanwhile
@@ -151,15 +210,18 @@ func (b *backend) Names() ([]string, error) {
 		if err != nil || dir == "." {
 			return err
 		}
-		dir = strings.TrimSuffix(strings.TrimSuffix(dir, checkpointSuffix), restoreSuffix)
-		names = append(names, filepath.ToSlash(dir))
+		dirs = append(dirs, filepath.ToSlash(dir))
 		return fs.SkipDir // the rest of the directory
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the index directory: %w", err)
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return dirs, nil
+}
+
+// storeOf returns which store a directory is of.
+func storeOf(dir string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(dir, checkpointSuffix), restoreSuffix)
 }
 
 // Remove deletes the store, which must be closed.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -72,4 +74,28 @@ func TestCorrupt(t *testing.T) {
 	}
 	_, err = backend(dir).Open("q")
 	require.Equal(t, failure.StateCorrupt, failure.CodeOf(err), "%v", err)
+}
+
+// TestNewerFormat: what a newer version has written is not taken for damage, and is there when that runs again.
+func TestNewerFormat(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, "q")
+	write(t, s, "x", 10)
+	want := indextest.Content(t, s, nil, nil)
+	require.NoError(t, s.Close())
+	format := func(to string) (before string) {
+		marker, before, err := atomicfs.LocateMarker(vfs.Default, filepath.Join(dir, "q"), "format-version")
+		require.NoError(t, err)
+		require.NoError(t, marker.Move(to))
+		require.NoError(t, marker.Close())
+		return before
+	}
+	before := format("999")
+	_, err := backend(dir).Open("q")
+	require.Equal(t, failure.ConfigInvalid, failure.CodeOf(err), "%v", err)
+	require.NotErrorIs(t, err, index.ErrDamaged)
+	format(before)
+	s = open(t, dir, "q")
+	require.Equal(t, want, indextest.Content(t, s, nil, nil))
+	require.NoError(t, s.Close())
 }

@@ -105,19 +105,11 @@ func (s *store) checkRoom(size int) error {
 	if s.checked && s.ballast.kept() && s.unchecked < roomCheckBytes {
 		return nil
 	}
-	left, err := free(s.path)
-	if err != nil {
-		return classify("looking at the disk's free room", err)
+	if err := s.ballast.room("committing to the index", s.path, s.reserve); err != nil {
+		s.checked = false
+		return err
 	}
-	kept, err := s.ballast.keep(left, s.reserve)
-	if err != nil {
-		return classify("taking room for when the disk is full", err)
-	}
-	if s.checked = kept && left >= s.reserve; !s.checked {
-		return failure.DiskFull.Errorf("committing to the index: %d MiB are free, %d MiB must be",
-			left>>20, s.reserve>>20).WithDetail("path", s.path)
-	}
-	s.unchecked = 0
+	s.checked, s.unchecked = true, 0
 	return nil
 }
 
