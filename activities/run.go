@@ -89,8 +89,9 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	}
 	loopCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	a.stop = stop
-	leave, err := r.loops.claim(ctx, in.Component, &claim{epoch: a.epoch, began: a.began, progress: a.progress, stop: stop})
+	mine := &claim{component: in.Component, epoch: a.epoch, began: a.began, progress: a.progress, stop: stop}
+	a.stop = mine.end
+	leave, err := r.loops.claim(ctx, mine)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
@@ -139,7 +140,7 @@ type attempt struct {
 	stalled  time.Duration
 	drain    chan struct{}
 	draining string // why: wantedDrain or stoppingWorker
-	stop     context.CancelCauseFunc
+	stop     func(cause error)
 }
 
 const stoppingWorker = "worker stops"

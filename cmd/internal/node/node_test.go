@@ -50,5 +50,21 @@ func TestSilentLoopsAreNamed(t *testing.T) {
 	err := silent(loops, overdueAfter)
 	require.Equal(t, failure.Stalled, failure.CodeOf(err))
 	require.EqualError(t, err, "no progress of query.default.totals for 34s while following, waiting for the result log; reaction.default.mail for 1m0s")
-	require.NoError(t, silent(loops, brokenAfter))
+}
+
+// TestLoopsThatDoNotEndAreNamed however long others may make no progress.
+func TestLoopsThatDoNotEndAreNamed(t *testing.T) {
+	loops := []activities.Loop{
+		{Component: "query.default.slow", Silent: time.Hour},
+		{Component: "query.default.totals", Silent: 5 * time.Minute, Ending: time.Minute},
+		{Component: "source.default.shop", Silent: 5 * time.Minute, Ending: 4 * time.Minute, Status: pipeline.Status{Phase: "streaming"}},
+		{Component: "source.default.shop", Silent: time.Second},
+	}
+	require.NoError(t, hung(loops[:2], brokenAfter))
+	err := hung(loops, brokenAfter)
+	require.Equal(t, failure.Stalled, failure.CodeOf(err))
+	require.EqualError(t, err, "no end of source.default.shop, told 4m0s ago while streaming")
+	shown := componentsOf(loops)
+	require.Len(t, shown, 3, "of each component the newest, or a scrape would fail")
+	require.Equal(t, time.Second, shown[2].Silent)
 }
