@@ -149,6 +149,9 @@ func TestInstanceBringsUpAndDeletesInOrder(t *testing.T) {
 	require.NoError(t, w.GetWorkflowResult(&result))
 	require.Equal(t, "Deleted", result.Outcome)
 	require.Equal(t, []string{"delete reaction.default.r", "delete query.default.q", "delete source.default.s"}, w.took())
+	for _, waits := range []string{"EnsureComponent", "RemoveComponent"} {
+		require.Equal(t, activities.QueueRun, w.queues[waits], "where they do not keep from running what they wait for")
+	}
 	require.Equal(t, []string{"Validating", "Starting", "Running", "Draining", "Stopped", "Starting", "Running", "TearingDown", "Deleted"}, w.phases)
 }
 
