@@ -43,6 +43,7 @@ type harness struct {
 	generations []uint64          // of runs
 	reloads     []string          // that they were asked for
 	phases      []string          // as upserted
+	healths     []string          // with them
 }
 
 func newHarness(t *testing.T, id string) *harness {
@@ -67,6 +68,8 @@ func newHarness(t *testing.T, id string) *harness {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.phases = append(h.phases, phase)
+		health, _ := attributes.GetKeyword(attrHealth)
+		h.healths = append(h.healths, health)
 	}).Return(nil).Maybe()
 	h.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, args converter.EncodedValues) {
 		h.mu.Lock()

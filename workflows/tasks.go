@@ -353,6 +353,7 @@ func (e *entity) needed(s signal) {
 				return
 			}
 			e.state.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(ctx)}
+			e.besideFailed()
 			if sleep(ctx, wait, "until the sources are read again") != nil {
 				return
 			}
@@ -361,9 +362,21 @@ func (e *entity) needed(s signal) {
 	})
 }
 
+// besideFailed shows the component degraded until the bootstraps beside its run are done.
+func (e *entity) besideFailed() {
+	if workflow.GetVersion(e.ctx, "beside failing", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
+	}
+	before := e.health()
+	e.state.Snapshots.Failing = true
+	if e.health() != before {
+		e.upsert()
+	}
+}
+
 func (e *entity) endBeside() {
 	e.beside()
-	e.beside, e.state.Snapshots.Held = nil, false
+	e.beside, e.state.Snapshots.Held, e.state.Snapshots.Failing = nil, false, false
 }
 
 // tellChildren signals the bootstraps. One that just ended cannot be told, and need not.
