@@ -186,6 +186,7 @@ func (e *entity) replace(spec json.RawMessage) error {
 	e.retry()
 	s.changed()
 	e.declared, s.Restart = &d, true
-	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At, s.Snapshots.Reload = false, nil, nil, time.Time{}, false
+	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At = false, nil, nil, time.Time{}
+	s.Snapshots.Reload = s.Snapshots.Reload && d.bootstrap // what a rebootstrap asked for holds for this spec too
 	return nil
 }
