@@ -348,7 +348,11 @@ func TestInstanceInputsThatCannotBeUsed(t *testing.T) {
 			w.at(2*time.Minute, func() {
 				s := w.instance()
 				require.Equal(t, []string{Rejected, Rejected, Rejected}, outcomes(s.Commands))
-				w.signal(CommandDelete, nil)
+				confirm := ""
+				if c.id == testInstance {
+					confirm = "default"
+				}
+				w.signal(CommandDelete, CommandInput{Confirm: confirm})
 			})
 			w.ExecuteWorkflow(TypeInstance, c.input)
 			require.NoError(t, w.GetWorkflowError())
