@@ -61,7 +61,7 @@ func parseCommand(raw converter.RawValue) (CommandInput, error) {
 }
 
 var commandHelp = map[string]string{
-	CommandPause:        "finish what is in flight and wait; a bootstrap keeps what it has",
+	CommandPause:        "finish what is in flight and wait; a bootstrap that a query waits for keeps what it has, one beside a running query begins anew",
 	CommandResume:       "run, and try again at once what failed",
 	CommandStop:         "finish what is in flight and stop; a bootstrap is given up",
 	CommandRestart:      "drain and run anew",
