@@ -107,6 +107,7 @@ func TestResultOfAQueryIsHeld(t *testing.T) {
 	})
 	h.at(2*time.Hour+time.Minute, func() {
 		require.Len(t, *begun, 2)
+		require.Equal(t, []string{"bootstrap.default.big.orders.2"}, h.status().Bootstrap.WorkflowIDs)
 		require.True(t, (*begun)[1].Rebuild)
 		require.Empty(t, (*begun)[1].Labels)
 	})

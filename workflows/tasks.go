@@ -268,6 +268,7 @@ func (e *entity) run(ctx workflow.Context) error {
 // done.
 func (e *entity) bootstrap(ctx workflow.Context) error {
 	s := &e.state.Snapshots
+	e.children, e.childIDs = nil, nil
 	ctx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -357,7 +358,6 @@ func (e *entity) needed(s signal) {
 			if sleep(ctx, wait, "until the sources are read again") != nil {
 				return
 			}
-			e.children, e.childIDs = nil, nil
 		}
 	})
 }
