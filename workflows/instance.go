@@ -107,6 +107,11 @@ func (i *instance) between() {
 	if i.probeWhenDue(); !open || i.state.Breaker.State == breakerOpen {
 		return
 	}
+	i.tryAgain()
+}
+
+// tryAgain has those components told once more that could not be for reasons that may have gone away.
+func (i *instance) tryAgain() {
 	for n := range i.state.Members {
 		if m := &i.state.Members[n]; m.Failure != nil && !permanent(*m.Failure) {
 			m.Tried = 0

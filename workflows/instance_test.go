@@ -361,6 +361,20 @@ func TestInstanceInputsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// TestReconcileThatIsCutShort leaves nothing untried: what failed before its end was not judged.
+func TestReconcileThatIsCutShort(t *testing.T) {
+	failed := func(code *failure.Code) *failure.Report { r := failure.Describe(code.Errorf("telling")); return &r }
+	i := &instance{desk: &desk{}, task: taskReconcile, ending: cancelling, wanted: 2}
+	i.state.Wanted = 2
+	i.state.Members = []member{
+		{ID: "source.default.told", Tried: 2},
+		{ID: "source.default.silent", Tried: 2, Failure: failed(failure.ComponentSilent)},
+		{ID: "source.default.refused", Tried: 2, Failure: failed(failure.ConfigInvalid)},
+	}
+	i.ended(nil)
+	require.Equal(t, []int{2, 0, 2}, []int{i.state.Members[0].Tried, i.state.Members[1].Tried, i.state.Members[2].Tried})
+}
+
 func TestInstanceCarriesOver(t *testing.T) {
 	w := newWorld(t, testInstance)
 	w.valid()
