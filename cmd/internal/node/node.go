@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	taskqueuepb "go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -160,13 +162,17 @@ func (n *Node) Ready(ctx context.Context) error {
 	if err != nil {
 		return failure.Unreachable.Errorf("asking Temporal for the workers of task queue %s: %w", activities.QueueWorkflows, err)
 	}
-	for _, poller := range queue.GetPollers() {
-		if strings.HasPrefix(poller.GetIdentity(), n.Data.HostID) {
-			n.polls.Store(true)
-			return nil
-		}
+	if asks(queue.GetPollers(), workers.Identity(n.Data.HostID)) {
+		n.polls.Store(true)
+		return nil
 	}
 	return failure.Unreachable.Errorf("this process does not ask for tasks yet")
+}
+
+// asks reports whether a process is among those that ask for tasks. The server remembers them for minutes: also the process
+// that ran on this host before.
+func asks(pollers []*taskqueuepb.PollerInfo, identity string) bool {
+	return slices.ContainsFunc(pollers, func(p *taskqueuepb.PollerInfo) bool { return p.GetIdentity() == identity })
 }
 
 func (n *Node) work(ctx context.Context) error {

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	taskqueuepb "go.temporal.io/api/taskqueue/v1"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/workers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,6 +40,14 @@ func TestAConnectionWithoutARequestIsNoFailure(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	close(drained)
 	require.NoError(t, <-served)
+}
+
+// TestOnlyThisProcessMakesItReady and neither the one before on this host nor a host whose id begins in the same way.
+func TestOnlyThisProcessMakesItReady(t *testing.T) {
+	mine := workers.Identity("h1")
+	others := []*taskqueuepb.PollerInfo{{Identity: "h1@1000000000"}, {Identity: "h10@7"}, {Identity: "h1"}}
+	require.False(t, asks(others, mine))
+	require.True(t, asks(append(others, &taskqueuepb.PollerInfo{Identity: mine}), mine))
 }
 
 func TestSilentLoopsAreNamed(t *testing.T) {
