@@ -31,6 +31,7 @@ type claim struct {
 	component string
 	epoch     stream.Epoch
 	began     time.Time
+	stalled   time.Duration // a silence after which it is ended
 	progress  *pipeline.Progress
 	stop      context.CancelCauseFunc
 	told      atomic.Pointer[time.Time] // when the loop was told to end; nil: it was not
@@ -50,6 +51,7 @@ type Loop struct {
 	Generation uint64
 	Since      time.Time     // when the attempt began
 	Silent     time.Duration // since it last got on with its work, or looked and found none
+	Stalled    time.Duration // a silence after which it is ended
 	Ending     time.Duration // since it was told to end; 0: it was not
 	Status     pipeline.Status
 }
@@ -67,7 +69,7 @@ func (l *Loops) List() []Loop {
 	for _, c := range claims {
 		one := Loop{
 			Component: c.component, Generation: c.epoch.Generation, Since: c.began, Silent: silent(c.progress, c.began, now),
-			Status: c.progress.Snapshot(),
+			Stalled: c.stalled, Status: c.progress.Snapshot(),
 		}
 		if told := c.told.Load(); told != nil {
 			one.Ending = now.Sub(*told)

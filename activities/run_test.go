@@ -79,6 +79,7 @@ func TestRunThatStallsIsRestarted(t *testing.T) {
 		require.Len(t, list, 1)
 		require.Equal(t, orders, list[0].Component)
 		require.Greater(t, list[0].Silent, 200*time.Millisecond)
+		require.Equal(t, 200*time.Millisecond, list[0].Stalled)
 		return ctx.Err()
 	}
 	_, err := b.source(b.environment(nil), 1)

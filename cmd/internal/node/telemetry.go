@@ -128,7 +128,7 @@ func componentsOf(loops []activities.Loop) []telemetry.Component {
 			continue
 		}
 		all = append(all, telemetry.Component{
-			ID: l.Component, Phase: l.Status.Phase, Since: l.Since, Silent: l.Silent, HeldUp: l.Status.Backpressure != "",
+			ID: l.Component, Phase: l.Status.Phase, Since: l.Since, Silent: l.Silent, Stalled: l.Stalled, HeldUp: l.Status.Backpressure != "",
 		})
 	}
 	return all
