@@ -6,6 +6,8 @@ import (
 	"hash/fnv"
 	"slices"
 
+	"go.temporal.io/sdk/activity"
+
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
@@ -77,11 +79,27 @@ func (c *Control) DropDeadLetters(ctx context.Context, in LettersInput) (Letters
 		return LettersResult{}, translate(failure.ConfigInvalid.Errorf("reading the input: %w", err))
 	}
 	var result LettersResult
-	err = beating(ctx, func(ctx context.Context) (err error) {
-		result.Dropped, err = pipeline.NewDeadLetters(c.store.conn).Drop(ctx, id, in.IDs)
+	err = beating(ctx, func(ctx context.Context) error {
+		ids, none, err := leftOf(ctx, c.store, id, in.IDs)
+		if err != nil {
+			return err
+		}
+		if !none {
+			result.Dropped, err = pipeline.NewDeadLetters(c.store.conn).Drop(ctx, id, ids)
+		}
 		return result.settle(ctx, c.store, in.Component, err)
 	})
 	return result, translate(err)
+}
+
+// leftOf returns which of the dead letters that a command names are left to be done, and whether none is. An attempt whose
+// answer was lost may have removed some; in the first one a letter that is missing is a mistake.
+func leftOf(ctx context.Context, s *Store, id component.ID, ids []string) (left []string, none bool, err error) {
+	if len(ids) == 0 || activity.GetInfo(ctx).Attempt == 1 {
+		return ids, false, nil
+	}
+	left, err = pipeline.NewDeadLetters(s.conn).Existing(ctx, id, ids)
+	return left, len(left) == 0, err
 }
 
 // settle counts the dead letters that are left. What ended the command before it was done belongs to the result, because

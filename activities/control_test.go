@@ -5,9 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/pipeline"
@@ -50,6 +57,69 @@ func TestGenerationsOutliveADeletion(t *testing.T) {
 	p, err := b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders})
 	require.NoError(t, err)
 	require.Equal(t, uint64(7), p.Generation)
+}
+
+// lossy fails each first attempt when it has done its work, as when its worker is killed before it answers.
+type lossy struct {
+	interceptor.WorkerInterceptorBase
+}
+
+func (*lossy) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
+	return &lossyActivity{interceptor.ActivityInboundInterceptorBase{Next: next}}
+}
+
+type lossyActivity struct {
+	interceptor.ActivityInboundInterceptorBase
+}
+
+func (l *lossyActivity) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
+	result, err := l.Next.ExecuteActivity(ctx, in)
+	if activity.GetInfo(ctx).Attempt == 1 {
+		return nil, errors.New("the worker is killed")
+	}
+	return result, err
+}
+
+// TestLettersOfAnEarlierAttempt shows that letters which an attempt before is done with are no mistake, and that nothing
+// but what the command names is touched when none is left.
+func TestLettersOfAnEarlierAttempt(t *testing.T) {
+	const notify = "reaction.default.notify"
+	b := newBench(t)
+	log, err := b.store.conn.EnsureLog(t.Context(), stream.LogOptions{Name: "LETTERS_default_notify", Removable: true})
+	require.NoError(t, err)
+	for _, key := range []string{"a", "b", "c", "d"} {
+		_, err := log.NewSharedWriter().Append(t.Context(), key, []byte("{}"))
+		require.NoError(t, err)
+	}
+	var asked [][]string
+	b.host.retryLetters = func(ids []string) (done pipeline.Redelivery, err error) {
+		asked = append(asked, ids)
+		done.Delivered, err = pipeline.NewDeadLetters(b.store.conn).Drop(t.Context(), component.ID{Kind: component.Reaction, Instance: "default", Name: "notify"}, ids[:1])
+		return done, err
+	}
+	run := func(do any, in LettersInput) (result LettersResult) {
+		var suite testsuite.WorkflowTestSuite
+		env := suite.NewTestWorkflowEnvironment()
+		env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&lossy{}}})
+		env.RegisterActivity(b.Control)
+		env.RegisterActivity(b.Reactions)
+		env.ExecuteWorkflow(func(ctx workflow.Context) (result LettersResult, err error) {
+			ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+			err = workflow.ExecuteActivity(ctx, do, in).Get(ctx, &result)
+			return result, err
+		})
+		require.NoError(t, env.GetWorkflowResult(&result))
+		return result
+	}
+	result := run(b.Control.DropDeadLetters, LettersInput{Component: notify, IDs: []string{"1"}})
+	require.Nil(t, result.Failure)
+	require.Equal(t, "3", result.Left.Count)
+
+	spec := json.RawMessage(`{"name":"notify","kind":"x","queries":["q"]}`)
+	result = run(b.Reactions.RetryDeadLetters, LettersInput{Component: notify, Spec: spec, IDs: []string{"2", "3"}})
+	require.Nil(t, result.Failure)
+	require.Equal(t, [][]string{{"2", "3"}, {"3"}}, asked)
+	require.Equal(t, "1", result.Left.Count)
 }
 
 func TestPlacement(t *testing.T) {

@@ -28,14 +28,15 @@ func TestMain(m *testing.M) {
 // fakeHost stands in for the data plane. A method that a test does not set succeeds at once; loops run until they are
 // asked to drain.
 type fakeHost struct {
-	validate  func() error
-	provision func(context.Context) error
-	check     func(context.Context) ([]pipeline.Check, error)
-	loop      func(context.Context, pipeline.Attempt) error
-	outcome   pipeline.Outcome
-	ready     func(name string) error
-	hold      func(ctx context.Context, ready func(graph.Position) error, alive func()) error
-	copy      func(context.Context) (pipeline.CopyProgress, error)
+	validate     func() error
+	provision    func(context.Context) error
+	check        func(context.Context) ([]pipeline.Check, error)
+	loop         func(context.Context, pipeline.Attempt) error
+	outcome      pipeline.Outcome
+	ready        func(name string) error
+	hold         func(ctx context.Context, ready func(graph.Position) error, alive func()) error
+	copy         func(context.Context) (pipeline.CopyProgress, error)
+	retryLetters func(ids []string) (pipeline.Redelivery, error)
 }
 
 func (f *fakeHost) run(ctx context.Context, a pipeline.Attempt) error {
@@ -106,7 +107,10 @@ func (f *fakeHost) RunReaction(ctx context.Context, a pipeline.Attempt, _ compon
 }
 func (f *fakeHost) TeardownReaction(context.Context, component.ReactionSpec) error { return nil }
 
-func (f *fakeHost) RetryDeadLetters(context.Context, component.ReactionSpec, []string) (pipeline.Redelivery, error) {
+func (f *fakeHost) RetryDeadLetters(_ context.Context, _ component.ReactionSpec, ids []string) (pipeline.Redelivery, error) {
+	if f.retryLetters != nil {
+		return f.retryLetters(ids)
+	}
 	return pipeline.Redelivery{}, nil
 }
 

@@ -208,17 +208,18 @@ const (
 func (i *Instances) WatchComponents(ctx context.Context, in WatchInput) ([]ComponentState, error) {
 	var news []ComponentState
 	err := beating(ctx, func(ctx context.Context) (err error) {
-		news, err = watch(ctx, in.Components)
+		news, err = watch(ctx, in.Components, observe)
 		return err
 	})
 	return news, translate(err)
 }
 
-func watch(ctx context.Context, known []ComponentState) ([]ComponentState, error) {
-	every := watchSoon
+// watch looks often while something changes and seldom when nothing does, also where a component is on its way for long.
+func watch(ctx context.Context, known []ComponentState, look func(context.Context, []ComponentState) ([]ComponentState, error)) ([]ComponentState, error) {
+	every, last := watchSoon, known
 	var since time.Time // of the first news
 	for {
-		seen, err := observe(ctx, known)
+		seen, err := look(ctx, known)
 		if err != nil {
 			return nil, err
 		}
@@ -238,11 +239,12 @@ func watch(ctx context.Context, known []ComponentState) ([]ComponentState, error
 				return news, nil
 			}
 		}
-		if every *= 2; pending {
+		if every = min(2*every, watchSeldom); !slices.Equal(seen, last) {
 			every = watchSoon
 		}
+		last = seen
 		select {
-		case <-time.After(max(min(every, watchSeldom), time.Duration(len(known))*watchEach)):
+		case <-time.After(max(every, time.Duration(len(known))*watchEach)):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -63,8 +63,15 @@ func (r *Reactions) RetryDeadLetters(ctx context.Context, in LettersInput) (Lett
 	err = beating(ctx, func(ctx context.Context) error {
 		bounded, cancel := context.WithTimeout(ctx, retriesFor)
 		defer cancel()
-		done, err := r.host.RetryDeadLetters(bounded, spec, in.IDs)
-		result.Delivered, result.Refused = done.Delivered, done.Refused
+		ids, none, err := leftOf(ctx, r.runner.store, spec.ID(), in.IDs)
+		if err != nil {
+			return err
+		}
+		if !none {
+			var done pipeline.Redelivery
+			done, err = r.host.RetryDeadLetters(bounded, spec, ids)
+			result.Delivered, result.Refused = done.Delivered, done.Refused
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

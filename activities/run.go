@@ -75,6 +75,9 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		drain:    make(chan struct{}),
 		stalled:  r.stalled,
 	}
+	if policy.StallSeconds > 0 {
+		a.stalled = time.Duration(policy.StallSeconds) * time.Second
+	}
 	var last beat
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &last) // of another build perhaps; then counting begins anew
@@ -89,8 +92,9 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	}
 	loopCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	a.stop = stop
-	leave, err := r.loops.claim(ctx, in.Component, &claim{epoch: a.epoch, began: a.began, progress: a.progress, stop: stop})
+	mine := &claim{component: in.Component, epoch: a.epoch, began: a.began, stalled: a.stalled, progress: a.progress, stop: stop}
+	a.stop = mine.end
+	leave, err := r.loops.claim(ctx, mine)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
@@ -109,9 +113,6 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		})
 		done <- e
 	}()
-	if policy.StallSeconds > 0 {
-		a.stalled = time.Duration(policy.StallSeconds) * time.Second
-	}
 	every := time.Duration(policy.HeartbeatMillis) * time.Millisecond
 	if every <= 0 {
 		every = beatEvery
@@ -139,7 +140,7 @@ type attempt struct {
 	stalled  time.Duration
 	drain    chan struct{}
 	draining string // why: wantedDrain or stoppingWorker
-	stop     context.CancelCauseFunc
+	stop     func(cause error)
 }
 
 const stoppingWorker = "worker stops"

@@ -79,6 +79,7 @@ func TestRunThatStallsIsRestarted(t *testing.T) {
 		require.Len(t, list, 1)
 		require.Equal(t, orders, list[0].Component)
 		require.Greater(t, list[0].Silent, 200*time.Millisecond)
+		require.Equal(t, 200*time.Millisecond, list[0].Stalled)
 		return ctx.Err()
 	}
 	_, err := b.source(b.environment(nil), 1)
@@ -162,7 +163,7 @@ func TestNewerAttemptEndsTheOlderOne(t *testing.T) {
 	var older error
 	ended := make(chan struct{})
 	ctx, stop := context.WithCancelCause(t.Context())
-	leave, err := r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 1}, stop: stop})
+	leave, err := r.claim(t.Context(), &claim{component: orders, epoch: stream.Epoch{Generation: 1, Started: 1}, stop: stop})
 	require.NoError(t, err)
 	go func() {
 		<-ctx.Done()
@@ -170,14 +171,49 @@ func TestNewerAttemptEndsTheOlderOne(t *testing.T) {
 		leave()
 		close(ended)
 	}()
-	leaveNewer, err := r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 2}})
+	leaveNewer, err := r.claim(t.Context(), &claim{component: orders, epoch: stream.Epoch{Generation: 1, Started: 2}})
 	require.NoError(t, err)
 	<-ended
 	require.ErrorIs(t, older, errSuperseded)
 
-	_, err = r.claim(t.Context(), orders, &claim{epoch: stream.Epoch{Generation: 1, Started: 1}})
+	_, err = r.claim(t.Context(), &claim{component: orders, epoch: stream.Epoch{Generation: 1, Started: 1}})
 	require.Equal(t, failure.FencedOff, failure.CodeOf(err), "an older attempt that comes late does not disturb")
 	leaveNewer()
+	require.Empty(t, r.List())
+}
+
+// TestLoopThatWasLeftBehindStaysKnown whatever becomes of the attempts that follow it: it still holds what it has.
+func TestLoopThatWasLeftBehindStaysKnown(t *testing.T) {
+	var r Loops
+	enter := func(ctx context.Context, started int64) (*claim, func()) {
+		c := &claim{
+			component: orders, epoch: stream.Epoch{Generation: 1, Started: started}, began: time.Now(), progress: new(pipeline.Progress),
+			stop: func(error) {},
+		}
+		leave, err := r.claim(ctx, c)
+		require.NoError(t, err)
+		return c, leave
+	}
+	hung, leave := enter(t.Context(), 1)
+	require.Zero(t, r.List()[0].Ending)
+	hung.end(errStalled)
+	told := *hung.told.Load()
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel() // it does not wait for the one before
+	_, leaveNext := enter(impatient, 2)
+	list := r.List()
+	require.Len(t, list, 2)
+	require.Positive(t, list[0].Ending)
+	require.Zero(t, list[1].Ending, "the newest is the last")
+	require.Equal(t, told, *hung.told.Load(), "told again")
+
+	leaveNext()
+	list = r.List()
+	require.Len(t, list, 1)
+	require.Positive(t, list[0].Ending)
+	_, leaveNext = enter(impatient, 3)
+	leaveNext()
+	leave()
 	require.Empty(t, r.List())
 }
 

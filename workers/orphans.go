@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -24,6 +25,9 @@ import (
 
 // askAtOnce bounds the calls to the server that are on their way.
 const askAtOnce = 16
+
+// Identity is what the server knows the workers of this process by.
+func Identity(hostID string) string { return identity(hostID, os.Getpid()) }
 
 // identity is what the server knows a process by: that of its host, and which of the host's processes it is.
 func identity(hostID string, pid int) string { return fmt.Sprintf("%s@%d", hostID, pid) }

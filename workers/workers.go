@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -161,7 +160,7 @@ func (p *process) workers() (first, second []*served) {
 
 func (p *process) options() worker.Options {
 	return worker.Options{
-		Identity:                     identity(p.HostID, os.Getpid()),
+		Identity:                     Identity(p.HostID),
 		WorkerStopTimeout:            stopWithin,
 		MaxHeartbeatThrottleInterval: heartbeatsEvery,
 		DisableRegistrationAliasing:  true,

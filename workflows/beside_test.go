@@ -68,11 +68,15 @@ func TestQueryIsReadAgainWhileItRuns(t *testing.T) {
 		require.Equal(t, PhaseRunning, s.Phase)
 		require.True(t, s.Bootstrap.Beside)
 		require.Equal(t, failure.PermissionDenied.ID, s.Breaker.LastError.Code)
+		require.Equal(t, activities.HealthDegraded, s.Health)
+		require.Equal(t, activities.HealthDegraded, h.healths[len(h.healths)-1])
 	})
 	h.at(4*time.Hour+23*time.Minute, func() {
 		require.Len(t, *begun, 2, "tried again")
 		s := h.status()
 		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, activities.HealthHealthy, s.Health)
+		require.Equal(t, activities.HealthHealthy, h.healths[len(h.healths)-1])
 		require.Zero(t, s.Bootstrap)
 		require.Len(t, s.Commands, 1)
 		h.CancelWorkflow()
@@ -103,6 +107,7 @@ func TestResultOfAQueryIsHeld(t *testing.T) {
 	})
 	h.at(2*time.Hour+time.Minute, func() {
 		require.Len(t, *begun, 2)
+		require.Equal(t, []string{"bootstrap.default.big.orders.2"}, h.status().Bootstrap.WorkflowIDs)
 		require.True(t, (*begun)[1].Rebuild)
 		require.Empty(t, (*begun)[1].Labels)
 	})

@@ -61,7 +61,7 @@ func parseCommand(raw converter.RawValue) (CommandInput, error) {
 }
 
 var commandHelp = map[string]string{
-	CommandPause:        "finish what is in flight and wait; a bootstrap keeps what it has",
+	CommandPause:        "finish what is in flight and wait; a bootstrap that a query waits for keeps what it has, one beside a running query begins anew",
 	CommandResume:       "run, and try again at once what failed",
 	CommandStop:         "finish what is in flight and stop; a bootstrap is given up",
 	CommandRestart:      "drain and run anew",
@@ -186,6 +186,7 @@ func (e *entity) replace(spec json.RawMessage) error {
 	e.retry()
 	s.changed()
 	e.declared, s.Restart = &d, true
-	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At, s.Snapshots.Reload = false, nil, nil, time.Time{}, false
+	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At = false, nil, nil, time.Time{}
+	s.Snapshots.Reload = s.Snapshots.Reload && d.bootstrap // what a rebootstrap asked for holds for this spec too
 	return nil
 }

@@ -38,17 +38,19 @@ type harness struct {
 	t *testing.T
 
 	mu          sync.Mutex
-	called      []string // activities, in order
-	generations []uint64 // of runs
-	reloads     []string // that they were asked for
-	phases      []string // as upserted
+	called      []string          // activities, in order
+	queues      map[string]string // of activities
+	generations []uint64          // of runs
+	reloads     []string          // that they were asked for
+	phases      []string          // as upserted
+	healths     []string          // with them
 }
 
 func newHarness(t *testing.T, id string) *harness {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))) // shown if the test fails
-	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t}
+	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}}
 	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}})
 	New(func() bool { return true }).Register(h)
 	set := activities.New(activities.Options{})
@@ -66,11 +68,14 @@ func newHarness(t *testing.T, id string) *harness {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.phases = append(h.phases, phase)
+		health, _ := attributes.GetKeyword(attrHealth)
+		h.healths = append(h.healths, health)
 	}).Return(nil).Maybe()
 	h.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, args converter.EncodedValues) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.called = append(h.called, info.ActivityType.Name)
+		h.queues[info.ActivityType.Name] = info.TaskQueue
 		switch info.ActivityType.Name {
 		case "SourceRun", "QueryRun", "ReactionRun":
 			var in activities.RunInput

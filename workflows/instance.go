@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 )
 
@@ -46,6 +47,9 @@ var instanceCommands = []string{
 func newInstance(ctx workflow.Context, raw converter.RawValue, attributes func() bool) (*instance, error) {
 	i := &instance{places: workflow.NewSemaphore(ctx, speakToAtOnce)}
 	i.desk = newDesk(ctx, i, &i.state.core, KindInstance, CommandApply)
+	if name, err := component.ParseInstanceID(i.id); err == nil {
+		i.desk.instance, i.name = name, name
+	}
 	in, invalid := decodeInput[InstanceState](raw)
 	i.spec, i.requestedBy = in.Spec, in.RequestedBy
 	if in.Carry != nil {
@@ -56,10 +60,6 @@ func newInstance(ctx workflow.Context, raw converter.RawValue, attributes func()
 	if invalid == nil {
 		i.parts, invalid = declareInstance(i.spec, i.id)
 		i.declared = invalid == nil
-	}
-	if i.declared {
-		_, i.name, _ = strings.Cut(i.id, ".")
-		i.desk.instance = i.name
 	}
 	if invalid != nil && in.Carry == nil {
 		i.fail(failure.Describe(invalid))
@@ -107,6 +107,11 @@ func (i *instance) between() {
 	if i.probeWhenDue(); !open || i.state.Breaker.State == breakerOpen {
 		return
 	}
+	i.tryAgain()
+}
+
+// tryAgain has those components told once more that could not be for reasons that may have gone away.
+func (i *instance) tryAgain() {
 	for n := range i.state.Members {
 		if m := &i.state.Members[n]; m.Failure != nil && !permanent(*m.Failure) {
 			m.Tried = 0

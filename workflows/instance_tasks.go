@@ -54,6 +54,7 @@ func (i *instance) ended(err error) {
 	t, asked := i.task, i.ending != notEnding
 	i.task, i.ending, i.dirty = noTask, notEnding, true
 	if asked { // whatever follows begins with what was not done
+		i.tryAgain()
 		return
 	}
 	switch {

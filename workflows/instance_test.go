@@ -149,6 +149,9 @@ func TestInstanceBringsUpAndDeletesInOrder(t *testing.T) {
 	require.NoError(t, w.GetWorkflowResult(&result))
 	require.Equal(t, "Deleted", result.Outcome)
 	require.Equal(t, []string{"delete reaction.default.r", "delete query.default.q", "delete source.default.s"}, w.took())
+	for _, waits := range []string{"EnsureComponent", "RemoveComponent"} {
+		require.Equal(t, activities.QueueRun, w.queues[waits], "where they do not keep from running what they wait for")
+	}
 	require.Equal(t, []string{"Validating", "Starting", "Running", "Draining", "Stopped", "Starting", "Running", "TearingDown", "Deleted"}, w.phases)
 }
 
@@ -345,13 +348,31 @@ func TestInstanceInputsThatCannotBeUsed(t *testing.T) {
 			w.at(2*time.Minute, func() {
 				s := w.instance()
 				require.Equal(t, []string{Rejected, Rejected, Rejected}, outcomes(s.Commands))
-				w.signal(CommandDelete, nil)
+				confirm := ""
+				if c.id == testInstance {
+					confirm = "default"
+				}
+				w.signal(CommandDelete, CommandInput{Confirm: confirm})
 			})
 			w.ExecuteWorkflow(TypeInstance, c.input)
 			require.NoError(t, w.GetWorkflowError())
 			require.Empty(t, w.called)
 		})
 	}
+}
+
+// TestReconcileThatIsCutShort leaves nothing untried: what failed before its end was not judged.
+func TestReconcileThatIsCutShort(t *testing.T) {
+	failed := func(code *failure.Code) *failure.Report { r := failure.Describe(code.Errorf("telling")); return &r }
+	i := &instance{desk: &desk{}, task: taskReconcile, ending: cancelling, wanted: 2}
+	i.state.Wanted = 2
+	i.state.Members = []member{
+		{ID: "source.default.told", Tried: 2},
+		{ID: "source.default.silent", Tried: 2, Failure: failed(failure.ComponentSilent)},
+		{ID: "source.default.refused", Tried: 2, Failure: failed(failure.ConfigInvalid)},
+	}
+	i.ended(nil)
+	require.Equal(t, []int{2, 0, 2}, []int{i.state.Members[0].Tried, i.state.Members[1].Tried, i.state.Members[2].Tried})
 }
 
 func TestInstanceCarriesOver(t *testing.T) {

@@ -136,10 +136,11 @@ func withVerify(ctx workflow.Context) workflow.Context {
 	})
 }
 
-// withEnsure is for what starts or tells a component of an instance.
+// withEnsure is for what starts or tells a component of an instance. It waits there for the short activities that its
+// component needs, and so must not hold their slots.
 func withEnsure(ctx workflow.Context, id string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: activities.QueueControl, Summary: id,
+		TaskQueue: activities.QueueRun, Summary: id,
 		StartToCloseTimeout: 10 * time.Minute, ScheduleToCloseTimeout: 15 * time.Minute,
 		HeartbeatTimeout: heartbeat, WaitForCancellation: true,
 		RetryPolicy: retry(time.Second, 15*time.Second, 0),

@@ -54,6 +54,24 @@ func TestReconfigureJustAfterABootstrap(t *testing.T) {
 	require.True(t, h.IsWorkflowCompleted())
 }
 
+// TestReconfigureKeepsARebootstrap that the run which it ends was asked for, or has not got to.
+func TestReconfigureKeepsARebootstrap(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.loops(queries.QueryRun, time.Hour, drained, nil)
+	h.at(30*time.Minute, func() {
+		h.signal(CommandRebootstrap, nil)
+		h.reconfigure(`{"name":"big","query":"MATCH (o:Order) RETURN o.id AS id","sources":["orders"],"checkpoint":{"seconds":7}}`)
+	})
+	h.at(90*time.Minute, func() {
+		h.reconfigure(`{"name":"big","query":"MATCH (o:Order) RETURN o.id AS id","sources":["orders"],"bootstrap":"none"}`)
+	})
+	h.at(150*time.Minute, h.CancelWorkflow)
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+	require.Equal(t, []string{"", "generation 2", ""}, h.reloads)
+}
+
 // TestReconfigureToNoBootstrap shows that a snapshot is given up that is no longer wanted.
 func TestReconfigureToNoBootstrap(t *testing.T) {
 	h := newHarness(t, "query.default.big")

@@ -77,11 +77,12 @@ type snapshots struct {
 	Rebuild bool `json:"rebuild,omitempty"` // all rows are to be published anew, and not what differs
 	// Missing is what alone is to be read; nil: all of all sources.
 	Missing *activities.Missing `json:"missing,omitempty"`
-	Count   int                 `json:"count,omitempty"`  // begun so far
-	Sealed  []string            `json:"sealed,omitempty"` // sources that are done, of those begun together
-	Reload  bool                `json:"reload,omitempty"` // the next run is to ask for one, while the query goes on
-	Held    bool                `json:"held,omitempty"`   // the run keeps its result as it is until they are done
-	At      time.Time           `json:"at,omitzero"`      // when the last ones were done
+	Count   int                 `json:"count,omitempty"`   // begun so far
+	Sealed  []string            `json:"sealed,omitempty"`  // sources that are done, of those begun together
+	Reload  bool                `json:"reload,omitempty"`  // the next run is to ask for one, while the query goes on
+	Held    bool                `json:"held,omitempty"`    // the run keeps its result as it is until they are done
+	Failing bool                `json:"failing,omitempty"` // those beside the run failed, and are tried again
+	At      time.Time           `json:"at,omitzero"`       // when the last ones were done
 }
 
 // changed forgets what was achieved for the spec; what exists because of it may still exist.

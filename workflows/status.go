@@ -105,7 +105,7 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 // health sums up how the component does. What shows it degraded comes with a signal, and goes with the run.
 func (e *entity) health() string {
 	h := healthOf(e.state.Phase)
-	if h == activities.HealthHealthy && e.state.Snapshots.Held {
+	if s := e.state.Snapshots; h == activities.HealthHealthy && (s.Held || s.Failing) {
 		return activities.HealthDegraded
 	}
 	if c := e.state.Condition; h == activities.HealthHealthy && c != nil && (c.Target != "closed" || len(c.Queries) > 0) {

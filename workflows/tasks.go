@@ -268,6 +268,7 @@ func (e *entity) run(ctx workflow.Context) error {
 // done.
 func (e *entity) bootstrap(ctx workflow.Context) error {
 	s := &e.state.Snapshots
+	e.children, e.childIDs = nil, nil
 	ctx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -353,17 +354,29 @@ func (e *entity) needed(s signal) {
 				return
 			}
 			e.state.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(ctx)}
+			e.besideFailed()
 			if sleep(ctx, wait, "until the sources are read again") != nil {
 				return
 			}
-			e.children, e.childIDs = nil, nil
 		}
 	})
 }
 
+// besideFailed shows the component degraded until the bootstraps beside its run are done.
+func (e *entity) besideFailed() {
+	if workflow.GetVersion(e.ctx, "beside failing", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
+	}
+	before := e.health()
+	e.state.Snapshots.Failing = true
+	if e.health() != before {
+		e.upsert()
+	}
+}
+
 func (e *entity) endBeside() {
 	e.beside()
-	e.beside, e.state.Snapshots.Held = nil, false
+	e.beside, e.state.Snapshots.Held, e.state.Snapshots.Failing = nil, false, false
 }
 
 // tellChildren signals the bootstraps. One that just ended cannot be told, and need not.

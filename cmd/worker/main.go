@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -123,6 +125,22 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	}).Run(ctx)
 }
 
+// withoutSecrets hides who a list of URLs logs in as: that may be a token.
+func withoutSecrets(urls string) string {
+	shown := strings.Split(urls, ",")
+	for i, one := range shown {
+		u, err := url.Parse(strings.TrimSpace(one))
+		switch {
+		case err != nil:
+			shown[i] = "an address that is no URL"
+		case u.User != nil:
+			u.User = url.User("xxxxx")
+			shown[i] = u.String()
+		}
+	}
+	return strings.Join(shown, ",")
+}
+
 // connect reaches both servers within the time that the settings allow, or says which of them did not answer: whoever
 // started the worker sees a wrong address at once, while servers that fail later are waited for.
 func connect(ctx context.Context, c config.Worker, identity string, metrics client.MetricsHandler, log *zap.Logger) (temporal client.Client, conn *stream.Conn, err error) {
@@ -143,7 +161,7 @@ func connect(ctx context.Context, c config.Worker, identity string, metrics clie
 	group.Go(func() error {
 		conn, streamErr = stream.Connect(bounded, stream.Options{URL: c.NATSURL, Name: identity, Log: log})
 		if streamErr != nil {
-			streamErr = failure.StreamUnavailable.Errorf("connecting to JetStream at %s: %w", c.NATSURL, streamErr)
+			streamErr = failure.StreamUnavailable.Errorf("connecting to JetStream at %s: %w", withoutSecrets(c.NATSURL), streamErr)
 		}
 		return nil
 	})

@@ -25,7 +25,7 @@ func TestTheWorkerDoesNotCarryTheServer(t *testing.T) {
 
 func TestServersThatDoNotAnswerAreNamedInTime(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-	t.Setenv("NATS_URL", "nats://127.0.0.1:1")
+	t.Setenv("NATS_URL", "nats://me:hunter2@127.0.0.1:1,nats://t0ken@127.0.0.1:2")
 	t.Setenv("PERDURE_CONNECT_TIMEOUT", "1s")
 	t.Setenv("PERDURE_LOG_LEVEL", "error")
 	var out, errs bytes.Buffer
@@ -33,7 +33,9 @@ func TestServersThatDoNotAnswerAreNamedInTime(t *testing.T) {
 	require.Equal(t, process.ExitFailed, run(t.Context(), []string{"--data-dir", t.TempDir()}, &out, &errs))
 	require.Less(t, time.Since(began), 10*time.Second)
 	require.Contains(t, errs.String(), "connecting to Temporal at 127.0.0.1:1: ")
-	require.Contains(t, errs.String(), "connecting to JetStream at nats://127.0.0.1:1: ")
+	require.Contains(t, errs.String(), "connecting to JetStream at nats://xxxxx@127.0.0.1:1,nats://xxxxx@127.0.0.1:2: ")
+	require.NotContains(t, errs.String(), "hunter2")
+	require.NotContains(t, errs.String(), "t0ken")
 	require.Contains(t, errs.String(), "TEMPORAL_ADDRESS")
 }
 

@@ -136,6 +136,19 @@ func (l *DeadLetters) open(ctx context.Context, id component.ID) (*stream.Log, e
 	return log, nil
 }
 
+// Existing returns which of the letters that ids name there are.
+func (l *DeadLetters) Existing(ctx context.Context, id component.ID, ids []string) (existing []string, err error) {
+	for _, one := range ids {
+		err := l.each(ctx, id, []string{one}, func(*stream.Log, *stream.Message) error { return nil })
+		if err == nil {
+			existing = append(existing, one)
+		} else if failure.CodeOf(err) != failure.LetterMissing {
+			return nil, err
+		}
+	}
+	return existing, nil
+}
+
 // Count returns how many dead letters a component has.
 func (l *DeadLetters) Count(ctx context.Context, id component.ID) (DeadLetterCount, error) {
 	log, err := l.open(ctx, id)

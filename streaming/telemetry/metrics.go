@@ -292,11 +292,12 @@ func (m *Metrics) Failed(component, code string) {
 
 // Component is how the loop of a component does that runs in this process.
 type Component struct {
-	ID     string
-	Phase  string
-	Since  time.Time     // when the attempt began
-	Silent time.Duration // since it last got on with its work, or looked and found none
-	HeldUp bool          // by what comes after it
+	ID      string
+	Phase   string
+	Since   time.Time     // when the attempt began
+	Silent  time.Duration // since it last got on with its work, or looked and found none
+	Stalled time.Duration // a silence after which it is ended
+	HeldUp  bool          // by what comes after it
 }
 
 // Components shows the components that list returns at each scrape. It is called once.
@@ -310,15 +311,16 @@ func componentDesc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	componentInfo   = componentDesc("info", "1 for each component that runs in this process, with what it is doing.", "phase")
-	componentStart  = componentDesc("start_time_seconds", "When the attempt began, in Unix time.")
-	componentSilent = componentDesc("silent_seconds", "Time since the component got on with its work, or looked and found none; at 60 it is restarted.")
-	componentHeldUp = componentDesc("held_up", "1 while the component waits for what comes after it.")
+	componentInfo    = componentDesc("info", "1 for each component that runs in this process, with what it is doing.", "phase")
+	componentStart   = componentDesc("start_time_seconds", "When the attempt began, in Unix time.")
+	componentSilent  = componentDesc("silent_seconds", "Time since the component got on with its work, or looked and found none.")
+	componentStalled = componentDesc("stalled_seconds", "How long the component may be silent before it is restarted, as its policy says.")
+	componentHeldUp  = componentDesc("held_up", "1 while the component waits for what comes after it.")
 )
 
 // Describe implements prometheus.Collector.
 func (components) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{componentInfo, componentStart, componentSilent, componentHeldUp} {
+	for _, d := range []*prometheus.Desc{componentInfo, componentStart, componentSilent, componentStalled, componentHeldUp} {
 		descs <- d
 	}
 }
@@ -336,6 +338,7 @@ func (list components) Collect(metrics chan<- prometheus.Metric) {
 		gauge(componentInfo, 1, c.Phase)
 		gauge(componentStart, float64(c.Since.UnixMilli())/1000)
 		gauge(componentSilent, max(0, c.Silent.Seconds()))
+		gauge(componentStalled, c.Stalled.Seconds())
 		gauge(componentHeldUp, heldUp)
 	}
 }

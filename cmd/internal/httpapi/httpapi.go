@@ -92,7 +92,8 @@ type loop struct {
 	Sequence   string         `json:"sequence,omitempty"`
 	// Delivery is how a reaction gets on with its target.
 	Delivery      *pipeline.DeliveryStatus `json:"delivery,omitempty"`
-	SilentSeconds float64                  `json:"silentSeconds"` // since it last made progress, or looked for work and found none
+	SilentSeconds float64                  `json:"silentSeconds"`           // since it last made progress, or looked for work and found none
+	EndingSeconds float64                  `json:"endingSeconds,omitempty"` // since it was told to end, if it was
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
@@ -124,12 +125,15 @@ func (a *api) health(w http.ResponseWriter, r *http.Request) {
 				Component: l.Component, Generation: strconv.FormatUint(l.Generation, 10), Since: l.Since.UTC(), Phase: l.Status.Phase,
 				WaitsFor: l.Status.Backpressure, Position: l.Status.Position, Offset: number(l.Status.Offset), Sequence: number(l.Status.Sequence),
 				Delivery:      l.Status.Delivery,
-				SilentSeconds: math.Round(l.Silent.Seconds()*10) / 10,
+				SilentSeconds: seconds(l.Silent), EndingSeconds: seconds(l.Ending),
 			})
 		}
 	}
 	writeHealth(w, err, loops)
 }
+
+// seconds rounds to tenths.
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }
 
 func number(n uint64) string {
 	if n == 0 {

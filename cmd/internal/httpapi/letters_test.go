@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,15 +23,30 @@ import (
 	"github.com/perdure/perdure/streaming/stream/streamtest"
 )
 
+// hurriedWriter notes until when a response must be written.
+type hurriedWriter struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (w *hurriedWriter) SetWriteDeadline(t time.Time) error {
+	w.deadline = t
+	return nil
+}
+
 // TestDeadLetters lists what a real target refused.
 func TestDeadLetters(t *testing.T) {
-	target := httptest.NewServer(http.NotFoundHandler())
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		http.NotFound(w, r)
+	}))
 	defer target.Close()
 	conn := streamtest.Start(t)
 	log, err := conn.EnsureLog(t.Context(), stream.LogOptions{Name: "RES_eu_late"})
 	require.NoError(t, err)
-	for sequence := range uint64(5) {
-		_, err := log.NewSharedWriter().Append(t.Context(), time.Now().String(), result.AppendMessage(nil, &result.Event{Sequence: sequence + 1, Source: "shop"}))
+	for sequence, source := range []string{"shop", "shop", "shop", strings.Repeat("x", 3<<19), strings.Repeat("y", 3<<19)} {
+		event := &result.Event{Sequence: uint64(sequence) + 1, Source: source}
+		_, err := log.NewSharedWriter().Append(t.Context(), source[:1]+strconv.Itoa(sequence), result.AppendMessage(nil, event))
 		require.NoError(t, err)
 	}
 	host, err := pipeline.NewHost(pipeline.Options{Stream: conn, Reactions: []reaction.Factory{hook.Factory{}}, HostID: "host"})
@@ -42,7 +59,8 @@ func TestDeadLetters(t *testing.T) {
 		done <- host.RunReaction(t.Context(), pipeline.Attempt{ID: spec.ID(), Epoch: stream.Epoch{Generation: 1}, Drain: drain}, spec)
 	}()
 
-	api := httptest.NewServer(httpapi.New(httpapi.Deps{DeadLetters: pipeline.NewDeadLetters(conn)}))
+	handler := httpapi.New(httpapi.Deps{DeadLetters: pipeline.NewDeadLetters(conn)})
+	api := httptest.NewServer(handler)
 	defer api.Close()
 	get := func(path string) (status int, body map[string]any) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, api.URL+"/api/v1/"+path, nil)
@@ -81,8 +99,14 @@ func TestDeadLetters(t *testing.T) {
 	require.EqualValues(t, 1, first["event"].(map[string]any)["sequence"])
 
 	_, body = get("reactions/eu.notify/dead-letters?after=2")
-	require.Len(t, body["deadLetters"], 3)
+	require.Len(t, body["deadLetters"], 2, "the last makes it too long")
+	require.Equal(t, "4", body["next"])
+	_, body = get("reactions/eu.notify/dead-letters?after=4")
+	require.Len(t, body["deadLetters"], 1)
 	require.NotContains(t, body, "next")
+	hurried := &hurriedWriter{ResponseRecorder: httptest.NewRecorder()}
+	handler.ServeHTTP(hurried, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/reactions/eu.notify/dead-letters", nil))
+	require.WithinDuration(t, time.Now().Add(30*time.Second), hurried.deadline, 20*time.Second)
 	status, body = get("sources/shop/dead-letters")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "0", body["count"])

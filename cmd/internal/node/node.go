@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	taskqueuepb "go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -87,8 +89,8 @@ func (n *Node) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// overdueAfter is when a loop that makes no progress makes the process unready: it beats every few seconds, and is ended
-// after a minute. brokenAfter is when it should have ended long ago, so that only a new process helps.
+// overdueAfter is when a loop that makes no progress makes the process unready: it beats every few seconds. brokenAfter is
+// how long after it was told to end a loop should have ended long ago, so that only a new process helps.
 const (
 	overdueAfter = 20 * time.Second
 	brokenAfter  = 3 * time.Minute
@@ -101,14 +103,7 @@ func silent(loops []activities.Loop, bound time.Duration) error {
 		if l.Silent < bound {
 			continue
 		}
-		name := fmt.Sprintf("%s for %s", l.Component, l.Silent.Round(time.Second))
-		if l.Status.Phase != "" {
-			name += " while " + l.Status.Phase
-		}
-		if l.Status.Backpressure != "" {
-			name += ", waiting for " + l.Status.Backpressure
-		}
-		names = append(names, name)
+		names = append(names, fmt.Sprintf("%s for %s", l.Component, l.Silent.Round(time.Second))+doing(l))
 	}
 	if names == nil {
 		return nil
@@ -116,9 +111,35 @@ func silent(loops []activities.Loop, bound time.Duration) error {
 	return failure.Stalled.Errorf("no progress of %s", strings.Join(names, "; "))
 }
 
+// hung returns a failure that names the loops that were told to end longer than a bound ago and have not. How long a loop
+// that was not told makes no progress is its policy's affair.
+func hung(loops []activities.Loop, bound time.Duration) error {
+	var names []string
+	for _, l := range loops {
+		if l.Ending >= bound {
+			names = append(names, fmt.Sprintf("%s, told %s ago", l.Component, l.Ending.Round(time.Second))+doing(l))
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return failure.Stalled.Errorf("no end of %s", strings.Join(names, "; "))
+}
+
+// doing is what a loop was last seen to do.
+func doing(l activities.Loop) (text string) {
+	if l.Status.Phase != "" {
+		text = " while " + l.Status.Phase
+	}
+	if l.Status.Backpressure != "" {
+		text += ", waiting for " + l.Status.Backpressure
+	}
+	return text
+}
+
 // Alive reports whether the process can go on without being started anew: a loop that was told to end long ago and does
 // not holds what it has for ever. It is safe for concurrent use.
-func (n *Node) Alive() error { return silent(n.loops.List(), brokenAfter) }
+func (n *Node) Alive() error { return hung(n.loops.List(), brokenAfter) }
 
 // Ready reports whether both servers that everything depends on answer, this node asks for tasks, and its loops get on
 // with their work. It is safe for concurrent use.
@@ -141,13 +162,17 @@ func (n *Node) Ready(ctx context.Context) error {
 	if err != nil {
 		return failure.Unreachable.Errorf("asking Temporal for the workers of task queue %s: %w", activities.QueueWorkflows, err)
 	}
-	for _, poller := range queue.GetPollers() {
-		if strings.HasPrefix(poller.GetIdentity(), n.Data.HostID) {
-			n.polls.Store(true)
-			return nil
-		}
+	if asks(queue.GetPollers(), workers.Identity(n.Data.HostID)) {
+		n.polls.Store(true)
+		return nil
 	}
 	return failure.Unreachable.Errorf("this process does not ask for tasks yet")
+}
+
+// asks reports whether a process is among those that ask for tasks. The server remembers them for minutes: also the process
+// that ran on this host before.
+func asks(pollers []*taskqueuepb.PollerInfo, identity string) bool {
+	return slices.ContainsFunc(pollers, func(p *taskqueuepb.PollerInfo) bool { return p.GetIdentity() == identity })
 }
 
 func (n *Node) work(ctx context.Context) error {

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/contrib/opentelemetry"
 	"go.uber.org/zap"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/cmd/internal/version"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/telemetry"
@@ -117,13 +118,18 @@ func (t *Telemetry) Close() {
 }
 
 // components returns what the metrics show of the loops.
-func (n *Node) components() []telemetry.Component {
-	loops := n.loops.List()
-	all := make([]telemetry.Component, len(loops))
+func (n *Node) components() []telemetry.Component { return componentsOf(n.loops.List()) }
+
+// componentsOf shows each component once, as its newest loop is, which comes last.
+func componentsOf(loops []activities.Loop) []telemetry.Component {
+	all := make([]telemetry.Component, 0, len(loops))
 	for i, l := range loops {
-		all[i] = telemetry.Component{
-			ID: l.Component, Phase: l.Status.Phase, Since: l.Since, Silent: l.Silent, HeldUp: l.Status.Backpressure != "",
+		if i+1 < len(loops) && loops[i+1].Component == l.Component {
+			continue
 		}
+		all = append(all, telemetry.Component{
+			ID: l.Component, Phase: l.Status.Phase, Since: l.Since, Silent: l.Silent, Stalled: l.Stalled, HeldUp: l.Status.Backpressure != "",
+		})
 	}
 	return all
 }
