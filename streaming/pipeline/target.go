@@ -53,8 +53,8 @@ func newTarget(retry component.Retry, drain <-chan struct{}, metrics *telemetry.
 func backoffAfter(retry component.Retry, failures int) time.Duration {
 	longest := time.Duration(retry.MaxMillis) * time.Millisecond
 	p := longest
-	if first := time.Duration(retry.FirstMillis) * time.Millisecond; failures < 32 {
-		p = min(longest, first<<(failures-1))
+	if first := time.Duration(retry.FirstMillis) * time.Millisecond; first <= longest>>(failures-1) { // or it may overflow
+		p = first << (failures - 1)
 	}
 	return p*4/5 + rand.N(p*2/5+1)
 }
