@@ -248,12 +248,13 @@ func (d *delivery) deliver(ctx context.Context, l *lane, p consignment) error {
 	followed, outcome := d.tracer.delivering(d.name, p.Delivery), telemetry.Interrupted
 	defer func() { followed.ended(outcome) }()
 	for tries := 1; ; tries++ {
-		if err := d.target.admit(ctx); err != nil {
+		failures, err := d.target.admit(ctx)
+		if err != nil {
 			return err
 		}
-		err := d.try(followed.context(ctx), l, p.Delivery)
+		err = d.try(followed.context(ctx), l, p.Delivery)
 		followed.tried(err)
-		d.target.settle(ctx, err)
+		d.target.settle(ctx, failures, err)
 		switch {
 		case err == nil:
 			outcome = telemetry.Delivered
