@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -148,11 +149,13 @@ func (d *deliverer) deliverQuery(ctx context.Context, query string) error {
 	if err != nil {
 		return err
 	}
-	done, err := openMark(ctx, deliveries, d.id+"."+query, d.owner)
+	done, err := openMark(ctx, deliveries, d.id+"."+query, d.owner, log.Created().UnixNano())
 	if err != nil {
 		return err
 	}
-	one := &delivery{deliverer: d, query: query, log: log, done: done}
+	one := &delivery{
+		deliverer: d, query: query, log: log, logKey: strconv.FormatInt(log.Created().UnixMilli(), 36), done: done,
+	}
 	one.window = newWindow(one.recorded)
 	for range d.laneN {
 		one.lanes = append(one.lanes, newLane())

@@ -51,7 +51,7 @@ func (f *receiver) requireRows(t *testing.T, want published) (repeated int) {
 	for _, d := range f.all {
 		require.Len(t, d.Event.Diffs, 1)
 		k := d.Event.Diffs[0].Key
-		require.Equal(t, fmt.Sprintf("default.notify:late:%d:%s", d.Event.Sequence, k), d.Key)
+		require.Regexp(t, fmt.Sprintf("^default.notify:late:[0-9a-z]+:%d:%s$", d.Event.Sequence, k), d.Key)
 		if seen[d.Key] {
 			repeated++
 			continue
@@ -415,6 +415,30 @@ func TestQueriesOfAReaction(t *testing.T) {
 
 	spec.Queries = []string{"gap"}
 	require.Equal(t, failure.StreamTrimmed, failure.CodeOf(r.startReactionOf(spec).result()), "none is left")
+}
+
+// TestQueryThatIsMadeAgain: all its events are delivered, under keys that those of the former one did not have.
+func TestQueryThatIsMadeAgain(t *testing.T) {
+	r := newRig(t)
+	f := &receiver{}
+	r.reactions = []reaction.Factory{f}
+	deliver := func() {
+		out := r.results()
+		out.publish(1, 1, 1)
+		before := f.count()
+		running := r.startReaction()
+		eventually(t, func() bool { return f.count() == before+3 }, "all events are delivered")
+		running.drained()
+	}
+	deliver()
+	require.NoError(t, r.host().TeardownQuery(t.Context(), late))
+	deliver()
+	require.Equal(t, []uint64{1, 2, 3, 1, 2, 3}, f.delivered())
+	keys := make(map[string]bool)
+	for _, d := range f.all {
+		keys[d.Key] = true
+	}
+	require.Len(t, keys, 6)
 }
 
 func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
