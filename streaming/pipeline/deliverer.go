@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -36,8 +37,8 @@ type deliverer struct {
 	buried   chan struct{} // has an element when a dead letter is not counted yet
 
 	mu     sync.Mutex
-	lanes  []*lane          // of all queries
-	failed map[string]error // queries whose results can no longer be read
+	lanes  []*lane // of all queries
+	failed int     // queries whose results can no longer be read
 }
 
 // runDeliverer delivers the results of all queries until drained, each query in its own order.
@@ -54,7 +55,7 @@ func (h *Host) runDeliverer(ctx context.Context, a Attempt, spec component.React
 		host: h, reaction: r, id: id.Instance + "." + id.Name, instance: id.Instance, name: id.Name,
 		byRow: how.Unit == "row", laneN: how.Lanes, timeout: time.Duration(how.TimeoutSeconds) * time.Second, retry: how.Retry,
 		target:  newTarget(how.Retry, a.Drain, metrics, a.Progress),
-		letters: letters, owner: a.Epoch, progress: a.Progress, metrics: metrics, tracer: h.tracer(id.Instance), drain: a.Drain, failed: make(map[string]error),
+		letters: letters, owner: a.Epoch, progress: a.Progress, metrics: metrics, tracer: h.tracer(id.Instance), drain: a.Drain,
 		buried: make(chan struct{}, 1),
 	}
 	for _, name := range spec.Queries { // in this order, and also those that nothing was delivered of
@@ -114,7 +115,7 @@ func (d *deliverer) follow(ctx context.Context, query string, queries int) error
 		} else {
 			d.metrics.QueriesFailed.Inc()
 			d.progress.setQuery(query, func(q *QueryDelivery) { q.State, q.Error = QueryFailed, &report })
-			if d.lost(query, err) == queries {
+			if d.lost() == queries {
 				return err
 			}
 			select {
@@ -131,12 +132,12 @@ func (d *deliverer) follow(ctx context.Context, query string, queries int) error
 	}
 }
 
-// lost notes that a query cannot be delivered any more, and returns how many those are.
-func (d *deliverer) lost(query string, err error) int {
+// lost counts a query that cannot be delivered any more, and returns how many those are.
+func (d *deliverer) lost() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failed[query] = err
-	return len(d.failed)
+	d.failed++
+	return d.failed
 }
 
 func (d *deliverer) deliverQuery(ctx context.Context, query string) error {
@@ -148,11 +149,13 @@ func (d *deliverer) deliverQuery(ctx context.Context, query string) error {
 	if err != nil {
 		return err
 	}
-	done, err := openMark(ctx, deliveries, d.id+"."+query, d.owner)
+	done, err := openMark(ctx, deliveries, d.id+"."+query, d.owner, log.Created().UnixNano())
 	if err != nil {
 		return err
 	}
-	one := &delivery{deliverer: d, query: query, log: log, done: done}
+	one := &delivery{
+		deliverer: d, query: query, log: log, logKey: strconv.FormatInt(log.Created().UnixMilli(), 36), done: done,
+	}
 	one.window = newWindow(one.recorded)
 	for range d.laneN {
 		one.lanes = append(one.lanes, newLane())

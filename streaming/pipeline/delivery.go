@@ -27,6 +27,7 @@ type delivery struct {
 	*deliverer
 	query  string
 	log    *stream.Log
+	logKey string // part of idempotency keys that tells the events of this log from those of one that was deleted
 	done   *mark
 	window *window
 	lanes  []*lane
@@ -55,6 +56,9 @@ type deliveryRecord struct {
 	Sequence uint64       `json:"sequence"` // of the last event that is delivered, as all before it are
 	At       time.Time    `json:"at"`
 	Owner    stream.Epoch `json:"owner"` // attempt that may move it
+	// Log is when the result log was made, in nanoseconds: one of a query that was deleted and made again has other events
+	// under the same numbers. 0 in old records, which are of the log that there is.
+	Log int64 `json:"log,omitempty"`
 }
 
 // ownFailure is a failure that concerns one query of a reaction and neither the target nor the other queries.
@@ -179,7 +183,7 @@ func (d *delivery) hand(ctx, reading context.Context, t *taken) error {
 	if err := d.window.take(reading, t); err != nil {
 		return err
 	}
-	key := fmt.Sprintf("%s:%s:%d", d.id, d.query, t.event.Sequence)
+	key := fmt.Sprintf("%s:%s:%s:%d", d.id, d.query, d.logKey, t.event.Sequence)
 	if whole {
 		if err := d.lanes[0].put(ctx, consignment{reaction.Delivery{Query: d.query, Key: key, Event: t.event}, t}); err != nil {
 			return err
@@ -248,12 +252,13 @@ func (d *delivery) deliver(ctx context.Context, l *lane, p consignment) error {
 	followed, outcome := d.tracer.delivering(d.name, p.Delivery), telemetry.Interrupted
 	defer func() { followed.ended(outcome) }()
 	for tries := 1; ; tries++ {
-		if err := d.target.admit(ctx); err != nil {
+		failures, err := d.target.admit(ctx)
+		if err != nil {
 			return err
 		}
-		err := d.try(followed.context(ctx), l, p.Delivery)
+		err = d.try(followed.context(ctx), l, p.Delivery)
 		followed.tried(err)
-		d.target.settle(ctx, err)
+		d.target.settle(ctx, failures, err)
 		switch {
 		case err == nil:
 			outcome = telemetry.Delivered

@@ -24,8 +24,9 @@ type mark struct {
 	moved    chan struct{} // closed when written moved; nil while nobody waits
 }
 
-// openMark reads the place and takes it over for an attempt.
-func openMark(ctx context.Context, b *stream.Bucket, key string, owner stream.Epoch) (*mark, error) {
+// openMark reads the place and takes it over for an attempt. A place in a log that was made at another time than this one
+// is none.
+func openMark(ctx context.Context, b *stream.Bucket, key string, owner stream.Epoch, log int64) (*mark, error) {
 	m := &mark{bucket: b, key: key, wake: make(chan struct{}, 1)}
 	for {
 		var err error
@@ -35,7 +36,10 @@ func openMark(ctx context.Context, b *stream.Bucket, key string, owner stream.Ep
 		if m.newest.Owner.Compare(owner) > 0 {
 			return nil, m.takenOver(m.newest)
 		}
-		m.newest.Owner = owner
+		if m.newest.Log != 0 && m.newest.Log != log {
+			m.newest = deliveryRecord{}
+		}
+		m.newest.Owner, m.newest.Log = owner, log
 		m.written = m.newest.Sequence
 		m.revision, err = replace(ctx, b, key, m.newest, m.revision)
 		if !errors.Is(err, stream.ErrConflict) {
@@ -56,7 +60,7 @@ func (m *mark) get() deliveryRecord {
 
 func (m *mark) set(r deliveryRecord) {
 	m.mu.Lock()
-	r.Owner = m.newest.Owner
+	r.Owner, r.Log = m.newest.Owner, m.newest.Log
 	m.newest = r
 	m.mu.Unlock()
 	select {

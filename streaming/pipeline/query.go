@@ -418,7 +418,12 @@ gather:
 	}
 	r.checkpoints.took(bytes)
 	began := time.Now()
-	changed, err := r.query.Apply(b)
+	var changed []result.Event
+	// A large transaction takes its time, in which it cannot say that it gets on.
+	err := ticking(ctx, r.attempt.Progress, func() (err error) {
+		changed, err = r.query.Apply(b)
+		return err
+	})
 	r.applied = time.Now()
 	r.metrics.Apply.Observe(r.applied.Sub(began).Seconds())
 	if err != nil {
@@ -438,6 +443,9 @@ gather:
 		changed[i].Sequence += r.base
 		if err := r.publish(ctx, &changed[i], followed); err != nil {
 			return err
+		}
+		if !r.out.isStuck() {
+			r.attempt.Progress.Tick()
 		}
 	}
 	r.show(changed) // after the checks of publish, while the outlet is at work

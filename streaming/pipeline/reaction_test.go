@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -205,7 +206,7 @@ func TestReactionRetriesAndDeadLetters(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	require.Equal(t, "late", letters[0].Query)
-	require.Equal(t, "default.notify:late:3", letters[0].Key)
+	require.Equal(t, "default.notify:late:"+strconv.FormatInt(out.log.Created().UnixMilli(), 36)+":3", letters[0].Key)
 	require.Equal(t, 1, letters[0].Attempts)
 	require.Equal(t, "DeliveryRejected", letters[0].Failure.Code)
 	require.WithinDuration(t, time.Now(), letters[0].At, time.Minute)

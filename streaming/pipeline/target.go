@@ -39,7 +39,7 @@ type target struct {
 	progress *Progress
 
 	mu       sync.Mutex
-	failures int // in a row
+	failures int // one after the other, in a row
 	until    time.Time
 	probing  bool
 	moved    chan struct{} // closed at the next change
@@ -53,14 +53,15 @@ func newTarget(retry component.Retry, drain <-chan struct{}, metrics *telemetry.
 func backoffAfter(retry component.Retry, failures int) time.Duration {
 	longest := time.Duration(retry.MaxMillis) * time.Millisecond
 	p := longest
-	if first := time.Duration(retry.FirstMillis) * time.Millisecond; failures < 32 {
-		p = min(longest, first<<(failures-1))
+	if first := time.Duration(retry.FirstMillis) * time.Millisecond; first <= longest>>(failures-1) { // or it may overflow
+		p = first << (failures - 1)
 	}
 	return p*4/5 + rand.N(p*2/5+1)
 }
 
-// admit waits until a try may begin. Whoever is admitted tells settle how it went.
-func (t *target) admit(ctx context.Context) error {
+// admit waits until a try may begin and returns how many before it failed in a row. Whoever is admitted tells settle that
+// number and how it went.
+func (t *target) admit(ctx context.Context) (failures int, err error) {
 	for {
 		t.mu.Lock()
 		wait := time.Until(t.until)
@@ -69,8 +70,9 @@ func (t *target) admit(ctx context.Context) error {
 				t.probing = true
 				t.show(TargetHalfOpen)
 			}
+			failures = t.failures
 			t.mu.Unlock()
-			return nil
+			return failures, nil
 		}
 		if t.probing {
 			wait = longestWait // its end is told
@@ -78,7 +80,7 @@ func (t *target) admit(ctx context.Context) error {
 		moved := t.moved
 		t.mu.Unlock()
 		if err := rest(ctx, wait, t.drain, moved); err != nil {
-			return err
+			return 0, err
 		}
 	}
 }
@@ -98,11 +100,14 @@ func rest(ctx context.Context, wait time.Duration, drain, moved <-chan struct{})
 	return nil
 }
 
-// settle takes the outcome of a try. A target that refuses one delivery for good is well.
-func (t *target) settle(ctx context.Context, err error) {
+// settle takes the outcome of a try that was admitted after so many failures. A target that refuses one delivery for good is
+// well. Tries that go on at the same time fail together, which says no more than one of them does: it counts as one failure.
+func (t *target) settle(ctx context.Context, admitted int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.probing = false
+	if admitted >= opensAfter {
+		t.probing = false
+	}
 	switch {
 	case err == nil || failure.ClassOf(err) == failure.Data:
 		if t.failures > 0 {
@@ -112,8 +117,14 @@ func (t *target) settle(ctx context.Context, err error) {
 		}
 	case ctx.Err() != nil: // says nothing of the target
 	default:
-		t.failures++
-		t.until = time.Now().Add(max(backoffAfter(t.retry, t.failures), waitOf(err)))
+		until := time.Now().Add(waitOf(err))
+		if admitted >= t.failures {
+			t.failures++
+			t.until = time.Now().Add(backoffAfter(t.retry, t.failures))
+		}
+		if until.After(t.until) {
+			t.until = until
+		}
 		report := failure.Describe(err)
 		t.progress.setDelivery(func(d *DeliveryStatus) {
 			if d.Failures == 0 {

@@ -59,7 +59,7 @@ type Deliverer interface {
 type Delivery struct {
 	Query string
 	// Key is the idempotency key: it is the same in every try of the delivery, also after a crash, and no other delivery
-	// has it.
+	// has it, nor has one of a query of the same name that was deleted before.
 	Key string
 	// Event must not be changed. Where rows are delivered one by one it has one difference.
 	Event *result.Event

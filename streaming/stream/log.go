@@ -51,6 +51,7 @@ type LogOptions struct {
 // Log is a durable list of messages.
 type Log struct {
 	conn    *Conn
+	created time.Time
 	stream  jetstream.Stream
 	name    string
 	subject string
@@ -117,7 +118,7 @@ func (c *Conn) OpenLog(ctx context.Context, name string) (*Log, error) {
 }
 
 func (c *Conn) newLog(name string, stream jetstream.Stream) *Log {
-	return &Log{conn: c, stream: stream, name: name, subject: logSubjects + name}
+	return &Log{conn: c, created: stream.CachedInfo().Created, stream: stream, name: name, subject: logSubjects + name}
 }
 
 // DeleteLog removes a log and all its messages. It is no error when there is none.
@@ -150,6 +151,9 @@ func (c *Conn) LogNames(ctx context.Context, prefix string) ([]string, error) {
 
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
+
+// Created returns when the log was made, which tells it from one of the same name that was deleted before.
+func (l *Log) Created() time.Time { return l.created }
 
 // State asks the server how far the log reaches.
 func (l *Log) State(ctx context.Context) (LogState, error) {

@@ -8,7 +8,8 @@
 //
 // Headers beside those of the config:
 //
-//	Idempotency-Key    the same in every try of a delivery, also after a crash; no other delivery has it
+//	Idempotency-Key    the same in every try of a delivery, also after a crash; no other delivery has it,
+//	                   not even one of a query of the same name that was deleted before
 //	Perdure-Query      name of the query
 //	Perdure-Sequence   number of the event
 //	Traceparent        W3C's Trace Context, when a trace follows the transaction

@@ -111,11 +111,19 @@ func (p *poster) Deliver(ctx context.Context, d reaction.Delivery) error {
 	if parent := telemetry.TraceParent(ctx); parent != "" {
 		request.Header.Set("Traceparent", parent)
 	}
-	response, err := p.client.Do(request)
+	bounded, cancel := context.WithCancel(ctx)
+	defer cancel()
+	response, err := p.client.Do(request.WithContext(bounded))
 	if err != nil {
 		return unanswered(err)
 	}
-	defer func() { _ = response.Body.Close() }() // it was only read
+	defer func() { _ = response.Body.Close() }()                 // it was only read
+	if response.StatusCode >= 200 && response.StatusCode < 300 { // taken, whatever becomes of the rest of the answer
+		timer := time.AfterFunc(readFor, cancel)
+		defer timer.Stop()
+		_, _ = io.CopyN(io.Discard, response.Body, readMost)
+		return nil
+	}
 	return judge(response)
 }
 
@@ -137,17 +145,16 @@ func (p *poster) Close(context.Context) error {
 const (
 	// readMost is how much of an answer is read, so that its connection can be used again.
 	readMost = 64 << 10
+	// readFor is how long the rest of an answer is read that says that the delivery was taken.
+	readFor = 100 * time.Millisecond
 	// quoted is how much of an answer an error repeats.
 	quoted = 200
 )
 
-// judge says what an answer means.
+// judge says what an answer means that is none of 2xx.
 func judge(response *http.Response) error {
 	text, err := io.ReadAll(io.LimitReader(response.Body, readMost))
 	code := response.StatusCode
-	if code >= 200 && code < 300 {
-		return nil // taken, whatever becomes of the rest of the answer
-	}
 	said := response.Status
 	if text = bytes.TrimSpace(text[:min(len(text), quoted)]); len(text) > 0 {
 		said += ": " + strings.ToValidUTF8(string(text), "?")

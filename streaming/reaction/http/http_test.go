@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -192,6 +193,22 @@ func TestAnswers(t *testing.T) {
 	var wait reaction.Wait
 	require.ErrorAs(t, r.Deliver(t.Context(), late), &wait)
 	require.Equal(t, 7*time.Second, time.Duration(wait))
+}
+
+// TestTakenAndNotEnded: that it was taken counts at once, whether or not the answer ends.
+func TestTakenAndNotEnded(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	r := start(t, `{"url":"`+server.URL+`"}`)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, r.Deliver(ctx, late))
+	require.NoError(t, ctx.Err(), "it did not wait for the end of the answer")
 }
 
 func TestRetryAfter(t *testing.T) {
