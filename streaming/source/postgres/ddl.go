@@ -347,7 +347,7 @@ func compare(known, now []layout) (a announcement) {
 func (s *Source) messagePrefix() string { return "perdure " + s.slot }
 
 // announced takes a logical message. A table of which something was learned since the watcher looked is left to the next
-// look.
+// look. Where rows are stored does not matter to decoding: the stream, which every TRUNCATE would end otherwise, goes on.
 func (a *assembler) announced(src []byte) error {
 	const header = 1 + 8 // flags, position
 	if !a.open || a.taken || len(src) < header {
@@ -362,18 +362,24 @@ func (a *assembler) announced(src []byte) error {
 		return failure.StateCorrupt.Errorf("decoding what the watcher says of tables: %w", err)
 	}
 	now := slices.Clone(a.known)
+	applied := false
 	for _, l := range append(slices.Clone(said.Now), said.Before...) {
 		before, after, have := labelled(said.Before, l.Label), labelled(said.Now, l.Label), labelled(now, l.Label)
 		if (before == nil) != (have == nil) || before != nil && !before.like(have) {
 			continue
+		}
+		applied = true
+		if after == nil || have == nil || !have.likeButStored(after) {
+			a.renewed = true
 		}
 		now = slices.DeleteFunc(now, func(k layout) bool { return k.Label == l.Label })
 		if after != nil {
 			now = append(now, *after)
 		}
 	}
-	a.learned(now)
-	a.renewed = true
+	if applied {
+		a.learned(now)
+	}
 	return nil
 }
 
