@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -198,6 +199,51 @@ func TestForeignPublicationIsNotChosen(t *testing.T) {
 	require.Equal(t, "b {id,u,v}", d.published())
 	d.exec("INSERT INTO b VALUES (1, 'u', 'v')")
 	require.Equal(t, "id u v", sent(t, sink, "b:1"))
+}
+
+// TestServedWithoutMessages: who may not write into the WAL what became of tables has the columns that come served.
+func TestServedWithoutMessages(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	role := strings.ReplaceAll(d.text("SELECT current_database()"), "test", "silent")
+	d.exec(`CREATE TABLE b (id int PRIMARY KEY, v text); CREATE PUBLICATION theirs FOR TABLE b; CREATE ROLE %[1]s LOGIN REPLICATION; GRANT SELECT ON b TO %[1]s`, role)
+	t.Cleanup(func() { d.exec("DROP OWNED BY %[1]s; DROP ROLE %[1]s", role) })
+	d.exec(`DO $$ DECLARE f regprocedure; BEGIN
+		FOR f IN SELECT oid FROM pg_proc WHERE proname = 'pg_logical_emit_message' LOOP EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || f || ' FROM PUBLIC'; END LOOP; END $$`)
+	u, err := url.Parse(d.url)
+	require.NoError(t, err)
+	u.User = url.User(role)
+	s := db{t, u.String()}.source(`"publish": "needed", "publication": "theirs", "statusInterval": "100ms", "tables": [{"name": "b"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the table", func() bool { return sink.Schema() != nil })
+	d.exec("TRUNCATE b")
+	sourcetest.Eventually(t, "it cannot tell where rows are", func() bool {
+		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "tablesWatch: writing into the WAL") })
+	})
+	serves(t, sink, source.Wanted{"b": {"v"}})
+	d.exec("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text%s) TO %s", flush(d), role)
+	file := `"file":` + d.text("SELECT pg_relation_filenode('b')") + `,"since"`
+	sourcetest.Eventually(t, "it tries again", func() bool { return strings.Contains(string(sink.Schema()), file) })
+}
+
+// flush is the last parameter of pg_logical_emit_message, which came with Postgres 17.
+func flush(d db) string {
+	return d.text("SELECT CASE WHEN current_setting('server_version_num')::int >= 170000 THEN ', boolean' ELSE '' END")
+}
+
+// TestRenamedColumnOfTheSpec: what the server describes under a name that the spec does not have is not withheld.
+func TestRenamedColumnOfTheSpec(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec("CREATE TABLE b (id int PRIMARY KEY, v text, w text)")
+	s := d.source(`"publish": "needed", "statusInterval": "1h", "tables": [{"name": "b", "columns": ["v", "w"]}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the table", func() bool { return sink.Schema() != nil })
+	d.exec("BEGIN; ALTER TABLE b RENAME v TO v2; INSERT INTO b VALUES (1, 'v', 'w'); COMMIT")
+	require.Equal(t, "id w", sent(t, sink, "b:1"))
+	require.Equal(t, []string{"column v of public.b was dropped"}, sink.SchemaChanges())
 }
 
 // TestListedColumnsCannotBeDropped is what the documentation warns of.

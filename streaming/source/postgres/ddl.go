@@ -301,8 +301,10 @@ func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, l
 	data, _ := json.Marshal(a) // has nothing that cannot be encoded
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
-	_, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data))
-	return data, wrap(err, "writing into the WAL what became of tables")
+	if _, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data)); err != nil {
+		return nil, wrap(err, "writing into the WAL what became of tables")
+	}
+	return data, nil
 }
 
 // differences compares what is known with the catalog. Some of what a look sees is newer than the rest: functions of the
@@ -421,7 +423,7 @@ func (a *assembler) learn(ctx context.Context, t *table, columns []column, prima
 		number(columns, before, attributes)
 		now.File, now.Columns = file, here()
 		if a.chooses {
-			now.leaveOut(known.Columns, attributes)
+			now.leaveOut(known.Columns, columns, attributes)
 		}
 		for i := range now.Columns {
 			c := &now.Columns[i]
@@ -488,11 +490,12 @@ func (t *table) keyed(columns []column, key []int16) *table {
 	return &other
 }
 
-// leaveOut notes which columns that were known before the table has still, though the server does not describe them.
-func (l *layout) leaveOut(known []column, attributes []attribute) {
+// leaveOut notes which columns that were known before the table has still, though the server does not describe them. One
+// that it describes and that is not kept has another name than the spec's by now.
+func (l *layout) leaveOut(known, described []column, attributes []attribute) {
 	l.Unsent = slices.Clone(l.Unsent)
 	for _, c := range known {
-		if l.column(c.num) == nil && slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && !a.dropped }) {
+		if numbered(described, c.num) == nil && slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && !a.dropped }) {
 			l.Unsent = append(l.Unsent, c)
 		}
 	}
