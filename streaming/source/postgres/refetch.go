@@ -83,8 +83,22 @@ type lack struct {
 	from, to int // which changes the row is
 }
 
-// maxLacks is how many rows are read from tables at a time: their values, which may be large, are all in memory then.
+// maxLacks is how many rows are read from tables at a time at most. Their values are all in memory then, so that it is only
+// one at first, and fewer again while these are large.
 const maxLacks = 100
+
+// atATime returns how many rows are read at a time.
+func (a *assembler) atATime() int { return max(1, a.reads) }
+
+// adapt takes into account how many bytes rows had that were read together.
+func (a *assembler) adapt(rows, bytes int) {
+	switch {
+	case bytes >= partBytes:
+		a.reads = a.atATime() / 2
+	case rows >= a.atATime():
+		a.reads = min(2*a.atATime(), maxLacks)
+	}
+}
 
 // newLack marks what is missing in values: it is null until it is read, and stays so if the row is gone. fields are the
 // row as it came.
@@ -140,12 +154,17 @@ func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err
 
 // supply gives rows what they lack, and returns which of them cannot be decoded and were rejected.
 func (a *assembler) supply(ctx context.Context, lacks []lack) (rejected map[int]bool, err error) {
-	found, err := a.fetch(ctx, lacks)
-	if err != nil {
-		return nil, err
-	}
+	var found [][][]byte
+	from := 0 // of found
 	for i := range lacks {
-		err := a.decodeInto(&lacks[i], found[i])
+		if i-from == len(found) {
+			from = i
+			if found, err = a.fetch(ctx, lacks[i:min(i+a.atATime(), len(lacks))]); err != nil {
+				return nil, err
+			}
+			a.adapt(len(found), size(found))
+		}
+		err := a.decodeInto(&lacks[i], found[i-from])
 		if err == nil {
 			continue
 		}
@@ -158,6 +177,16 @@ func (a *assembler) supply(ctx context.Context, lacks []lack) (rejected map[int]
 		rejected[i] = true
 	}
 	return rejected, nil
+}
+
+// size returns how many bytes rows have.
+func size(rows [][][]byte) (bytes int) {
+	for _, row := range rows {
+		for _, value := range row {
+			bytes += len(value)
+		}
+	}
+	return bytes
 }
 
 func (a *assembler) decodeInto(l *lack, found [][]byte) (err error) {
@@ -193,7 +222,7 @@ func (a *assembler) complete(ctx context.Context, r *relation, values []graph.Va
 	}
 	change()
 	l.to = len(a.changes)
-	if a.lacks = append(a.lacks, l); len(a.lacks) < maxLacks {
+	if a.lacks = append(a.lacks, l); len(a.lacks) < a.atATime() {
 		return nil
 	}
 	return a.completeAll(ctx)

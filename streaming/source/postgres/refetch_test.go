@@ -42,6 +42,18 @@ func TestValuesAreReadTogether(t *testing.T) {
 	t.Logf("%d round trips", n)
 }
 
+// TestLargeValuesAreReadFewAtATime: what is read is handed over before the next is, so that it is not all in memory.
+func TestLargeValuesAreReadFewAtATime(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE doc (id int PRIMARY KEY, body text); ALTER TABLE doc ALTER body SET STORAGE EXTERNAL; INSERT INTO doc SELECT i, repeat('x', 2000000) FROM generate_series(1, 20) i")
+	s := d.source(`"tables": [{"name": "doc"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("UPDATE doc SET id = id + 100")
+	require.Len(t, agree(t, s, sink), 20)
+	require.GreaterOrEqual(t, sink.MostParts(), 20)
+}
+
 // TestBadValuesThatAreReadLater concern their row alone.
 func TestBadValuesThatAreReadLater(t *testing.T) {
 	d := newDBIn(t, "SQL_ASCII")
