@@ -201,6 +201,39 @@ func TestForeignPublicationIsNotChosen(t *testing.T) {
 	require.Equal(t, "id u v", sent(t, sink, "b:1"))
 }
 
+// TestForeignPublicationAfterOurs: columns that our own publication withheld come from another one, which stays as it is.
+func TestForeignPublicationAfterOurs(t *testing.T) {
+	for _, publish := range []string{"all", "needed"} {
+		t.Run(publish, func(t *testing.T) {
+			d := newDB(t)
+			d.since("15")
+			d.exec("CREATE TABLE b (id int PRIMARY KEY, u text, v text)")
+			const spec = `"statusInterval": "100ms", "tables": [{"name": "b"}]`
+			s := d.source(`"publish": "needed", ` + spec)
+			sink := sourcetest.NewSink("")
+			stop := running(t, s, "", sink)
+			sink.Want(source.Wanted{})
+			d.becomesPublished("b {id}")
+			sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 2 })
+			stop()
+			d.exec("CREATE PUBLICATION theirs FOR TABLE b (id, v)")
+			other := d.unprovisioned(fmt.Sprintf(`"publish": %q, "publication": "theirs", %s`, publish, spec))
+			require.NoError(t, other.Provision(t.Context()))
+			again := withholding(t, sink, source.Wanted{})
+			running(t, other, sink.Durable(), again)
+			wanted := source.Wanted{"b": {"v"}}
+			again.Want(wanted)
+			if publish == "needed" {
+				sourcetest.Eventually(t, "what is wanted is served", func() bool { return again.Serves(wanted) })
+			} else {
+				sourcetest.Eventually(t, "all is served", func() bool { return again.Serves(nil) })
+			}
+			require.Contains(t, again.SchemaChanges(), "column v of public.b is sent from now on")
+			require.Contains(t, d.text("SELECT string_agg(tablename || ' ' || attnames::text, '; ') FROM pg_publication_tables WHERE pubname = 'theirs'"), "b {id,v}")
+		})
+	}
+}
+
 // TestServedWithoutMessages: who may not write into the WAL what became of tables has the columns that come served.
 func TestServedWithoutMessages(t *testing.T) {
 	d := newDB(t)
