@@ -234,6 +234,33 @@ func TestForeignPublicationAfterOurs(t *testing.T) {
 	}
 }
 
+// TestLockedTableIsNotWaitedFor: the next round tries again, and the slot is watched meanwhile, whatever the database's settings
+// of literals.
+func TestLockedTableIsNotWaitedFor(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec(`CREATE TABLE b (id int PRIMARY KEY, "v""" text)`)
+	d.exec("ALTER DATABASE %s SET standard_conforming_strings = off", d.text("SELECT current_database()"))
+	s := d.source(`"publish": "needed", "statusInterval": "100ms", "tables": [{"name": "b"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sink.Want(source.Wanted{})
+	d.becomesPublished("b {id}")
+	sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 1 })
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE b IN SHARE UPDATE EXCLUSIVE MODE")
+	require.NoError(t, err)
+	wanted := source.Wanted{"b": {`v"`}}
+	sink.Want(wanted)
+	sourcetest.Eventually(t, "it gives up for now", func() bool {
+		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "columnsWatch: altering the publication") })
+	})
+	require.NoError(t, conn.Close(t.Context()))
+	sourcetest.Eventually(t, "it is served", func() bool { return sink.Serves(wanted) })
+	require.NotContains(t, strings.Join(sink.Notes(), "; "), "retainedWAL: unknown")
+}
+
 // TestServedWithoutMessages: who may not write into the WAL what became of tables has the columns that come served.
 func TestServedWithoutMessages(t *testing.T) {
 	d := newDB(t)
