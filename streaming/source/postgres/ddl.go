@@ -235,12 +235,16 @@ func (f found) has(column string) bool {
 
 // find looks for the tables that were known, by their OIDs.
 func (f *follower) find(ctx context.Context, conn *pgx.Conn) (map[uint32]found, error) {
-	ctx, cancel := f.bounded(ctx)
-	defer cancel()
 	var ids []uint32
 	for _, l := range f.known {
 		ids = append(ids, l.OID)
 	}
+	return f.Source.find(ctx, conn, ids)
+}
+
+func (s *Source) find(ctx context.Context, conn *pgx.Conn, ids []uint32) (map[uint32]found, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	rows, err := conn.Query(ctx, `SELECT r.oid, n.nspname::text, r.relname::text, EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND indisprimary),
 			array_agg(attnum), array_agg(attname::text)
 		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace JOIN pg_attribute ON attrelid = r.oid AND attnum > 0 AND NOT attisdropped

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -116,6 +117,35 @@ func newLack(r *relation, values []graph.Value, fields [][]byte) lack {
 	return l
 }
 
+// renamed returns the relation with the names that it has now, for queries: DDL of the transaction at hand, or a later one,
+// may have changed them. It is nil when the table is gone or has lost one of its columns: its rows are gone then.
+func (st *stream) renamed(ctx context.Context, conn *pgx.Conn, r *relation) (*relation, error) {
+	tables, err := st.source.find(ctx, conn, []uint32{r.table.oid})
+	if err != nil {
+		return nil, err
+	}
+	now, there := tables[r.table.oid]
+	names := slices.Clone(r.shape.Names())
+	for slot := range names {
+		if names[slot] = now.columns[r.columns[r.wire[slot].at].num]; names[slot] == "" {
+			there = false
+		}
+	}
+	if !there {
+		return nil, nil
+	}
+	t, other := *r.table, *r
+	t.name = now.name
+	other.table, other.shape = &t, graph.NewShape(names...)
+	return &other, nil
+}
+
+// unknownName reports whether the server does not know a table or a column by its name.
+func unknownName(err error) bool {
+	var server *pgconn.PgError
+	return errors.As(err, &server) && (server.Code == "42P01" || server.Code == "42703")
+}
+
 // query asks for the missing values.
 func (l *lack) query() *query {
 	var q query
@@ -134,6 +164,32 @@ func (l *lack) query() *query {
 
 // fetch reads what rows lack, in one round trip. What it returns of a row that is gone is nil.
 func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
+	if rows, err = st.fetchNamed(ctx, lacks); !unknownName(err) {
+		return rows, err
+	}
+	rows = make([][][]byte, len(lacks))
+	for i, l := range lacks {
+		err := st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			l.relation, err = st.renamed(ctx, conn, l.relation)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if l.relation == nil {
+			continue
+		}
+		found, err := st.fetchNamed(ctx, []lack{l})
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = found[0]
+	}
+	return rows, nil
+}
+
+// fetchNamed is fetch with the names that tables and columns have in the stream.
+func (st *stream) fetchNamed(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
 	var batch pgconn.Batch
 	for i := range lacks {
 		q := lacks[i].query()
