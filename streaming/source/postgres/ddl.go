@@ -313,10 +313,10 @@ func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, l
 
 // differences compares what is known with the catalog. Some of what a look sees is newer than the rest: functions of the
 // server know nothing of the transaction's snapshot, and may have waited for the very DDL that they then see. So what a
-// look finds counts when the next one finds it, too.
+// look finds counts when the next one finds it, too, but for where rows are, which is looked at last and may change all the time.
 func (s *Source) differences(ctx context.Context, conn *pgx.Conn, known []layout) (a announcement, err error) {
 	var last []layout
-	for {
+	for range mostLooks {
 		c, now, err := s.look(ctx, conn, known, false)
 		if err != nil {
 			return a, err
@@ -324,12 +324,16 @@ func (s *Source) differences(ctx context.Context, conn *pgx.Conn, known []layout
 		if err := s.findRewritten(ctx, conn, c, known, now); err != nil {
 			return a, err
 		}
-		if a = compare(known, now); len(a.Before)+len(a.Now) == 0 || slices.EqualFunc(last, now, func(a, b layout) bool { return a.like(&b) }) {
+		if a = compare(known, now); len(a.Before)+len(a.Now) == 0 || slices.EqualFunc(last, now, func(a, b layout) bool { return a.likeButStored(&b) }) {
 			return a, nil
 		}
 		last = now
 	}
+	return announcement{}, nil
 }
+
+// mostLooks is how often tables are looked at before they are left to the next round, because they do not stand still.
+const mostLooks = 3
 
 func compare(known, now []layout) (a announcement) {
 	for i := range now {

@@ -89,6 +89,21 @@ func TestTruncateKeepsTheStream(t *testing.T) {
 	require.Empty(t, sink.SchemaChanges())
 }
 
+// TestTablesThatAreTruncatedAllTheTime do not keep what became of others from being told.
+func TestTablesThatAreTruncatedAllTheTime(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "t"}, {"name": "other"}], "statusInterval": "100ms"`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the tables", func() bool { return sink.Schema() != nil })
+	d.exec("ALTER TABLE other RENAME TO another")
+	sourcetest.Eventually(t, "it is told of", func() bool {
+		d.exec("TRUNCATE t")
+		return len(sink.SchemaChanges()) == 1
+	})
+}
+
 // TestNamesInTypes: values are made of the labels of enums and the attributes of composite types.
 func TestNamesInTypes(t *testing.T) {
 	d := newDB(t)
