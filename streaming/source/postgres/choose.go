@@ -26,6 +26,8 @@ const (
 	oldestWithLists = 150000
 	// settlePause is how often it is asked whether old transactions have ended.
 	settlePause = 500 * time.Millisecond
+	// longestLock is how long a table may be waited for while others are locked.
+	longestLock = time.Second
 )
 
 const noteColumns = "columnsWatch" // what the choice of columns waits for, or why there is none
@@ -53,6 +55,7 @@ func (c *chooser) choose(ctx context.Context, conn *pgx.Conn, known []layout, le
 	}
 	if wanted == nil && !leavesOut(known) {
 		c.sink.Serve(nil)
+		c.sink.Note(noteColumns, "") // the spec may have been another
 		return false, nil
 	}
 	// Each attempt at the source knows what others did when it has the lock, or learns of it from the WAL.
@@ -96,12 +99,12 @@ func (s *Source) obstacle(ctx context.Context, conn *pgx.Conn, c *catalog) (stri
 		return "", wrap(err, "asking whether the server is a standby")
 	}
 	switch {
+	case !s.ours(c.publication):
+		return fmt.Sprintf("the columns of publication %s are sent, which somebody else made", s.publication), nil
 	case s.config.Publish != publishNeeded:
 		return "", nil
 	case c.version < oldestWithLists:
 		return "all columns are sent: only Postgres 15 and newer know lists of columns", nil
-	case !s.ours(c.publication):
-		return fmt.Sprintf("the columns of publication %s are sent, which somebody else made", s.publication), nil
 	case standby:
 		return "the columns that the publication has on the primary are sent: a standby cannot alter it", nil
 	}
@@ -141,11 +144,11 @@ func (c *catalog) lacks(lists [][]string) bool {
 	return false
 }
 
-// widening returns the columns of a list that the publication does not have.
+// widening returns the columns of a list that the publication does not have. What somebody else's leaves out does not come.
 func (c *catalog) widening(i int, list []string) (more []string) {
 	t := c.tables[i]
 	p := c.publication.table(t.name)
-	if p == nil || len(p.columns) == 0 {
+	if c.publication.foreign || p == nil || len(p.columns) == 0 {
 		return nil
 	}
 	for _, col := range t.all {
@@ -277,12 +280,17 @@ func (s *Source) emit(data []byte) string {
 	return fmt.Sprintf("SELECT pg_logical_emit_message(true, %s, %s)", literal(s.messagePrefix()), literal(string(data)))
 }
 
-// alter runs statements in one transaction.
+// alter runs statements in one transaction, which holds up writers while it waits for a table, so that it does not wait long:
+// the next round tries again. conn can be used when it failed.
 func (c *chooser) alter(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}
-	_, err := c.source.exec(ctx, conn, "BEGIN; "+strings.Join(statements, "; ")+"; COMMIT")
+	wait := min(longestLock, c.source.config.LockTimeout)
+	_, err := c.source.exec(ctx, conn, fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; %s; COMMIT", wait.Milliseconds(), strings.Join(statements, "; ")))
+	if err != nil {
+		_, _ = c.source.exec(ctx, conn, "ROLLBACK") // the first error counts
+	}
 	if err = wrap(err, "altering the publication"); failure.CodeOf(err) == failure.PermissionDenied {
 		return failure.Of(err).WithFix("Make the role the owner of the tables and of publication %s again, or set publish to all.", c.source.publication)
 	}

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -198,6 +199,111 @@ func TestForeignPublicationIsNotChosen(t *testing.T) {
 	require.Equal(t, "b {id,u,v}", d.published())
 	d.exec("INSERT INTO b VALUES (1, 'u', 'v')")
 	require.Equal(t, "id u v", sent(t, sink, "b:1"))
+}
+
+// TestForeignPublicationAfterOurs: columns that our own publication withheld come from another one, which stays as it is.
+func TestForeignPublicationAfterOurs(t *testing.T) {
+	for _, publish := range []string{"all", "needed"} {
+		t.Run(publish, func(t *testing.T) {
+			d := newDB(t)
+			d.since("15")
+			d.exec("CREATE TABLE b (id int PRIMARY KEY, u text, v text)")
+			const spec = `"statusInterval": "100ms", "tables": [{"name": "b"}]`
+			s := d.source(`"publish": "needed", ` + spec)
+			sink := sourcetest.NewSink("")
+			stop := running(t, s, "", sink)
+			sink.Want(source.Wanted{})
+			d.becomesPublished("b {id}")
+			sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 2 })
+			stop()
+			d.exec("CREATE PUBLICATION theirs FOR TABLE b (id, v)")
+			other := d.unprovisioned(fmt.Sprintf(`"publish": %q, "publication": "theirs", %s`, publish, spec))
+			require.NoError(t, other.Provision(t.Context()))
+			again := withholding(t, sink, source.Wanted{})
+			running(t, other, sink.Durable(), again)
+			wanted := source.Wanted{"b": {"v"}}
+			again.Want(wanted)
+			if publish == "needed" {
+				sourcetest.Eventually(t, "what is wanted is served", func() bool { return again.Serves(wanted) })
+			} else {
+				sourcetest.Eventually(t, "all is served", func() bool { return again.Serves(nil) })
+			}
+			require.Contains(t, again.SchemaChanges(), "column v of public.b is sent from now on")
+			require.Contains(t, d.text("SELECT string_agg(tablename || ' ' || attnames::text, '; ') FROM pg_publication_tables WHERE pubname = 'theirs'"), "b {id,v}")
+		})
+	}
+}
+
+// TestLockedTableIsNotWaitedFor: the next round tries again, and the slot is watched meanwhile, whatever the database's settings
+// of literals.
+func TestLockedTableIsNotWaitedFor(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec(`CREATE TABLE b (id int PRIMARY KEY, "v""" text)`)
+	d.exec("ALTER DATABASE %s SET standard_conforming_strings = off", d.text("SELECT current_database()"))
+	s := d.source(`"publish": "needed", "statusInterval": "100ms", "tables": [{"name": "b"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sink.Want(source.Wanted{})
+	d.becomesPublished("b {id}")
+	sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 1 })
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE b IN SHARE UPDATE EXCLUSIVE MODE")
+	require.NoError(t, err)
+	wanted := source.Wanted{"b": {`v"`}}
+	sink.Want(wanted)
+	sourcetest.Eventually(t, "it gives up for now", func() bool {
+		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "columnsWatch: altering the publication") })
+	})
+	require.NoError(t, conn.Close(t.Context()))
+	sourcetest.Eventually(t, "it is served", func() bool { return sink.Serves(wanted) })
+	require.NotContains(t, strings.Join(sink.Notes(), "; "), "retainedWAL: unknown")
+}
+
+// TestServedWithoutMessages: who may not write into the WAL what became of tables has the columns that come served.
+func TestServedWithoutMessages(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	role := strings.ReplaceAll(d.text("SELECT current_database()"), "test", "silent")
+	d.exec(`CREATE TABLE b (id int PRIMARY KEY, v text); CREATE PUBLICATION theirs FOR TABLE b; CREATE ROLE %[1]s LOGIN REPLICATION; GRANT SELECT ON b TO %[1]s`, role)
+	t.Cleanup(func() { d.exec("DROP OWNED BY %[1]s; DROP ROLE %[1]s", role) })
+	d.exec(`DO $$ DECLARE f regprocedure; BEGIN
+		FOR f IN SELECT oid FROM pg_proc WHERE proname = 'pg_logical_emit_message' LOOP EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || f || ' FROM PUBLIC'; END LOOP; END $$`)
+	u, err := url.Parse(d.url)
+	require.NoError(t, err)
+	u.User = url.User(role)
+	s := db{t, u.String()}.source(`"publish": "needed", "publication": "theirs", "statusInterval": "100ms", "tables": [{"name": "b"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the table", func() bool { return sink.Schema() != nil })
+	d.exec("TRUNCATE b")
+	sourcetest.Eventually(t, "it cannot tell where rows are", func() bool {
+		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "tablesWatch: writing into the WAL") })
+	})
+	serves(t, sink, source.Wanted{"b": {"v"}})
+	d.exec("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text%s) TO %s", flush(d), role)
+	file := `"file":` + d.text("SELECT pg_relation_filenode('b')") + `,"since"`
+	sourcetest.Eventually(t, "it tries again", func() bool { return strings.Contains(string(sink.Schema()), file) })
+}
+
+// flush is the last parameter of pg_logical_emit_message, which came with Postgres 17.
+func flush(d db) string {
+	return d.text("SELECT CASE WHEN current_setting('server_version_num')::int >= 170000 THEN ', boolean' ELSE '' END")
+}
+
+// TestRenamedColumnOfTheSpec: what the server describes under a name that the spec does not have is not withheld.
+func TestRenamedColumnOfTheSpec(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec("CREATE TABLE b (id int PRIMARY KEY, v text, w text)")
+	s := d.source(`"publish": "needed", "statusInterval": "1h", "tables": [{"name": "b", "columns": ["v", "w"]}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the table", func() bool { return sink.Schema() != nil })
+	d.exec("BEGIN; ALTER TABLE b RENAME v TO v2; INSERT INTO b VALUES (1, 'v', 'w'); COMMIT")
+	require.Equal(t, "id w", sent(t, sink, "b:1"))
+	require.Equal(t, []string{"column v of public.b was dropped"}, sink.SchemaChanges())
 }
 
 // TestListedColumnsCannotBeDropped is what the documentation warns of.

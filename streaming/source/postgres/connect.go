@@ -32,6 +32,7 @@ var session = map[string]string{
 	"bytea_output":                        "hex",
 	"lc_monetary":                         "C",
 	"search_path":                         "pg_catalog",
+	"standard_conforming_strings":         "on",
 	"jit":                                 "off", // compiling takes longer than all that is asked of the catalog
 	"row_security":                        "off", // a row that is hidden is an error
 	"idle_in_transaction_session_timeout": "0",

@@ -235,12 +235,16 @@ func (f found) has(column string) bool {
 
 // find looks for the tables that were known, by their OIDs.
 func (f *follower) find(ctx context.Context, conn *pgx.Conn) (map[uint32]found, error) {
-	ctx, cancel := f.bounded(ctx)
-	defer cancel()
 	var ids []uint32
 	for _, l := range f.known {
 		ids = append(ids, l.OID)
 	}
+	return f.Source.find(ctx, conn, ids)
+}
+
+func (s *Source) find(ctx context.Context, conn *pgx.Conn, ids []uint32) (map[uint32]found, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	rows, err := conn.Query(ctx, `SELECT r.oid, n.nspname::text, r.relname::text, EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND indisprimary),
 			array_agg(attnum), array_agg(attname::text)
 		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace JOIN pg_attribute ON attrelid = r.oid AND attnum > 0 AND NOT attisdropped
@@ -301,16 +305,18 @@ func (s *Source) announce(ctx context.Context, conn *pgx.Conn, known []layout, l
 	data, _ := json.Marshal(a) // has nothing that cannot be encoded
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
-	_, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data))
-	return data, wrap(err, "writing into the WAL what became of tables")
+	if _, err = conn.Exec(bounded, "SELECT pg_logical_emit_message(true, $1, $2::text)", s.messagePrefix(), string(data)); err != nil {
+		return nil, wrap(err, "writing into the WAL what became of tables")
+	}
+	return data, nil
 }
 
 // differences compares what is known with the catalog. Some of what a look sees is newer than the rest: functions of the
 // server know nothing of the transaction's snapshot, and may have waited for the very DDL that they then see. So what a
-// look finds counts when the next one finds it, too.
+// look finds counts when the next one finds it, too, but for where rows are, which is looked at last and may change all the time.
 func (s *Source) differences(ctx context.Context, conn *pgx.Conn, known []layout) (a announcement, err error) {
 	var last []layout
-	for {
+	for range mostLooks {
 		c, now, err := s.look(ctx, conn, known, false)
 		if err != nil {
 			return a, err
@@ -318,12 +324,16 @@ func (s *Source) differences(ctx context.Context, conn *pgx.Conn, known []layout
 		if err := s.findRewritten(ctx, conn, c, known, now); err != nil {
 			return a, err
 		}
-		if a = compare(known, now); len(a.Before)+len(a.Now) == 0 || slices.EqualFunc(last, now, func(a, b layout) bool { return a.like(&b) }) {
+		if a = compare(known, now); len(a.Before)+len(a.Now) == 0 || slices.EqualFunc(last, now, func(a, b layout) bool { return a.likeButStored(&b) }) {
 			return a, nil
 		}
 		last = now
 	}
+	return announcement{}, nil
 }
+
+// mostLooks is how often tables are looked at before they are left to the next round, because they do not stand still.
+const mostLooks = 3
 
 func compare(known, now []layout) (a announcement) {
 	for i := range now {
@@ -347,7 +357,7 @@ func compare(known, now []layout) (a announcement) {
 func (s *Source) messagePrefix() string { return "perdure " + s.slot }
 
 // announced takes a logical message. A table of which something was learned since the watcher looked is left to the next
-// look.
+// look. Where rows are stored does not matter to decoding: the stream, which every TRUNCATE would end otherwise, goes on.
 func (a *assembler) announced(src []byte) error {
 	const header = 1 + 8 // flags, position
 	if !a.open || a.taken || len(src) < header {
@@ -362,18 +372,24 @@ func (a *assembler) announced(src []byte) error {
 		return failure.StateCorrupt.Errorf("decoding what the watcher says of tables: %w", err)
 	}
 	now := slices.Clone(a.known)
+	applied := false
 	for _, l := range append(slices.Clone(said.Now), said.Before...) {
 		before, after, have := labelled(said.Before, l.Label), labelled(said.Now, l.Label), labelled(now, l.Label)
 		if (before == nil) != (have == nil) || before != nil && !before.like(have) {
 			continue
+		}
+		applied = true
+		if after == nil || have == nil || !have.likeButStored(after) {
+			a.renewed = true
 		}
 		now = slices.DeleteFunc(now, func(k layout) bool { return k.Label == l.Label })
 		if after != nil {
 			now = append(now, *after)
 		}
 	}
-	a.learned(now)
-	a.renewed = true
+	if applied {
+		a.learned(now)
+	}
 	return nil
 }
 
@@ -415,7 +431,7 @@ func (a *assembler) learn(ctx context.Context, t *table, columns []column, prima
 		number(columns, before, attributes)
 		now.File, now.Columns = file, here()
 		if a.chooses {
-			now.leaveOut(known.Columns, attributes)
+			now.leaveOut(known.Columns, columns, attributes)
 		}
 		for i := range now.Columns {
 			c := &now.Columns[i]
@@ -482,11 +498,12 @@ func (t *table) keyed(columns []column, key []int16) *table {
 	return &other
 }
 
-// leaveOut notes which columns that were known before the table has still, though the server does not describe them.
-func (l *layout) leaveOut(known []column, attributes []attribute) {
+// leaveOut notes which columns that were known before the table has still, though the server does not describe them. One
+// that it describes and that is not kept has another name than the spec's by now.
+func (l *layout) leaveOut(known, described []column, attributes []attribute) {
 	l.Unsent = slices.Clone(l.Unsent)
 	for _, c := range known {
-		if l.column(c.num) == nil && slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && !a.dropped }) {
+		if numbered(described, c.num) == nil && slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && !a.dropped }) {
 			l.Unsent = append(l.Unsent, c)
 		}
 	}

@@ -136,6 +136,13 @@ func (l *layout) like(other *layout) bool {
 		slices.EqualFunc(l.Stored, other.Stored, stored.sameFile) && maps.Equal(l.Types, other.Types)
 }
 
+// likeButStored is like, wherever the rows are.
+func (l *layout) likeButStored(other *layout) bool {
+	same := *l
+	same.Stored = other.Stored
+	return same.like(other)
+}
+
 func alike(a, b column) bool { a.filled = b.filled; return a == b }
 
 func (e layoutOfEdge) equal(other layoutOfEdge) bool {

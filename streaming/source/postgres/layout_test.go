@@ -156,6 +156,7 @@ func TestWhatTheWatcherSaysMayBeOld(t *testing.T) {
 	require.NoError(t, a.announced(say(of("x"), of("y"))))
 	require.Empty(t, a.schema)
 	require.True(t, a.known[0].like(&[]layout{of("a")}[0]))
+	require.False(t, a.news || a.renewed, "there is nothing to read anew")
 	require.NoError(t, a.announced(say(of("a"), of("b"))))
 	require.Len(t, a.schema, 1)
 	require.True(t, a.renewed)

@@ -75,6 +75,7 @@ type assembler struct {
 	dropped    map[int]bool // those of changes, by their indices, that are not to be
 	gone       []goneRow    // of tables without a key
 	lacks      []lack
+	reads      int // how many of them are read at a time; 0: one
 	deferred   deferred
 	floor      uint64 // what was committed before was taken already
 	taken      bool   // the transaction at hand was

@@ -21,6 +21,7 @@ func (s *Source) ownership() string {
 const slotMark = "; slot made at "
 
 type publication struct {
+	foreign   bool // somebody else made it
 	comment   string
 	allTables bool
 	complete  bool // publishes all kinds of changes
@@ -57,6 +58,7 @@ func (s *Source) publicationState(ctx context.Context, conn *pgx.Conn) (*publica
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
+	p.foreign = !s.ours(p)
 	return p, wrap(err, "reading the publication")
 }
 

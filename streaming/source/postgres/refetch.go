@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,8 +84,22 @@ type lack struct {
 	from, to int // which changes the row is
 }
 
-// maxLacks is how many rows are read from tables at a time: their values, which may be large, are all in memory then.
+// maxLacks is how many rows are read from tables at a time at most. Their values are all in memory then, so that it is only
+// one at first, and fewer again while these are large.
 const maxLacks = 100
+
+// atATime returns how many rows are read at a time.
+func (a *assembler) atATime() int { return max(1, a.reads) }
+
+// adapt takes into account how many bytes rows had that were read together.
+func (a *assembler) adapt(rows, bytes int) {
+	switch {
+	case bytes >= partBytes:
+		a.reads = a.atATime() / 2
+	case rows >= a.atATime():
+		a.reads = min(2*a.atATime(), maxLacks)
+	}
+}
 
 // newLack marks what is missing in values: it is null until it is read, and stays so if the row is gone. fields are the
 // row as it came.
@@ -100,6 +115,35 @@ func newLack(r *relation, values []graph.Value, fields [][]byte) lack {
 		l.key = append(l.key, bytes.Clone(fields[r.wire[slot].at]))
 	}
 	return l
+}
+
+// renamed returns the relation with the names that it has now, for queries: DDL of the transaction at hand, or a later one,
+// may have changed them. It is nil when the table is gone or has lost one of its columns: its rows are gone then.
+func (st *stream) renamed(ctx context.Context, conn *pgx.Conn, r *relation) (*relation, error) {
+	tables, err := st.source.find(ctx, conn, []uint32{r.table.oid})
+	if err != nil {
+		return nil, err
+	}
+	now, there := tables[r.table.oid]
+	names := slices.Clone(r.shape.Names())
+	for slot := range names {
+		if names[slot] = now.columns[r.columns[r.wire[slot].at].num]; names[slot] == "" {
+			there = false
+		}
+	}
+	if !there {
+		return nil, nil
+	}
+	t, other := *r.table, *r
+	t.name = now.name
+	other.table, other.shape = &t, graph.NewShape(names...)
+	return &other, nil
+}
+
+// unknownName reports whether the server does not know a table or a column by its name.
+func unknownName(err error) bool {
+	var server *pgconn.PgError
+	return errors.As(err, &server) && (server.Code == "42P01" || server.Code == "42703")
 }
 
 // query asks for the missing values.
@@ -120,6 +164,32 @@ func (l *lack) query() *query {
 
 // fetch reads what rows lack, in one round trip. What it returns of a row that is gone is nil.
 func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
+	if rows, err = st.fetchNamed(ctx, lacks); !unknownName(err) {
+		return rows, err
+	}
+	rows = make([][][]byte, len(lacks))
+	for i, l := range lacks {
+		err := st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			l.relation, err = st.renamed(ctx, conn, l.relation)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if l.relation == nil {
+			continue
+		}
+		found, err := st.fetchNamed(ctx, []lack{l})
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = found[0]
+	}
+	return rows, nil
+}
+
+// fetchNamed is fetch with the names that tables and columns have in the stream.
+func (st *stream) fetchNamed(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
 	var batch pgconn.Batch
 	for i := range lacks {
 		q := lacks[i].query()
@@ -140,12 +210,17 @@ func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err
 
 // supply gives rows what they lack, and returns which of them cannot be decoded and were rejected.
 func (a *assembler) supply(ctx context.Context, lacks []lack) (rejected map[int]bool, err error) {
-	found, err := a.fetch(ctx, lacks)
-	if err != nil {
-		return nil, err
-	}
+	var found [][][]byte
+	from := 0 // of found
 	for i := range lacks {
-		err := a.decodeInto(&lacks[i], found[i])
+		if i-from == len(found) {
+			from = i
+			if found, err = a.fetch(ctx, lacks[i:min(i+a.atATime(), len(lacks))]); err != nil {
+				return nil, err
+			}
+			a.adapt(len(found), size(found))
+		}
+		err := a.decodeInto(&lacks[i], found[i-from])
 		if err == nil {
 			continue
 		}
@@ -158,6 +233,16 @@ func (a *assembler) supply(ctx context.Context, lacks []lack) (rejected map[int]
 		rejected[i] = true
 	}
 	return rejected, nil
+}
+
+// size returns how many bytes rows have.
+func size(rows [][][]byte) (bytes int) {
+	for _, row := range rows {
+		for _, value := range row {
+			bytes += len(value)
+		}
+	}
+	return bytes
 }
 
 func (a *assembler) decodeInto(l *lack, found [][]byte) (err error) {
@@ -193,7 +278,7 @@ func (a *assembler) complete(ctx context.Context, r *relation, values []graph.Va
 	}
 	change()
 	l.to = len(a.changes)
-	if a.lacks = append(a.lacks, l); len(a.lacks) < maxLacks {
+	if a.lacks = append(a.lacks, l); len(a.lacks) < a.atATime() {
 		return nil
 	}
 	return a.completeAll(ctx)

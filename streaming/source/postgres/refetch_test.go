@@ -42,6 +42,37 @@ func TestValuesAreReadTogether(t *testing.T) {
 	t.Logf("%d round trips", n)
 }
 
+// TestLargeValuesAreReadFewAtATime: what is read is handed over before the next is, so that it is not all in memory.
+func TestLargeValuesAreReadFewAtATime(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE doc (id int PRIMARY KEY, body text); ALTER TABLE doc ALTER body SET STORAGE EXTERNAL; INSERT INTO doc SELECT i, repeat('x', 2000000) FROM generate_series(1, 20) i")
+	s := d.source(`"tables": [{"name": "doc"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("UPDATE doc SET id = id + 100")
+	require.Len(t, agree(t, s, sink), 20)
+	require.GreaterOrEqual(t, sink.MostParts(), 20)
+}
+
+// TestNamesChangeBehindRows: what tables are asked goes by the names that they have by then.
+func TestNamesChangeBehindRows(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE doc (id int PRIMARY KEY, body text); ALTER TABLE doc ALTER body SET STORAGE EXTERNAL; INSERT INTO doc SELECT i, repeat('x', 3000) FROM generate_series(1, 3) i;
+		CREATE TABLE log (v int); ALTER TABLE log REPLICA IDENTITY FULL; CREATE TABLE mark (id int PRIMARY KEY)`)
+	s := d.source(`"tables": [{"name": "doc"}, {"name": "log", "wholeRow": true}, {"name": "mark"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO log VALUES (1), (1)")
+	sourcetest.Eventually(t, "a row", func() bool { return len(sink.Graph()) == 1 })
+	d.exec("BEGIN; UPDATE doc SET id = id + 1000; ALTER TABLE doc RENAME body TO content; COMMIT")
+	d.exec("BEGIN; UPDATE doc SET id = id + 1000; ALTER TABLE doc RENAME TO d2; COMMIT")
+	d.exec("BEGIN; DELETE FROM log; DROP TABLE log; COMMIT; INSERT INTO mark VALUES (1)")
+	sourcetest.Eventually(t, "what came behind", func() bool { _, there := sink.Graph()["mark:1"]; return there })
+	require.Len(t, sink.Graph(), 4)
+	moved := sink.Graph()["doc:2001"]
+	require.Len(t, moved.Get("content").AsString(), 3000)
+}
+
 // TestBadValuesThatAreReadLater concern their row alone.
 func TestBadValuesThatAreReadLater(t *testing.T) {
 	d := newDBIn(t, "SQL_ASCII")

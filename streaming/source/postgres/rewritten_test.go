@@ -1,10 +1,13 @@
 package postgres_test
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
 
@@ -63,6 +66,42 @@ func TestRowsWrittenAnew(t *testing.T) {
 	last := resumed(again)
 	running(t, s, again.Durable(), last)
 	wantSchema(t, last, anewM)
+}
+
+// TestTruncateKeepsTheStream: where rows are is learned without a new connection, which would read again what is not confirmed.
+func TestTruncateKeepsTheStream(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE t (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "t"}], "statusInterval": "100ms"`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO t VALUES (1)")
+	sourcetest.Eventually(t, "the row", func() bool { return len(sink.Graph()) == 1 })
+	reader := d.slot(s, "active_pid")
+	for i := range 3 {
+		d.exec("TRUNCATE t")
+		file := `"file":` + d.text("SELECT pg_relation_filenode('t')") + `,"since"`
+		sourcetest.Eventually(t, "it knows where the rows are", func() bool { return strings.Contains(string(sink.Schema()), file) })
+		d.exec("INSERT INTO t VALUES (%d)", i)
+		sourcetest.Eventually(t, "the next row", func() bool { _, there := sink.Graph()[graph.ElementID("t:"+strconv.Itoa(i))]; return there })
+		require.Equal(t, reader, d.slot(s, "active_pid"))
+	}
+	require.Empty(t, sink.SchemaChanges())
+}
+
+// TestTablesThatAreTruncatedAllTheTime do not keep what became of others from being told.
+func TestTablesThatAreTruncatedAllTheTime(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY)")
+	s := d.source(`"tables": [{"name": "t"}, {"name": "other"}], "statusInterval": "100ms"`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sourcetest.Eventually(t, "it knows the tables", func() bool { return sink.Schema() != nil })
+	d.exec("ALTER TABLE other RENAME TO another")
+	sourcetest.Eventually(t, "it is told of", func() bool {
+		d.exec("TRUNCATE t")
+		return len(sink.SchemaChanges()) == 1
+	})
 }
 
 // TestNamesInTypes: values are made of the labels of enums and the attributes of composite types.

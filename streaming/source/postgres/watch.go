@@ -93,8 +93,11 @@ func (w *watcher) round(ctx context.Context, slot bool) (waits bool, err error) 
 	problem := ""
 	if w.announced, err = w.source.announce(ctx, conn, *w.known.Load(), w.announced); err != nil {
 		problem = err.Error()
-	} else if waits, err = w.chooser.choose(ctx, conn, *w.known.Load(), slot); err != nil {
-		w.sink.Note(noteColumns, err.Error())
+	}
+	if !conn.IsClosed() { // where nothing can be told, as by a standby, what is there is served still
+		if waits, err = w.chooser.choose(ctx, conn, *w.known.Load(), slot); err != nil {
+			w.sink.Note(noteColumns, err.Error())
+		}
 	}
 	if problem != w.problem {
 		w.problem = problem

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A table without a key can have its rows identified by all their columns. Identical rows are one node then, and when
@@ -89,6 +91,22 @@ func (a *assembler) keepCopies(ctx context.Context) error {
 // remaining says which of some rows the table has now. Rows are compared as text, which tells apart all that differs
 // and serves also types that know no equality.
 func (st *stream) remaining(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error) {
+	remaining, err := st.remainingNamed(ctx, r, rows)
+	if !unknownName(err) {
+		return remaining, err
+	}
+	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		r, err = st.renamed(ctx, conn, r)
+		return err
+	})
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return st.remainingNamed(ctx, r, rows)
+}
+
+// remainingNamed is remaining with the names that the table and its columns have in the stream.
+func (st *stream) remainingNamed(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error) {
 	var q query
 	var wanted, columns []string
 	for i, fields := range rows {
