@@ -51,7 +51,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 	wanted := r.record(boots, current)
 	if boots == nil {
-		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
+		wanted.Store = r.ownName(wanted.Store) // nothing else tells one empty beginning from another
 	}
 	if err := r.choosePredecessor(ctx, boots, current, &wanted); err != nil {
 		return false, err
@@ -103,7 +103,11 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 	if err != nil {
 		return err
 	}
-	begun := current.Store == wanted.Store
+	begun := boots != nil && current.Fingerprint == wanted.Fingerprint && slices.Equal(current.Bootstraps, wanted.Bootstraps)
+	name := wanted.Store
+	if begun {
+		wanted.Store = current.Store
+	}
 	candidates := []string{current.Store, current.Previous}
 	if begun {
 		candidates = candidates[1:]
@@ -131,18 +135,42 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 		return nil
 	}
 	if begun && current.Previous == "" {
-		wanted.Base = current.Base
-		return nil
-	}
-	if begun { // what it has taken over so far is of no use without the rest
-		if err := r.host.index.Remove(wanted.Store); err != nil {
-			return fmt.Errorf("removing the index of a state whose predecessor is gone: %w", err)
+		whole := known <= current.Base // it begins beyond all that was published
+		if !whole {
+			if whole, err = r.reaches(ctx, current, known); err != nil {
+				return err
+			}
 		}
+		if whole {
+			wanted.Base = current.Base
+			return nil
+		}
+	}
+	if begun { // without the rest it is of no use here; where all of it is, it has other numbers
+		wanted.Store = r.ownName(name)
 	}
 	if wanted.Base = max(known, current.Base); current.Store != "" || wanted.Base > 0 {
 		wanted.Base += rebuiltAfter // is the number of the event that says so
 	}
 	return nil
+}
+
+// reaches reports whether this host has the state on record, live and with all that was published.
+func (r *queryRun) reaches(ctx context.Context, current queryRecord, known uint64) (bool, error) {
+	q, _, err := r.openSound(ctx, r.plan, current.Store, query.Live)
+	if q == nil || err != nil {
+		return false, err
+	}
+	reaches := q.State().Sequence+current.Base >= known
+	if err := q.Close(); err != nil {
+		return false, fmt.Errorf("closing the index: %w", err)
+	}
+	return reaches, nil
+}
+
+// ownName makes the name of a store one that no other attempt gives.
+func (r *queryRun) ownName(store string) string {
+	return fmt.Sprintf("%s-%d-%d", store, r.attempt.Epoch.Generation, r.attempt.Epoch.Started)
 }
 
 // removePredecessor drops the state whose place the new one has taken. The record goes first: it must not name what is

@@ -13,6 +13,7 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -112,20 +113,9 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 	r.stock(100)
 	r.readySource()
 	r.ran()
-	b, err := r.host().bucket(t.Context(), queriesBucket)
-	require.NoError(t, err)
-	var record queryRecord
-	_, _, err = read(t.Context(), b, "default.late", &record)
-	require.NoError(t, err)
+	record := r.record()
 	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
-	next := &queryRun{host: r.host(), attempt: r.attempt(auto.ID()), spec: above(15), id: auto.ID()}
-	next.plan, err = compile(next.spec)
-	require.NoError(t, err)
-	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
-	require.NoError(t, err)
-	next.logs = map[string]*stream.Log{"shop": log}
-	boots, err := next.sealed(t.Context())
-	require.NoError(t, err)
+	next, boots := r.loader(above(15))
 	require.NoError(t, next.loadAhead(t.Context(), boots))
 	require.Len(t, r.storesLeft(), 2)
 	require.NoError(t, r.host().RemoveOrphans(t.Context(), nil))
@@ -136,6 +126,30 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 	query.drained()
 	require.Empty(t, needs)
 	require.Equal(t, []string{record.Store}, r.storesLeft())
+}
+
+// loader returns what is about to load the bootstraps that are sealed for a query.
+func (r *rig) loader(spec component.QuerySpec) (*queryRun, []*boot) {
+	plan, err := compile(spec)
+	require.NoError(r.t, err)
+	log, err := r.conn.OpenLog(r.t.Context(), changeLog("default", "shop"))
+	require.NoError(r.t, err)
+	run := &queryRun{
+		host: r.host(), attempt: r.attempt(spec.ID()), spec: spec, id: spec.ID(), plan: plan, logs: map[string]*stream.Log{"shop": log},
+	}
+	boots, err := run.sealed(r.t.Context())
+	require.NoError(r.t, err)
+	return run, boots
+}
+
+// record returns what bucket queries says of the query late.
+func (r *rig) record() queryRecord {
+	b, err := r.host().bucket(r.t.Context(), queriesBucket)
+	require.NoError(r.t, err)
+	var record queryRecord
+	_, _, err = read(r.t.Context(), b, "default.late", &record)
+	require.NoError(r.t, err)
+	return record
 }
 
 // TestStateOfOtherSourcesHasNoSuccessor: rows of other sources are void, though the question is the same.
@@ -208,14 +222,49 @@ func TestAnotherStateTakesThePlaceWhateverHappens(t *testing.T) {
 
 // took reports whether the state on record is what was asked for, and whole.
 func (r *rig) took(reload string, spec component.QuerySpec) bool {
-	b, err := r.host().bucket(r.t.Context(), queriesBucket)
-	require.NoError(r.t, err)
-	var record queryRecord
-	_, _, err = read(r.t.Context(), b, "default.late", &record)
-	require.NoError(r.t, err)
+	record := r.record()
 	plan, err := compile(spec)
 	require.NoError(r.t, err)
 	return record.Fingerprint == plan.Fingerprint() && record.Previous == "" && (reload == "" || record.Reload == reload)
+}
+
+// TestAnotherStateIsLostInItsPlace takes the disk of a query whose state has just taken the place of another one, before the
+// bootstraps are used up, and gives it back later.
+func TestAnotherStateIsLostInItsPlace(t *testing.T) {
+	r := newRig(t)
+	r.query = often
+	r.elsewhere()
+	first := r.index
+	r.stock(200)
+	r.readySource()
+	r.ran()
+	_, published := r.replayed("late")
+	r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
+	r.bootstrap("second")
+
+	run, boots := r.loader(auto)
+	run.published = published
+	records, err := run.host.bucket(t.Context(), queriesBucket)
+	require.NoError(t, err)
+	current := r.record()
+	wanted := run.record(boots, current)
+	require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
+	require.NotNil(t, run.old)
+	run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
+	require.NoError(t, err)
+	require.NoError(t, run.load(t.Context(), boots))
+	require.NoError(t, run.removePredecessor(t.Context(), records, "default.late", wanted))
+	require.NoError(t, run.query.Close())
+
+	for _, disk := range []func(){func() { r.elsewhere() }, func() { r.index = first }} {
+		disk()
+		query := r.startQuery(auto)
+		r.settled("late")
+		r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
+		r.settled("late")
+		query.drained()
+	}
+	require.Equal(t, 1, r.beginnings())
 }
 
 // TestResultIsHeld has changes lost: the result stays to be seen as it is until what was lost is there.
