@@ -410,18 +410,18 @@ func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
 	if err != nil {
 		return err
 	}
-	for _, one := range boots {
+	for _, one := range boots { // first: what is on record as not consumed must be there, whatever happens
+		one.record.Consumed = true
+		if _, err := write(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source), one.record); err != nil {
+			return err
+		}
+	}
+	for _, one := range boots { // what is left after an interruption, the next bootstrap removes
 		if err := removeKeys(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source)+".scope"); err != nil {
 			return err
 		}
 		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, one.source)); err != nil {
 			return fmt.Errorf("deleting the bootstrap log: %w", err)
-		}
-	}
-	for _, one := range boots { // last, since from then on nobody looks for what is left
-		one.record.Consumed = true
-		if _, err := write(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source), one.record); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -504,13 +504,17 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	if err != nil {
 		return err
 	}
-	wanted := make(map[copyOf]bool)
+	wanted, rows := make(map[copyOf]bool), int64(0)
 	for _, s := range scopes {
+		rows += s.rows()
 		for i, c := range s.Chunks { // all are copied, or the bootstrap would not have been verified
 			wanted[copyOf{s.generation, s.number, i, c.Attempt}] = true
 		}
 	}
 	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
+	if errors.Is(err, stream.ErrMissing) || rows != b.record.Rows {
+		return &missedError{} // what was copied is gone, or a part of it
+	}
 	if err != nil {
 		return fmt.Errorf("opening the bootstrap log: %w", err)
 	}
