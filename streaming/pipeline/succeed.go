@@ -76,6 +76,7 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current que
 	case plan != r.plan:
 		next.need.Outcome = NeedsBootstrap
 		r.next, r.plan, r.spec = next, plan, *current.Spec
+		r.spec.Bootstrap = next.spec.Bootstrap // the successor's, which mends what this one cannot apply
 	case reloads:
 		next.need.Outcome = NeedsResync
 		r.next = next
