@@ -239,22 +239,35 @@ func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
 	for left := uint64(aheadWithin) + 1; left > aheadWithin && q.Phase() != query.Live; {
 		left = 0
 		for _, b := range boots {
-			end, err := r.logs[b.source].State(ctx)
+			end, err := r.changesEnd(ctx, b.source)
 			if err != nil {
-				return fmt.Errorf("reading the end of the change log: %w", err)
-			}
-			if _, err := r.loadUpTo(ctx, b, max(end.Last, b.record.SealOffset)); err != nil {
 				return err
 			}
-			now, err := r.logs[b.source].State(ctx)
-			if err != nil {
-				return fmt.Errorf("reading the end of the change log: %w", err)
+			if _, err := r.loadUpTo(ctx, b, max(end, b.record.SealOffset)); err != nil {
+				return err
 			}
-			left += now.Last - end.Last
+			now, err := r.changesEnd(ctx, b.source)
+			if err != nil {
+				return err
+			}
+			left += now - end
 		}
 	}
 	if err := q.Sync(); err != nil {
 		return fmt.Errorf("syncing the index: %w", err)
 	}
 	return nil
+}
+
+// changesEnd returns the last message of a source's change log. What is after it, such as the mark of a source that was
+// started again, is none that could be waited for.
+func (r *queryRun) changesEnd(ctx context.Context, source string) (uint64, error) {
+	last, err := r.logs[source].Last(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the change log: %w", err)
+	}
+	if last == nil {
+		return 0, nil
+	}
+	return last.Sequence, nil
 }

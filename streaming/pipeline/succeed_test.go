@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/query"
@@ -320,4 +322,46 @@ func TestAnotherQuestionMendsAQueryThatStopped(t *testing.T) {
 	r.bootstrap("second")
 	r.settled("late")
 	query.drained()
+}
+
+// TestAnotherQuestionMendsAQueryThatMayNotReadItsSources: what counts is whether the one that is asked now may.
+func TestAnotherQuestionMendsAQueryThatMayNotReadItsSources(t *testing.T) {
+	r := newRig(t)
+	r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.miss(item(graph.OpInsert, "Item", 1, "missed", 20))
+	r.book.tell(graph.MissedDiff)
+	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
+
+	query, needs := r.startAsking(above(17), "")
+	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
+	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
+	r.bootstrapAs(above(17), BootstrapRef{ID: "first"})
+	r.settledAt("late", r.book.end(), r.book.wantedAbove(17))
+	query.drained()
+}
+
+// TestAnotherStateWaitsForNoMark has the source started again after the snapshot, and then quiet.
+func TestAnotherStateWaitsForNoMark(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	src := r.readySource()
+	r.ran()
+	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
+	src.drained()
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	before, err := log.State(t.Context())
+	require.NoError(t, err)
+	r.startSource()
+	eventually(t, func() bool {
+		now, err := log.State(t.Context())
+		require.NoError(t, err)
+		return now.Last > before.Last
+	}, "the source is back")
+	next, boots := r.loader(above(15))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, next.loadAhead(ctx, boots))
 }
