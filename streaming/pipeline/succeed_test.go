@@ -125,9 +125,27 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 
 	query, needs := r.startAsking(auto, "")
 	r.settled("late")
+	sealed, err := r.host().bucket(t.Context(), bootstrapBucket)
+	require.NoError(t, err)
+	eventually(t, func() bool {
+		keys, err := sealed.Keys(t.Context(), "default.late.")
+		require.NoError(t, err)
+		return len(keys) == 0
+	}, "its bootstrap is given up")
 	query.drained()
 	require.Empty(t, needs)
 	require.Equal(t, []string{record.Store}, r.storesLeft())
+	for _, name := range []string{bootstrapBucket, subscriptionsBucket} {
+		b, err := r.host().bucket(t.Context(), name)
+		require.NoError(t, err)
+		keys, err := b.Keys(t.Context(), "default.")
+		require.NoError(t, err)
+		for _, key := range keys {
+			require.Equal(t, "default.shop.late", key, "nothing is held for it")
+		}
+	}
+	_, err = r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+	require.ErrorIs(t, err, stream.ErrMissing)
 }
 
 // loader returns what is about to load the bootstraps that are sealed for a query.
