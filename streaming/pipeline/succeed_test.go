@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -25,7 +26,14 @@ func (r *rig) startAsking(spec component.QuerySpec, reload string) (*run, <-chan
 	h, needs := r.host(), make(chan Need, 10)
 	return r.start(spec.ID(), func(ctx context.Context, a Attempt) error {
 		a.Reload = reload
-		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }
+		var last Need
+		a.Need = func(_ context.Context, n Need) error {
+			if !reflect.DeepEqual(n, last) { // it asks again while it waits
+				needs <- n
+			}
+			last = n
+			return nil
+		}
 		_, err := h.RunQuery(ctx, a, spec)
 		return err
 	}), needs
@@ -356,6 +364,7 @@ func TestAnotherQuestionMendsAQueryThatMayNotReadItsSources(t *testing.T) {
 	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
 	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
 	r.bootstrapAs(above(17), BootstrapRef{ID: "first"})
+	eventually(t, func() bool { return r.took("", above(17)) }, "the other state has taken the place")
 	r.settledAt("late", r.book.end(), r.book.wantedAbove(17))
 	query.drained()
 }
@@ -382,4 +391,30 @@ func TestAnotherStateWaitsForNoMark(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	require.NoError(t, next.loadAhead(ctx, boots))
+}
+
+// TestNeedIsTakenLate: whoever is asked for a bootstrap may not listen at first.
+func TestNeedIsTakenLate(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	r.readySource()
+	r.ran()
+	h, needs := r.host(), make(chan Need, 10)
+	query := r.start(auto.ID(), func(ctx context.Context, a Attempt) error {
+		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }
+		_, err := h.RunQuery(ctx, a, above(17))
+		return err
+	})
+	for range 2 {
+		select {
+		case need := <-needs:
+			require.Equal(t, Need{Outcome: NeedsBootstrap}, need)
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not ask again")
+		}
+	}
+	r.bootstrapAs(above(17), BootstrapRef{ID: "second"})
+	eventually(t, func() bool { return r.took("", above(17)) }, "the other state has taken the place")
+	r.settledAt("late", r.book.end(), r.book.wantedAbove(17))
+	query.drained()
 }
