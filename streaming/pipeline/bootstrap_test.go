@@ -319,6 +319,35 @@ func TestLostChangesOfAQueryThatMayNotReadTheSource(t *testing.T) {
 	src.drained()
 }
 
+// TestLateWorkerOfAnotherBootstrap has a message of an earlier bootstrap come into the log of a later one, where the same
+// chunk of the same attempt is copied.
+func TestLateWorkerOfAnotherBootstrap(t *testing.T) {
+	r := newRig(t)
+	r.stock(200)
+	src := r.readySource()
+	r.bootstrap("first")
+	log, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+	require.NoError(t, err)
+	late, err := log.Next(t.Context(), 0)
+	require.NoError(t, err)
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 200)
+
+	var once sync.Once
+	r.book.readRows = func() {
+		once.Do(func() {
+			log, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+			require.NoError(t, err)
+			_, err = log.NewSharedWriter().Append(t.Context(), late.ID, late.Data)
+			require.NoError(t, err)
+		})
+	}
+	r.bootstrap("second")
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
 // TestWhatWasCopiedIsGone removes what a sealed bootstrap has copied: the query asks for another one, and does not go live
 // without it.
 func TestWhatWasCopiedIsGone(t *testing.T) {

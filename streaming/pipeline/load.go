@@ -508,7 +508,7 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	for _, s := range scopes {
 		rows += s.rows()
 		for i, c := range s.Chunks { // all are copied, or the bootstrap would not have been verified
-			wanted[copyOf{s.generation, s.number, i, c.Attempt}] = true
+			wanted[copyOf{hashOf(b.record.ID), s.generation, s.number, i, c.Attempt}] = true
 		}
 	}
 	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
