@@ -3,6 +3,8 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -195,26 +197,35 @@ func scopeKey(bootstrap string, generation, number int) string {
 }
 
 // copyOf identifies one attempt to copy one chunk. Messages of the bootstrap log carry it in their id, so that the query
-// takes the rows of the attempt that was completed and of no other.
-type copyOf struct{ generation, scope, chunk, attempt int }
+// takes the rows of the attempt that was completed and of no other. The log of a bootstrap has the name of the one before,
+// whose workers may be late.
+type copyOf struct {
+	bootstrap                         string // a hash of its ID
+	generation, scope, chunk, attempt int
+}
+
+func hashOf(bootstrap string) string {
+	hash := sha256.Sum256([]byte(bootstrap))
+	return hex.EncodeToString(hash[:6])
+}
 
 func (c copyOf) message(n int) string {
-	return fmt.Sprintf("%d:%d:%d:%d:%d", c.generation, c.scope, c.chunk, c.attempt, n)
+	return fmt.Sprintf("%s:%d:%d:%d:%d:%d", c.bootstrap, c.generation, c.scope, c.chunk, c.attempt, n)
 }
 
 func parseCopy(id string) (copyOf, bool) {
 	part := strings.Split(id, ":")
-	if len(part) < 4 {
+	if len(part) < 5 {
 		return copyOf{}, false
 	}
 	var n [4]int
 	for i := range n {
 		var err error
-		if n[i], err = strconv.Atoi(part[i]); err != nil {
+		if n[i], err = strconv.Atoi(part[i+1]); err != nil {
 			return copyOf{}, false
 		}
 	}
-	return copyOf{n[0], n[1], n[2], n[3]}, true
+	return copyOf{part[0], n[0], n[1], n[2], n[3]}, true
 }
 
 // storedScope is a scope's record with where it was found.

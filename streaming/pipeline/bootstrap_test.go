@@ -319,6 +319,64 @@ func TestLostChangesOfAQueryThatMayNotReadTheSource(t *testing.T) {
 	src.drained()
 }
 
+// TestLateWorkerOfAnotherBootstrap has a message of an earlier bootstrap come into the log of a later one, where the same
+// chunk of the same attempt is copied.
+func TestLateWorkerOfAnotherBootstrap(t *testing.T) {
+	r := newRig(t)
+	r.stock(200)
+	src := r.readySource()
+	r.bootstrap("first")
+	log, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+	require.NoError(t, err)
+	late, err := log.Next(t.Context(), 0)
+	require.NoError(t, err)
+	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 200)
+
+	var once sync.Once
+	r.book.readRows = func() {
+		once.Do(func() {
+			log, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+			require.NoError(t, err)
+			_, err = log.NewSharedWriter().Append(t.Context(), late.ID, late.Data)
+			require.NoError(t, err)
+		})
+	}
+	r.bootstrap("second")
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
+// TestWhatWasCopiedIsGone removes what a sealed bootstrap has copied: the query asks for another one, and does not go live
+// without it.
+func TestWhatWasCopiedIsGone(t *testing.T) {
+	for name, remove := range map[string]func(r *rig) error{
+		"scopes": func(r *rig) error {
+			b, err := r.host().bucket(t.Context(), bootstrapBucket)
+			require.NoError(t, err)
+			return removeKeys(t.Context(), b, bootstrapKey("default", "late", "shop")+".scope")
+		},
+		"rows": func(r *rig) error { return r.conn.DeleteLog(t.Context(), bootstrapLog("default", "late", "shop")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.stock(200)
+			src := r.readySource()
+			r.bootstrap("first")
+			require.NoError(t, remove(r))
+			outcome, err := r.host().RunQuery(t.Context(), r.attempt(auto.ID()), auto)
+			require.NoError(t, err)
+			require.Equal(t, NeedsResync, outcome)
+			r.bootstrap("second")
+			query := r.startQuery(auto)
+			r.settled("late")
+			query.drained()
+			src.drained()
+		})
+	}
+}
+
 func TestLoadingGoesOnAfterBeingCutOff(t *testing.T) {
 	r := newRig(t)
 	r.stock(2000)

@@ -251,7 +251,7 @@ func (c chunkSink) Pause() error {
 func (c *copying) begin() {
 	snapshot := c.record.Snapshot
 	c.open = c.out.blank()
-	c.open.name = copyOf{c.scope.generation, c.scope.number, c.at, c.attempt}.message(c.messages)
+	c.open.name = copyOf{hashOf(c.ref.ID), c.scope.generation, c.scope.number, c.at, c.attempt}.message(c.messages)
 	c.open.position = snapshot.Position
 	c.open.encoder.Open(&graph.Transaction{Position: snapshot.Position, CommitTime: snapshot.TakenAt})
 	c.messages++

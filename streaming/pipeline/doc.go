@@ -62,7 +62,8 @@
 //
 // A query that cannot apply a change, because what came before is lost or because of the change itself, keeps its result
 // as it is until the second state is there, if one is on its way or can be asked for. That state need not have all: where
-// changes of some labels only are missed, it takes the rest from the first one.
+// changes of some labels only are missed, it takes the rest from the first one. With several sources, one whose change log does not
+// go back far enough holds up its own changes alone: those of the others are applied until the second state is there.
 //
 // # Draining and cancelling
 //

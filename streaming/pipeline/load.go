@@ -51,7 +51,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	}
 	wanted := r.record(boots, current)
 	if boots == nil {
-		wanted.Store += fmt.Sprintf("-%d-%d", r.attempt.Epoch.Generation, r.attempt.Epoch.Started) // nothing else tells one empty beginning from another
+		wanted.Store = r.ownName(wanted.Store) // nothing else tells one empty beginning from another
 	}
 	if err := r.choosePredecessor(ctx, boots, current, &wanted); err != nil {
 		return false, err
@@ -103,7 +103,11 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 	if err != nil {
 		return err
 	}
-	begun := current.Store == wanted.Store
+	begun := boots != nil && current.Fingerprint == wanted.Fingerprint && slices.Equal(current.Bootstraps, wanted.Bootstraps)
+	name := wanted.Store
+	if begun {
+		wanted.Store = current.Store
+	}
 	candidates := []string{current.Store, current.Previous}
 	if begun {
 		candidates = candidates[1:]
@@ -131,18 +135,42 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 		return nil
 	}
 	if begun && current.Previous == "" {
-		wanted.Base = current.Base
-		return nil
-	}
-	if begun { // what it has taken over so far is of no use without the rest
-		if err := r.host.index.Remove(wanted.Store); err != nil {
-			return fmt.Errorf("removing the index of a state whose predecessor is gone: %w", err)
+		whole := known <= current.Base // it begins beyond all that was published
+		if !whole {
+			if whole, err = r.reaches(ctx, current, known); err != nil {
+				return err
+			}
 		}
+		if whole {
+			wanted.Base = current.Base
+			return nil
+		}
+	}
+	if begun { // without the rest it is of no use here; where all of it is, it has other numbers
+		wanted.Store = r.ownName(name)
 	}
 	if wanted.Base = max(known, current.Base); current.Store != "" || wanted.Base > 0 {
 		wanted.Base += rebuiltAfter // is the number of the event that says so
 	}
 	return nil
+}
+
+// reaches reports whether this host has the state on record, live and with all that was published.
+func (r *queryRun) reaches(ctx context.Context, current queryRecord, known uint64) (bool, error) {
+	q, _, err := r.openSound(ctx, r.plan, current.Store, query.Live)
+	if q == nil || err != nil {
+		return false, err
+	}
+	reaches := q.State().Sequence+current.Base >= known
+	if err := q.Close(); err != nil {
+		return false, fmt.Errorf("closing the index: %w", err)
+	}
+	return reaches, nil
+}
+
+// ownName makes the name of a store one that no other attempt gives.
+func (r *queryRun) ownName(store string) string {
+	return fmt.Sprintf("%s-%d-%d", store, r.attempt.Epoch.Generation, r.attempt.Epoch.Started)
 }
 
 // removePredecessor drops the state whose place the new one has taken. The record goes first: it must not name what is
@@ -382,18 +410,18 @@ func (r *queryRun) consumed(ctx context.Context, boots []*boot) error {
 	if err != nil {
 		return err
 	}
-	for _, one := range boots {
+	for _, one := range boots { // first: what is on record as not consumed must be there, whatever happens
+		one.record.Consumed = true
+		if _, err := write(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source), one.record); err != nil {
+			return err
+		}
+	}
+	for _, one := range boots { // what is left after an interruption, the next bootstrap removes
 		if err := removeKeys(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source)+".scope"); err != nil {
 			return err
 		}
 		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, one.source)); err != nil {
 			return fmt.Errorf("deleting the bootstrap log: %w", err)
-		}
-	}
-	for _, one := range boots { // last, since from then on nobody looks for what is left
-		one.record.Consumed = true
-		if _, err := write(ctx, b, bootstrapKey(r.id.Instance, r.id.Name, one.source), one.record); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -476,13 +504,17 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	if err != nil {
 		return err
 	}
-	wanted := make(map[copyOf]bool)
+	wanted, rows := make(map[copyOf]bool), int64(0)
 	for _, s := range scopes {
+		rows += s.rows()
 		for i, c := range s.Chunks { // all are copied, or the bootstrap would not have been verified
-			wanted[copyOf{s.generation, s.number, i, c.Attempt}] = true
+			wanted[copyOf{hashOf(b.record.ID), s.generation, s.number, i, c.Attempt}] = true
 		}
 	}
 	log, err := r.host.conn.OpenLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, b.source))
+	if errors.Is(err, stream.ErrMissing) || rows != b.record.Rows {
+		return &missedError{} // what was copied is gone, or a part of it
+	}
 	if err != nil {
 		return fmt.Errorf("opening the bootstrap log: %w", err)
 	}

@@ -29,7 +29,7 @@ func checkpointObjects(instance, query string) string { return "CKPT_" + instanc
 const (
 	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there; .wants: what is read of it
 	subscriptionsBucket = "subscriptions" // <instance>.<source>.<query>[.bootstrap]: what must not be trimmed yet
-	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.chunk...]: bootstraps and their chunks
+	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.scope.<generation>-<number>]: bootstraps and what they copy
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state
 	checkpointsBucket   = "checkpoints"   // <instance>.<query>: which checkpoints of the query's state there are
 	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered

@@ -530,15 +530,27 @@ func (r *queryRun) tell(ctx context.Context, state result.State, told map[string
 	return nil
 }
 
-// releaseBootstrap removes what held on to changes for the bootstrap of a source, unless one is under way.
+// releaseBootstrap removes what held on to changes for the bootstrap of a source, unless one is under way. One that is
+// sealed and of another question than this attempt asks, nobody will use.
 func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 	boots, err := r.host.bucket(ctx, bootstrapBucket)
 	if err != nil {
 		return err
 	}
 	var record bootstrapRecord
-	if _, found, err := read(ctx, boots, bootstrapKey(r.id.Instance, r.id.Name, source), &record); err != nil || found && !record.Consumed {
+	_, found, err := read(ctx, boots, bootstrapKey(r.id.Instance, r.id.Name, source), &record)
+	if err != nil {
 		return err
+	}
+	if found && !record.Consumed {
+		asked := record.Fingerprint == r.plan.Fingerprint() || r.next != nil && record.Fingerprint == r.next.plan.Fingerprint()
+		if record.SealedAt.IsZero() || asked {
+			return nil
+		}
+		if err := r.fence.Check(ctx); err != nil { // a newer attempt may ask it
+			return err
+		}
+		return r.host.AbandonBootstrap(ctx, BootstrapRef{ID: record.ID, Instance: r.id.Instance, Query: r.id.Name, Source: source})
 	}
 	subscriptions, err := r.host.bucket(ctx, subscriptionsBucket)
 	if err != nil {

@@ -41,6 +41,10 @@ var errSucceeded = errors.New("another state takes the place of this one")
 const (
 	// awaitBootsEvery is how often a query that waits for a bootstrap looks whether it is sealed.
 	awaitBootsEvery = 500 * time.Millisecond
+	// A query that waits for a bootstrap asks for it again after askAgain, then after twice that and so on, but at least
+	// every askAtLeast: nobody listens while an earlier one ends.
+	askAgain   = 2 * time.Second
+	askAtLeast = 10 * time.Minute
 	// aheadWithin is how many messages may be left to load when the successor asks for its place.
 	aheadWithin = 1000
 )
@@ -76,6 +80,7 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current que
 	case plan != r.plan:
 		next.need.Outcome = NeedsBootstrap
 		r.next, r.plan, r.spec = next, plan, *current.Spec
+		r.spec.Bootstrap = next.spec.Bootstrap // the successor's, which mends what this one cannot apply
 	case reloads:
 		next.need.Outcome = NeedsResync
 		r.next = next
@@ -169,7 +174,7 @@ func (r *queryRun) succeed(ctx context.Context) error {
 		host: r.host, metrics: r.metrics, tracer: r.tracer, attempt: Attempt{ID: r.attempt.ID, Epoch: r.attempt.Epoch, Reload: r.attempt.Reload},
 		spec: next.spec, id: r.id, plan: next.plan, fence: r.fence, logs: r.logs,
 	}
-	boots, err := n.awaitBoots(ctx)
+	boots, err := n.awaitBoots(ctx, func() error { return r.attempt.Need(ctx, need) })
 	if err != nil {
 		return err
 	}
@@ -191,8 +196,11 @@ func (r *queryRun) succeed(ctx context.Context) error {
 	return nil
 }
 
-// awaitBoots waits until the bootstraps are sealed. It returns nil when ctx ends.
-func (r *queryRun) awaitBoots(ctx context.Context) ([]*boot, error) {
+// awaitBoots waits until the bootstraps are sealed, and asks for them again while they are not. It returns nil when ctx ends.
+func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, error) {
+	wait := askAgain
+	again := time.NewTimer(wait)
+	defer again.Stop()
 	ticker := time.NewTicker(awaitBootsEvery)
 	defer ticker.Stop()
 	for {
@@ -205,6 +213,15 @@ func (r *queryRun) awaitBoots(ctx context.Context) ([]*boot, error) {
 		}
 		select {
 		case <-ticker.C:
+		case <-again.C:
+			if err := ask(); err != nil {
+				if ctx.Err() != nil {
+					return nil, nil
+				}
+				return nil, fmt.Errorf("asking for a bootstrap again: %w", err)
+			}
+			wait = min(2*wait, askAtLeast)
+			again.Reset(wait)
 		case <-ctx.Done():
 			return nil, nil
 		}
@@ -238,22 +255,35 @@ func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
 	for left := uint64(aheadWithin) + 1; left > aheadWithin && q.Phase() != query.Live; {
 		left = 0
 		for _, b := range boots {
-			end, err := r.logs[b.source].State(ctx)
+			end, err := r.changesEnd(ctx, b.source)
 			if err != nil {
-				return fmt.Errorf("reading the end of the change log: %w", err)
-			}
-			if _, err := r.loadUpTo(ctx, b, max(end.Last, b.record.SealOffset)); err != nil {
 				return err
 			}
-			now, err := r.logs[b.source].State(ctx)
-			if err != nil {
-				return fmt.Errorf("reading the end of the change log: %w", err)
+			if _, err := r.loadUpTo(ctx, b, max(end, b.record.SealOffset)); err != nil {
+				return err
 			}
-			left += now.Last - end.Last
+			now, err := r.changesEnd(ctx, b.source)
+			if err != nil {
+				return err
+			}
+			left += now - end
 		}
 	}
 	if err := q.Sync(); err != nil {
 		return fmt.Errorf("syncing the index: %w", err)
 	}
 	return nil
+}
+
+// changesEnd returns the last message of a source's change log. What is after it, such as the mark of a source that was
+// started again, is none that could be waited for.
+func (r *queryRun) changesEnd(ctx context.Context, source string) (uint64, error) {
+	last, err := r.logs[source].Last(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the end of the change log: %w", err)
+	}
+	if last == nil {
+		return 0, nil
+	}
+	return last.Sequence, nil
 }

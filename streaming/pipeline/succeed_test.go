@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/index/pebble"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -22,7 +26,14 @@ func (r *rig) startAsking(spec component.QuerySpec, reload string) (*run, <-chan
 	h, needs := r.host(), make(chan Need, 10)
 	return r.start(spec.ID(), func(ctx context.Context, a Attempt) error {
 		a.Reload = reload
-		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }
+		var last Need
+		a.Need = func(_ context.Context, n Need) error {
+			if !reflect.DeepEqual(n, last) { // it asks again while it waits
+				needs <- n
+			}
+			last = n
+			return nil
+		}
 		_, err := h.RunQuery(ctx, a, spec)
 		return err
 	}), needs
@@ -112,20 +123,9 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 	r.stock(100)
 	r.readySource()
 	r.ran()
-	b, err := r.host().bucket(t.Context(), queriesBucket)
-	require.NoError(t, err)
-	var record queryRecord
-	_, _, err = read(t.Context(), b, "default.late", &record)
-	require.NoError(t, err)
+	record := r.record()
 	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
-	next := &queryRun{host: r.host(), attempt: r.attempt(auto.ID()), spec: above(15), id: auto.ID()}
-	next.plan, err = compile(next.spec)
-	require.NoError(t, err)
-	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
-	require.NoError(t, err)
-	next.logs = map[string]*stream.Log{"shop": log}
-	boots, err := next.sealed(t.Context())
-	require.NoError(t, err)
+	next, boots := r.loader(above(15))
 	require.NoError(t, next.loadAhead(t.Context(), boots))
 	require.Len(t, r.storesLeft(), 2)
 	require.NoError(t, r.host().RemoveOrphans(t.Context(), nil))
@@ -133,9 +133,51 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 
 	query, needs := r.startAsking(auto, "")
 	r.settled("late")
+	sealed, err := r.host().bucket(t.Context(), bootstrapBucket)
+	require.NoError(t, err)
+	eventually(t, func() bool {
+		keys, err := sealed.Keys(t.Context(), "default.late.")
+		require.NoError(t, err)
+		return len(keys) == 0
+	}, "its bootstrap is given up")
 	query.drained()
 	require.Empty(t, needs)
 	require.Equal(t, []string{record.Store}, r.storesLeft())
+	for _, name := range []string{bootstrapBucket, subscriptionsBucket} {
+		b, err := r.host().bucket(t.Context(), name)
+		require.NoError(t, err)
+		keys, err := b.Keys(t.Context(), "default.")
+		require.NoError(t, err)
+		for _, key := range keys {
+			require.Equal(t, "default.shop.late", key, "nothing is held for it")
+		}
+	}
+	_, err = r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
+	require.ErrorIs(t, err, stream.ErrMissing)
+}
+
+// loader returns what is about to load the bootstraps that are sealed for a query.
+func (r *rig) loader(spec component.QuerySpec) (*queryRun, []*boot) {
+	plan, err := compile(spec)
+	require.NoError(r.t, err)
+	log, err := r.conn.OpenLog(r.t.Context(), changeLog("default", "shop"))
+	require.NoError(r.t, err)
+	run := &queryRun{
+		host: r.host(), attempt: r.attempt(spec.ID()), spec: spec, id: spec.ID(), plan: plan, logs: map[string]*stream.Log{"shop": log},
+	}
+	boots, err := run.sealed(r.t.Context())
+	require.NoError(r.t, err)
+	return run, boots
+}
+
+// record returns what bucket queries says of the query late.
+func (r *rig) record() queryRecord {
+	b, err := r.host().bucket(r.t.Context(), queriesBucket)
+	require.NoError(r.t, err)
+	var record queryRecord
+	_, _, err = read(r.t.Context(), b, "default.late", &record)
+	require.NoError(r.t, err)
+	return record
 }
 
 // TestStateOfOtherSourcesHasNoSuccessor: rows of other sources are void, though the question is the same.
@@ -208,14 +250,49 @@ func TestAnotherStateTakesThePlaceWhateverHappens(t *testing.T) {
 
 // took reports whether the state on record is what was asked for, and whole.
 func (r *rig) took(reload string, spec component.QuerySpec) bool {
-	b, err := r.host().bucket(r.t.Context(), queriesBucket)
-	require.NoError(r.t, err)
-	var record queryRecord
-	_, _, err = read(r.t.Context(), b, "default.late", &record)
-	require.NoError(r.t, err)
+	record := r.record()
 	plan, err := compile(spec)
 	require.NoError(r.t, err)
 	return record.Fingerprint == plan.Fingerprint() && record.Previous == "" && (reload == "" || record.Reload == reload)
+}
+
+// TestAnotherStateIsLostInItsPlace takes the disk of a query whose state has just taken the place of another one, before the
+// bootstraps are used up, and gives it back later.
+func TestAnotherStateIsLostInItsPlace(t *testing.T) {
+	r := newRig(t)
+	r.query = often
+	r.elsewhere()
+	first := r.index
+	r.stock(200)
+	r.readySource()
+	r.ran()
+	_, published := r.replayed("late")
+	r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
+	r.bootstrap("second")
+
+	run, boots := r.loader(auto)
+	run.published = published
+	records, err := run.host.bucket(t.Context(), queriesBucket)
+	require.NoError(t, err)
+	current := r.record()
+	wanted := run.record(boots, current)
+	require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
+	require.NotNil(t, run.old)
+	run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
+	require.NoError(t, err)
+	require.NoError(t, run.load(t.Context(), boots))
+	require.NoError(t, run.removePredecessor(t.Context(), records, "default.late", wanted))
+	require.NoError(t, run.query.Close())
+
+	for _, disk := range []func(){func() { r.elsewhere() }, func() { r.index = first }} {
+		disk()
+		query := r.startQuery(auto)
+		r.settled("late")
+		r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
+		r.settled("late")
+		query.drained()
+	}
+	require.Equal(t, 1, r.beginnings())
 }
 
 // TestResultIsHeld has changes lost: the result stays to be seen as it is until what was lost is there.
@@ -270,5 +347,74 @@ func TestAnotherQuestionMendsAQueryThatStopped(t *testing.T) {
 	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
 	r.bootstrap("second")
 	r.settled("late")
+	query.drained()
+}
+
+// TestAnotherQuestionMendsAQueryThatMayNotReadItsSources: what counts is whether the one that is asked now may.
+func TestAnotherQuestionMendsAQueryThatMayNotReadItsSources(t *testing.T) {
+	r := newRig(t)
+	r.readySource()
+	query := r.startQuery(late)
+	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.book.miss(item(graph.OpInsert, "Item", 1, "missed", 20))
+	r.book.tell(graph.MissedDiff)
+	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
+
+	query, needs := r.startAsking(above(17), "")
+	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
+	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
+	r.bootstrapAs(above(17), BootstrapRef{ID: "first"})
+	eventually(t, func() bool { return r.took("", above(17)) }, "the other state has taken the place")
+	r.settledAt("late", r.book.end(), r.book.wantedAbove(17))
+	query.drained()
+}
+
+// TestAnotherStateWaitsForNoMark has the source started again after the snapshot, and then quiet.
+func TestAnotherStateWaitsForNoMark(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	src := r.readySource()
+	r.ran()
+	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
+	src.drained()
+	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
+	require.NoError(t, err)
+	before, err := log.State(t.Context())
+	require.NoError(t, err)
+	r.startSource()
+	eventually(t, func() bool {
+		now, err := log.State(t.Context())
+		require.NoError(t, err)
+		return now.Last > before.Last
+	}, "the source is back")
+	next, boots := r.loader(above(15))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, next.loadAhead(ctx, boots))
+}
+
+// TestNeedIsTakenLate: whoever is asked for a bootstrap may not listen at first.
+func TestNeedIsTakenLate(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	r.readySource()
+	r.ran()
+	h, needs := r.host(), make(chan Need, 10)
+	query := r.start(auto.ID(), func(ctx context.Context, a Attempt) error {
+		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }
+		_, err := h.RunQuery(ctx, a, above(17))
+		return err
+	})
+	for range 2 {
+		select {
+		case need := <-needs:
+			require.Equal(t, Need{Outcome: NeedsBootstrap}, need)
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not ask again")
+		}
+	}
+	r.bootstrapAs(above(17), BootstrapRef{ID: "second"})
+	eventually(t, func() bool { return r.took("", above(17)) }, "the other state has taken the place")
+	r.settledAt("late", r.book.end(), r.book.wantedAbove(17))
 	query.drained()
 }
