@@ -418,12 +418,7 @@ gather:
 	}
 	r.checkpoints.took(bytes)
 	began := time.Now()
-	var changed []result.Event
-	// A large transaction takes its time, in which it cannot say that it gets on.
-	err := ticking(ctx, r.attempt.Progress, func() (err error) {
-		changed, err = r.query.Apply(b)
-		return err
-	})
+	changed, err := r.query.Apply(b)
 	r.applied = time.Now()
 	r.metrics.Apply.Observe(r.applied.Sub(began).Seconds())
 	if err != nil {

@@ -123,6 +123,9 @@ func (q *Query) alter(b index.Batch, source string, changes []graph.Change) erro
 	}
 	for i := range q.touched.All {
 		t := &q.touched.All[i].Value
+		if q.alive != nil {
+			q.alive()
+		}
 		if err := q.replace(b, t.old, t.now); err != nil {
 			return err
 		}

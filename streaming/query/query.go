@@ -64,7 +64,11 @@ type Query struct {
 	trim      uint64 // outbox sequence up to which the next batch trims
 	key       []byte
 	ids       []graph.ElementID // scratch
+	alive     func()
 }
+
+// Watch has alive called while a batch is applied, at least once for each element that it changes.
+func (q *Query) Watch(alive func()) { q.alive = alive }
 
 // Open opens the state of a plan, which the query then owns. State of another plan gives ErrFingerprint and leaves the
 // store to the caller.
