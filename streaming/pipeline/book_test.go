@@ -56,14 +56,18 @@ func (b *book) number(p graph.Position) int {
 
 // commit applies changes as one transaction and returns its position.
 func (b *book) commit(changes ...graph.Change) graph.Position {
+	return b.write(graph.Transaction{Changes: changes})
+}
+
+func (b *book) write(tx graph.Transaction) graph.Position {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.change(changes)
-	position := positionOf(len(b.log) + 1)
-	b.log = append(b.log, graph.Transaction{Position: position, CommitTime: time.Now().UTC(), Changes: changes})
+	b.change(tx.Changes)
+	tx.Position, tx.CommitTime = positionOf(len(b.log)+1), time.Now().UTC()
+	b.log = append(b.log, tx)
 	close(b.moved)
 	b.moved = make(chan struct{})
-	return position
+	return tx.Position
 }
 
 func (b *book) change(changes []graph.Change) {
@@ -85,10 +89,7 @@ func (b *book) miss(changes ...graph.Change) {
 
 // tell says in the log that changes were missed, of elements with some labels or of any.
 func (b *book) tell(what string, labels ...string) {
-	b.commit()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.log[len(b.log)-1].Schema = []graph.SchemaChange{{Op: graph.SchemaMissed, Labels: labels, From: "1", To: what}}
+	b.write(graph.Transaction{Schema: []graph.SchemaChange{{Op: graph.SchemaMissed, Labels: labels, From: "1", To: what}}})
 }
 
 func (b *book) end() graph.Position {

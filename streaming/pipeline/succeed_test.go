@@ -39,6 +39,18 @@ func (r *rig) startAsking(spec component.QuerySpec, reload string) (*run, <-chan
 	}), needs
 }
 
+// asked waits for what a query needs.
+func asked(t *testing.T, needs <-chan Need) Need {
+	t.Helper()
+	select {
+	case n := <-needs:
+		return n
+	case <-time.After(20 * time.Second):
+		t.Fatal("the query asks for nothing")
+		return Need{}
+	}
+}
+
 // ran has the query auto read the book, catch up and stop.
 func (r *rig) ran() {
 	r.bootstrap("first")
@@ -79,7 +91,7 @@ func TestAnotherStateTakesThePlace(t *testing.T) {
 			r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
 
 			query, needs := r.startAsking(next.spec, next.reload)
-			require.Equal(t, Need{Outcome: next.need}, <-needs)
+			require.Equal(t, Need{Outcome: next.need}, asked(t, needs))
 			r.book.commit(item(graph.OpInsert, "Item", 3000, "meanwhile", 30))
 			r.caughtUp("late")
 			rows, _, err := r.shown("late")
@@ -311,7 +323,7 @@ func TestResultIsHeld(t *testing.T) {
 		} else {
 			r.book.tell(graph.MissedDiff, missing.Labels...)
 		}
-		require.Equal(t, Need{Outcome: NeedsResync, Missing: missing, Held: true}, <-needs)
+		require.Equal(t, Need{Outcome: NeedsResync, Missing: missing, Held: true}, asked(t, needs))
 		r.book.commit(item(graph.OpInsert, "Item", 3000+i, "later", 30))
 		rows, _, err := r.shown("late")
 		require.NoError(t, err)
@@ -343,7 +355,7 @@ func TestAnotherQuestionMendsAQueryThatStopped(t *testing.T) {
 	require.Error(t, query.result())
 
 	query, needs := r.startAsking(auto, "")
-	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
+	require.Equal(t, Need{Outcome: NeedsBootstrap}, asked(t, needs))
 	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
 	r.bootstrap("second")
 	r.settled("late")
@@ -361,7 +373,7 @@ func TestAnotherQuestionMendsAQueryThatMayNotReadItsSources(t *testing.T) {
 	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
 
 	query, needs := r.startAsking(above(17), "")
-	require.Equal(t, Need{Outcome: NeedsBootstrap}, <-needs)
+	require.Equal(t, Need{Outcome: NeedsBootstrap}, asked(t, needs))
 	eventually(t, func() bool { return query.status.Snapshot().Details["held"] != "" }, "the result is held")
 	r.bootstrapAs(above(17), BootstrapRef{ID: "first"})
 	eventually(t, func() bool { return r.took("", above(17)) }, "the other state has taken the place")
