@@ -61,12 +61,9 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // all rows are void
 	}
 	row, key := event.Diffs[0].Key, r.Header.Get("Idempotency-Key")
-	parts := strings.SplitN(key, ":", 5)
-	if len(parts) < 5 {
+	if key = withoutLog(key); key == r.Header.Get("Idempotency-Key") {
 		h.faults = append(h.faults, fmt.Sprintf("row %s came under the key %q", row, key))
-		return
 	}
-	key = strings.Join(append(parts[:2], parts[3:]...), ":")
 	if h.refuses == "next" {
 		h.refuses = row
 	}
@@ -83,6 +80,15 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// withoutLog takes the part that names the query's log out of an idempotency key, if it is there.
+func withoutLog(key string) string {
+	parts := strings.SplitN(key, ":", 5)
+	if len(parts) == 5 {
+		parts = append(parts[:2], parts[3:]...)
+	}
+	return strings.Join(parts, ":")
+}
+
 func (h *hook) set(change func(*hook)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +101,7 @@ func (h *hook) missing(due []string) error {
 	defer h.mu.Unlock()
 	var missing []string
 	for _, key := range due {
-		if !h.seen[key] {
+		if !h.seen[withoutLog(key)] {
 			missing = append(missing, key)
 		}
 	}
