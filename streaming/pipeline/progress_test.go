@@ -5,6 +5,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/result"
 )
 
 // TestSignsOfLifeHaveNoTimeOfDay: they are told by the clock that only goes forward, so that one who sets the other neither
@@ -17,4 +21,19 @@ func TestSignsOfLifeHaveNoTimeOfDay(t *testing.T) {
 	last := p.LastTick()
 	require.WithinRange(t, last, before, time.Now())
 	require.NotEqual(t, last.Round(0), last, "its reading of that clock is in it") // Round takes it away
+}
+
+// TestApplyingIsASignOfLife: a query whose changes take long to apply does not look hung.
+func TestApplyingIsASignOfLife(t *testing.T) {
+	r := newRig(t)
+	r.readySource()
+	run, _ := r.loader(auto)
+	q, err := run.openStore(t.Context(), run.plan, "late", query.Empty)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, q.Close()) }()
+	require.NoError(t, q.Begin(result.State{}))
+	require.Zero(t, run.attempt.Progress.LastTick())
+	_, err = q.Apply(query.Batch{Source: "shop", Offset: 1, Transactions: []graph.Transaction{{Changes: []graph.Change{item(graph.OpInsert, "Item", 1, "a", 1)}}}})
+	require.NoError(t, err)
+	require.NotZero(t, run.attempt.Progress.LastTick())
 }

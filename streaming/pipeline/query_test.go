@@ -197,34 +197,6 @@ func TestQueryEndToEnd(t *testing.T) {
 	require.WithinDuration(t, time.Now(), query.status.LastTick(), 10*time.Second)
 }
 
-// TestLargeTransactionLooksAlive: the signs of life go on while it is applied, however long that takes.
-func TestLargeTransactionLooksAlive(t *testing.T) {
-	r := newRig(t)
-	source := r.startSource()
-	eventually(t, func() bool { return r.host().SourceReady(t.Context(), "default", "shop") == nil }, "the source has a log")
-	pairs := late
-	pairs.Parameters = nil
-	pairs.Query = "MATCH (a:Item), (b:Item) WHERE a.amount < b.amount RETURN count(*) AS n"
-	query := r.startQuery(pairs)
-	eventually(t, func() bool { return !query.status.LastTick().IsZero() }, "the query runs")
-	changes := make([]graph.Change, 0, 4500)
-	for i := range cap(changes) {
-		changes = append(changes, item(graph.OpInsert, "Item", i, "a", i))
-	}
-	began := time.Now()
-	position := r.book.commit(changes...)
-	var silence time.Duration
-	eventually(t, func() bool {
-		silence = max(silence, time.Since(query.status.LastTick()))
-		return query.status.Snapshot().Position == position
-	}, "the transaction is applied")
-	took := time.Since(began)
-	t.Logf("it took %s, and the longest silence was %s", took, silence)
-	require.Less(t, silence, max(2*time.Second, took/2))
-	query.drained()
-	source.drained()
-}
-
 func TestQuerySurvivesBeingCutOffAnywhere(t *testing.T) {
 	for _, backend := range []string{"memory", "pebble"} {
 		t.Run(backend, func(t *testing.T) {

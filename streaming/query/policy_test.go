@@ -200,3 +200,29 @@ func TestExplainAnalyze(t *testing.T) {
 	require.Equal(t, []string{"y", "top"}, decoded.Plan.Columns)
 	require.Equal(t, a.Nodes, decoded.Nodes)
 }
+
+// TestApplyingTellsThatItGetsOn: whoever watches a query hears of it while a transaction is applied, each part of it and
+// each element.
+func TestApplyingTellsThatItGetsOn(t *testing.T) {
+	q := opened(t, "MATCH (a:A) RETURN count(*) AS n", query.Options{})
+	heard := 0
+	q.Watch(func() { heard++ })
+	const parts, each = 5, 10
+	_, err := q.Apply(query.Batch{Source: "s", Transactions: []graph.Transaction{{}}, Parts: func(yield func([]graph.Change) error) error {
+		for part := range parts {
+			require.Equal(t, part*each, heard)
+			var changes []graph.Change
+			for i := range each {
+				id := graph.ElementID(fmt.Sprint("A:", part*each+i))
+				changes = append(changes, graph.Change{Op: graph.OpInsert, Element: graph.Element{ID: id, Labels: []string{"A"}, Shape: graph.NewShape()}})
+			}
+			if err := yield(changes); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	require.NoError(t, err)
+	require.Equal(t, parts*each, heard)
+	require.Equal(t, []string{"[50]"}, rows(t, q))
+}
