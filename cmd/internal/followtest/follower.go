@@ -74,17 +74,22 @@ func (f *Follower) connection(ctx context.Context, api string) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("events: %s", response.Status)
 	}
-	var name string
+	var name, data string
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
 		timer.Reset(f.Silence)
-		field, value, _ := strings.Cut(lines.Text(), ":")
+		field, value, colon := strings.Cut(lines.Text(), ":")
 		switch field {
 		case "event":
 			name = strings.TrimSpace(value)
 		case "data":
-			f.message(name, []byte(value))
+			data = value
+		case "": // a comment, or the end of an event: what a connection that breaks leaves behind is none
+			if data != "" && !colon {
+				f.message(name, []byte(data))
+				name, data = "", ""
+			}
 		}
 	}
 	return lines.Err()
