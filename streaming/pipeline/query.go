@@ -581,31 +581,3 @@ func replaceLatest[T any](c chan T, v T) {
 	}
 	c <- v
 }
-
-// queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
-// a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
-type queryRecord struct {
-	Store       string   `json:"store"`
-	Fingerprint string   `json:"fingerprint"`
-	Sources     []string `json:"sources"` // whose elements the store holds, in order
-	// Previous is the store of the state whose place this one takes, until this one is complete.
-	Previous string `json:"previous,omitempty"`
-	// Next is the store of a state that is being loaded while this one is followed.
-	Next string `json:"next,omitempty"`
-	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.
-	Spec *component.QuerySpec `json:"spec,omitempty"`
-	// Reload names the last request to read the sources again that was done.
-	Reload string `json:"reload,omitempty"`
-	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
-	// comes back after the state was built anew is not given other events under the numbers that it knows.
-	Base       uint64   `json:"base,omitempty"`
-	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
-	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
-	// the copy, whatever its position, which may be behind the moment at which it happened.
-	Schemas map[string]map[string]string `json:"schemas,omitempty"`
-}
-
-// stores returns the names of all stores that a record names.
-func (r *queryRecord) stores() []string {
-	return slices.DeleteFunc([]string{r.Store, r.Previous, r.Next}, func(name string) bool { return name == "" })
-}

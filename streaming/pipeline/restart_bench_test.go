@@ -33,10 +33,14 @@ func BenchmarkRestart(b *testing.B) {
 		}
 		r.book.commit(changes...)
 	}
-	end := r.book.end()
+	end, deadline := r.book.end(), time.After(10*time.Minute)
 	for _, state, err := r.shown("late"); err != nil || state.Positions["shop"].Compare(end) < 0; _, state, err = r.shown("late") {
 		require.Empty(b, query.done)
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			b.Fatal("the changes are not applied")
+		}
 	}
 	query.drained() // which may leave no checkpoint in its time
 	query = r.startQuery(late)

@@ -1,0 +1,263 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/index"
+	"github.com/perdure/perdure/streaming/query"
+	"github.com/perdure/perdure/streaming/stream"
+)
+
+// open finds or builds the query's state. It reports false when a bootstrap is needed first.
+func (r *queryRun) open(ctx context.Context) (bool, error) {
+	records, err := r.host.bucket(ctx, queriesBucket)
+	if err != nil {
+		return false, err
+	}
+	boots, err := r.sealed(ctx)
+	if err != nil {
+		return false, err
+	}
+	var current queryRecord
+	key := r.id.Instance + "." + r.id.Name
+	if _, _, err := read(ctx, records, key, &current); err != nil {
+		return false, err
+	}
+
+	if boots == nil {
+		if q, err := r.goOn(ctx, records, current); q != nil || err != nil {
+			r.query = q
+			return q != nil, err
+		}
+		if r.spec.Bootstrap != "none" {
+			return false, nil
+		}
+	}
+	if err := r.want(ctx); err != nil {
+		return false, err
+	}
+	wanted := r.record(boots, current)
+	if boots == nil {
+		wanted.Store = r.ownName(wanted.Store) // nothing else tells one empty beginning from another
+	}
+	if err := r.choosePredecessor(ctx, boots, current, &wanted); err != nil {
+		return false, err
+	}
+	defer func() {
+		if r.old != nil {
+			_ = r.old.Close() // it was only read
+		}
+	}()
+	for _, store := range current.stores() {
+		if slices.Contains(wanted.stores(), store) {
+			continue
+		}
+		if err := r.host.index.Remove(store); err != nil {
+			return false, fmt.Errorf("removing the index of an earlier state: %w", err)
+		}
+	}
+	if _, err := write(ctx, records, key, wanted); err != nil {
+		return false, err
+	}
+	r.store, r.base, r.schemas = wanted.Store, wanted.Base, wanted.Schemas
+	q, cause, err := r.openSound(ctx, r.plan, wanted.Store, query.Empty)
+	if cause != nil { // it is loaded anew
+		q, err = r.openStore(ctx, r.plan, wanted.Store, query.Empty)
+	}
+	if r.query = q; q == nil {
+		if err == nil {
+			err = failure.StateCorrupt.Errorf("the index %s holds the state of another query", wanted.Store)
+		}
+		return false, err
+	}
+	if boots == nil {
+		return true, r.begin(ctx)
+	}
+	if err := r.load(ctx, boots); err != nil {
+		return false, err
+	}
+	if err := r.removePredecessor(ctx, records, key, wanted); err != nil {
+		return false, err
+	}
+	return true, r.consumed(ctx, boots)
+}
+
+// choosePredecessor opens the state that the wanted one takes the place of, so that only what differs is published, and
+// settles where the numbers of events go on. Without one, because there is none with these columns on this host that has
+// all that was published, or because the bootstrap is to begin anew, the events say that all rows are void.
+func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current queryRecord, wanted *queryRecord) error {
+	known, err := r.lastKnown(ctx)
+	if err != nil {
+		return err
+	}
+	begun := boots != nil && current.Fingerprint == wanted.Fingerprint && slices.Equal(current.Bootstraps, wanted.Bootstraps)
+	name := wanted.Store
+	if begun {
+		wanted.Store = current.Store
+	}
+	candidates := []string{current.Store, current.Previous}
+	if begun {
+		candidates = candidates[1:]
+	}
+	again := slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
+	plan := r.planOf(current)
+	for _, store := range candidates {
+		if store == "" || boots == nil || again || plan == nil {
+			continue
+		}
+		old, _, err := r.openSound(ctx, plan, store, query.Live)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			continue
+		}
+		if old.State().Sequence+current.Base < known { // a crash of the machine took its end
+			if err := old.Close(); err != nil {
+				return fmt.Errorf("closing the index: %w", err)
+			}
+			continue
+		}
+		r.old, r.previous, wanted.Previous, wanted.Base = old, store, store, current.Base
+		return nil
+	}
+	if begun && current.Previous == "" {
+		whole := known <= current.Base // it begins beyond all that was published
+		if !whole {
+			if whole, err = r.reaches(ctx, current, known); err != nil {
+				return err
+			}
+		}
+		if whole {
+			wanted.Base = current.Base
+			return nil
+		}
+	}
+	if begun { // without the rest it is of no use here; where all of it is, it has other numbers
+		wanted.Store = r.ownName(name)
+	}
+	if wanted.Base = max(known, current.Base); current.Store != "" || wanted.Base > 0 {
+		wanted.Base += rebuiltAfter // is the number of the event that says so
+	}
+	return nil
+}
+
+// reaches reports whether this host has the state on record, live and with all that was published.
+func (r *queryRun) reaches(ctx context.Context, current queryRecord, known uint64) (bool, error) {
+	q, _, err := r.openSound(ctx, r.plan, current.Store, query.Live)
+	if q == nil || err != nil {
+		return false, err
+	}
+	reaches := q.State().Sequence+current.Base >= known
+	if err := q.Close(); err != nil {
+		return false, fmt.Errorf("closing the index: %w", err)
+	}
+	return reaches, nil
+}
+
+// ownName makes the name of a store one that no other attempt gives.
+func (r *queryRun) ownName(store string) string {
+	return fmt.Sprintf("%s-%d-%d", store, r.attempt.Epoch.Generation, r.attempt.Epoch.Started)
+}
+
+// removePredecessor drops the state whose place the new one has taken. The record goes first: it must not name what is
+// gone.
+func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket, key string, record queryRecord) error {
+	if r.old == nil {
+		return nil
+	}
+	old := r.old
+	r.old = nil
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("closing the index of the state before: %w", err)
+	}
+	store := record.Previous
+	record.Previous = ""
+	if _, err := write(ctx, records, key, record); err != nil {
+		return err
+	}
+	if err := r.host.index.Remove(store); err != nil {
+		return fmt.Errorf("removing the index of the state before: %w", err)
+	}
+	return nil
+}
+
+// record returns what bucket queries says when the state is built from these bootstraps, and perhaps from the one that
+// there is.
+func (r *queryRun) record(boots []*boot, current queryRecord) queryRecord {
+	hash := sha256.New()
+	record := queryRecord{
+		Fingerprint: r.plan.Fingerprint(), Sources: r.spec.Sources, Schemas: make(map[string]map[string]string),
+		Spec: &r.spec, Reload: r.attempt.Reload,
+	}
+	hash.Write([]byte(record.Fingerprint))
+	if partial(boots) {
+		for source, schema := range current.Schemas {
+			record.Schemas[source] = maps.Clone(schema)
+		}
+	}
+	for _, b := range boots {
+		record.Bootstraps = append(record.Bootstraps, b.record.ID)
+		record.Schemas[b.source] = b.schema(record.Schemas[b.source])
+		hash.Write([]byte("/" + b.record.ID))
+	}
+	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])
+	return record
+}
+
+// openStore opens a store if its state belongs to a plan and is at least that far; else it returns nil.
+func (r *queryRun) openStore(ctx context.Context, plan *query.Plan, name string, least query.Phase) (*query.Query, error) {
+	// The attempt before may be closing it still.
+	store, err := retried(ctx, func() (index.Store, error) { return r.host.index.Open(name) })
+	if err != nil {
+		return nil, fmt.Errorf("opening the index: %w", err)
+	}
+	q, err := query.Open(plan, store)
+	if errors.Is(err, query.ErrFingerprint) {
+		return nil, errors.Join(store.Close(), r.host.index.Remove(name))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the query's state: %w", err), store.Close())
+	}
+	if q.Phase() < least {
+		return nil, q.Close()
+	}
+	q.Watch(r.attempt.Progress.Tick)
+	return q, nil
+}
+
+// queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
+// a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
+type queryRecord struct {
+	Store       string   `json:"store"`
+	Fingerprint string   `json:"fingerprint"`
+	Sources     []string `json:"sources"` // whose elements the store holds, in order
+	// Previous is the store of the state whose place this one takes, until this one is complete.
+	Previous string `json:"previous,omitempty"`
+	// Next is the store of a state that is being loaded while this one is followed.
+	Next string `json:"next,omitempty"`
+	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.
+	Spec *component.QuerySpec `json:"spec,omitempty"`
+	// Reload names the last request to read the sources again that was done.
+	Reload string `json:"reload,omitempty"`
+	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
+	// comes back after the state was built anew is not given other events under the numbers that it knows.
+	Base       uint64   `json:"base,omitempty"`
+	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
+	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
+	// the copy, whatever its position, which may be behind the moment at which it happened.
+	Schemas map[string]map[string]string `json:"schemas,omitempty"`
+}
+
+// stores returns the names of all stores that a record names.
+func (r *queryRecord) stores() []string {
+	return slices.DeleteFunc([]string{r.Store, r.Previous, r.Next}, func(name string) bool { return name == "" })
+}
