@@ -53,6 +53,7 @@ type Host struct {
 	secret    func(ref string) (string, error)
 
 	running sync.WaitGroup
+	wanting chan struct{} // capacity one: who has it edits a wantsRecord
 
 	mu      sync.Mutex
 	buckets map[string]*stream.Bucket
@@ -71,6 +72,7 @@ func NewHost(o Options) (*Host, error) {
 		metrics:   o.Metrics,
 		traces:    o.Traces,
 		secret:    o.Secret,
+		wanting:   make(chan struct{}, 1),
 		buckets:   make(map[string]*stream.Bucket),
 	}
 	if h.log == nil {

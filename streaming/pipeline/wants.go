@@ -42,11 +42,18 @@ const wantsSuffix = ".wants"
 const servedWithin = 15 * time.Minute
 
 // editWants changes the record of a source, however many others do so at the same time. It writes nothing when change
-// reports false.
+// reports false. Those of one process take turns: a thousand queries that start at once would else read and replace in vain
+// almost always.
 func (h *Host) editWants(ctx context.Context, key string, change func(*wantsRecord) (bool, error)) error {
 	b, err := h.bucket(ctx, positionsBucket)
 	if err != nil {
 		return err
+	}
+	select {
+	case h.wanting <- struct{}{}:
+		defer func() { <-h.wanting }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	for {
 		var record wantsRecord
