@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -16,7 +17,23 @@ import (
 
 // Control has the short activities that steer loops.
 type Control struct {
-	store *Store
+	store         *Store
+	loops         *Loops
+	heartbeatRate int // of the process, per second
+}
+
+const (
+	// beatsInTimeout is how many heartbeats of a run come before the server would give it up for lack of one.
+	beatsInTimeout = 3
+	// longestHeartbeat bounds how late a host that is gone for good is noticed.
+	longestHeartbeat = 5 * time.Minute
+)
+
+// heartbeat returns how long the server should wait for a heartbeat of another run, if runs are spread over processes
+// evenly. Each heartbeat is some writes of the server's: a thousand idle pipelines that beat six times a minute would keep
+// a small one busy with nothing else.
+func (c *Control) heartbeat() time.Duration {
+	return min(time.Duration(beatsInTimeout*(c.loops.count()+1))*time.Second/time.Duration(c.heartbeatRate), longestHeartbeat)
 }
 
 // PlaceComponent gives a component's next run its generation, above any that the component ever had, also before its
@@ -42,7 +59,11 @@ func (c *Control) PlaceComponent(ctx context.Context, in PlaceInput) (Placement,
 		}
 		switch err := c.store.replace(ctx, placementBucket, in.Component, next, revision); {
 		case err == nil:
-			return Placement{Generation: next.Generation, Host: next.Host, Queue: queue}, nil
+			p := Placement{Generation: next.Generation, Host: next.Host, Queue: queue}
+			if heartbeat := c.heartbeat(); heartbeat > UsualHeartbeat {
+				p.HeartbeatSeconds = int(heartbeat / time.Second)
+			}
+			return p, nil
 		case !errors.Is(err, stream.ErrConflict):
 			return Placement{}, translate(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -299,4 +300,34 @@ func TestHolderThatLosesItsSnapshot(t *testing.T) {
 	}
 	_, err := b.environment(nil).ExecuteActivity(b.Bootstraps.HoldSnapshot, ref)
 	require.Equal(t, failure.SnapshotLost.ID, ReportOf(err).Code)
+}
+
+// TestManyLoopsBeatLessOften: what all loops of a process send together is bounded, and so is how late a lost one is noticed.
+func TestManyLoopsBeatLessOften(t *testing.T) {
+	b := newBench(t)
+	b.Control.heartbeatRate = 1
+	place := func() Placement {
+		p, err := b.Control.PlaceComponent(t.Context(), PlaceInput{Component: orders})
+		require.NoError(t, err)
+		return p
+	}
+	for range 10 {
+		require.Zero(t, place().HeartbeatSeconds, "the usual timeout has room for them")
+		enter(t, b.Control.loops)
+	}
+	require.Equal(t, 33, place().HeartbeatSeconds)
+	for range 10 {
+		enter(t, b.Control.loops)
+	}
+	require.Equal(t, 63, place().HeartbeatSeconds)
+	for range 200 {
+		enter(t, b.Control.loops)
+	}
+	require.Equal(t, 300, place().HeartbeatSeconds)
+}
+
+// enter adds a loop of a component of its own.
+func enter(t *testing.T, l *Loops) {
+	_, err := l.claim(t.Context(), &claim{component: fmt.Sprintf("source.default.many-%d", l.count())})
+	require.NoError(t, err)
 }

@@ -97,7 +97,12 @@ type Placement struct {
 	Generation uint64 `json:"generation"`
 	Host       string `json:"host,omitempty"`
 	Queue      string `json:"queue"`
+	// HeartbeatSeconds is how long the server waits for a heartbeat of the run; 0: UsualHeartbeat.
+	HeartbeatSeconds int `json:"heartbeatSeconds,omitempty"`
 }
+
+// UsualHeartbeat is how long the server waits for a heartbeat of a long activity before it begins another attempt.
+const UsualHeartbeat = 30 * time.Second
 
 // GenerationInput is the input of Control.RequestDrain and Control.FenceBump.
 type GenerationInput struct {

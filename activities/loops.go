@@ -79,6 +79,13 @@ func (l *Loops) List() []Loop {
 	return list
 }
 
+// count returns how many loops run.
+func (l *Loops) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.running)
+}
+
 // silent is how long a loop has made no progress.
 func silent(p *pipeline.Progress, began, now time.Time) time.Duration {
 	last := p.LastTick()

@@ -74,6 +74,7 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		progress: new(pipeline.Progress),
 		drain:    make(chan struct{}),
 		stalled:  r.stalled,
+		beaten:   r.now(),
 	}
 	if policy.StallSeconds > 0 {
 		a.stalled = time.Duration(policy.StallSeconds) * time.Second
@@ -117,6 +118,9 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	if every <= 0 {
 		every = beatEvery
 	}
+	if a.pace = every; info.HeartbeatTimeout > UsualHeartbeat {
+		a.pace = info.HeartbeatTimeout / beatsInTimeout
+	}
 	return a.supervise(ctx, loopCtx, every, asked, done)
 }
 
@@ -138,6 +142,8 @@ type attempt struct {
 	baseline *pipeline.Status // first position seen
 	failures int
 	stalled  time.Duration
+	pace     time.Duration // between heartbeats
+	beaten   time.Time     // when the last one was due
 	drain    chan struct{}
 	draining string // why: wantedDrain or stoppingWorker
 	stop     func(cause error)
@@ -198,7 +204,9 @@ func (a *attempt) supervise(ctx, loopCtx context.Context, every time.Duration, a
 				a.stop(errStalled)
 				continue
 			}
-			beats.beat(a.beat())
+			if a.beatDue(now, every) {
+				beats.beat(a.beat())
+			}
 		}
 	}
 }
@@ -228,6 +236,16 @@ func (a *attempt) stalledAt() error {
 	}
 	return failure.Stalled.Errorf("the loop made no progress for %v%s", a.stalled, where).
 		WithDetail("phase", status.Phase).WithDetail("waitsFor", status.Backpressure).WithDetail("position", string(status.Position))
+}
+
+// beatDue reports whether it is time for a heartbeat, for somebody who asks every so often. A loop that drains may be
+// cancelled next, of which only the answer to a heartbeat tells.
+func (a *attempt) beatDue(now time.Time, every time.Duration) bool {
+	due := a.draining != "" || now.Sub(a.beaten) > a.pace-every/2
+	if due {
+		a.beaten = now
+	}
+	return due
 }
 
 // beat returns the details of the next heartbeat.

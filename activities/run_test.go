@@ -254,3 +254,18 @@ func nonRetryable(t *testing.T, err error) bool {
 	require.ErrorAs(t, err, &application)
 	return application.NonRetryable()
 }
+
+func TestBeatsComeAtTheirPace(t *testing.T) {
+	began := time.Now()
+	a := &attempt{pace: 20 * time.Second, beaten: began, drain: make(chan struct{})}
+	var beats []int
+	for second := 5; second <= 60; second += 5 {
+		if second == 50 {
+			a.requestDrain(wantedDrain)
+		}
+		if a.beatDue(began.Add(time.Duration(second)*time.Second), 5*time.Second) {
+			beats = append(beats, second)
+		}
+	}
+	require.Equal(t, []int{20, 40, 50, 55, 60}, beats)
+}

@@ -61,6 +61,9 @@ type Options struct {
 	Store  *Store
 	HostID string
 	Loops  *Loops // to be looked at; nil: nobody does
+	// HeartbeatRate is how many heartbeats a second all loops of the process may send together, about; 100 when zero. When
+	// there are more loops than that allows, each beats less often, and the server waits longer before it gives one up.
+	HeartbeatRate int
 	// Metrics count attempts and follow snapshots; when nil, nobody sees them.
 	Metrics *telemetry.Metrics
 	Log     *zap.Logger
@@ -90,6 +93,9 @@ func New(o Options) *Set {
 	if o.Metrics == nil {
 		o.Metrics = telemetry.NewMetrics("")
 	}
+	if o.HeartbeatRate <= 0 {
+		o.HeartbeatRate = 100
+	}
 	r := &runner{
 		store: o.Store, hostID: o.HostID, loops: o.Loops, metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
 	}
@@ -98,7 +104,7 @@ func New(o Options) *Set {
 		Queries:    &Queries{host: o.Host, runner: r},
 		Reactions:  &Reactions{host: o.Host, runner: r},
 		Bootstraps: &Bootstraps{host: o.Host, runner: r},
-		Control:    &Control{store: o.Store},
+		Control:    &Control{store: o.Store, loops: o.Loops, heartbeatRate: o.HeartbeatRate},
 	}
 	s.Instances = &Instances{sources: s.Sources, queries: s.Queries, reactions: s.Reactions}
 	return s

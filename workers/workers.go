@@ -49,8 +49,10 @@ type Options struct {
 
 	// MaxLoops is how many components the process may run at once; 10,000 when zero. More wait, without a sign, for a
 	// place that no loop ever frees, so that it is a guard and not a means to spread load.
-	MaxLoops  int
-	MaxCopies int // copy workers that the process may run at once; 16 when zero
+	MaxLoops int
+	// HeartbeatRate is how many heartbeats a second the loops of the process send together, about; 100 when zero.
+	HeartbeatRate int
+	MaxCopies     int // copy workers that the process may run at once; 16 when zero
 	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
 	StopWithControlPlane bool
 }
@@ -124,7 +126,8 @@ type served struct {
 // for hours, never keeps a short errand from running. The first ones are those that stop first.
 func (p *process) workers() (first, second []*served) {
 	set := activities.New(activities.Options{
-		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, Metrics: p.Metrics, Log: p.log, StopWithControlPlane: p.StopWithControlPlane,
+		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, HeartbeatRate: p.HeartbeatRate, Metrics: p.Metrics, Log: p.log,
+		StopWithControlPlane: p.StopWithControlPlane,
 	})
 	loops := func(r worker.ActivityRegistry) {
 		r.RegisterActivity(set.Sources)

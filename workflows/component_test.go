@@ -49,6 +49,21 @@ func TestSourceStartsStopsAndResumes(t *testing.T) {
 	require.Equal(t, []string{"Validating", "Provisioning", "Starting", "Running", "Draining", "Stopped", "Starting", "Running", "Draining"}, h.phases)
 }
 
+// TestRunWaitsForHeartbeatsAsLongAsItsPlacementSays: what runs among many others beats less often.
+func TestRunWaitsForHeartbeatsAsLongAsItsPlacementSays(t *testing.T) {
+	for seconds, timeout := range map[int]time.Duration{0: 30 * time.Second, 90: 90 * time.Second} {
+		h := newHarness(t, "source.default.orders")
+		h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).
+			Return(activities.Placement{Generation: 1, Queue: activities.QueueRun, HeartbeatSeconds: seconds}, nil)
+		h.healthy()
+		h.loops(sources.SourceRun, time.Minute, drained, nil)
+		h.at(10*time.Second, h.CancelWorkflow)
+		h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+		require.True(t, h.IsWorkflowCompleted())
+		require.Equal(t, timeout, h.heartbeats["SourceRun"])
+	}
+}
+
 // TestQuickCommandsKeepTheirOrder sends commands that all arrive before the workflow looks.
 func TestQuickCommandsKeepTheirOrder(t *testing.T) {
 	h := newHarness(t, "source.default.orders")

@@ -40,17 +40,18 @@ type harness struct {
 	mu          sync.Mutex
 	called      []string          // activities, in order
 	queues      map[string]string // of activities
-	generations []uint64          // of runs
-	reloads     []string          // that they were asked for
-	phases      []string          // as upserted
-	healths     []string          // with them
+	heartbeats  map[string]time.Duration
+	generations []uint64 // of runs
+	reloads     []string // that they were asked for
+	phases      []string // as upserted
+	healths     []string // with them
 }
 
 func newHarness(t *testing.T, id string) *harness {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))) // shown if the test fails
-	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}}
+	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}, heartbeats: map[string]time.Duration{}}
 	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}})
 	New(func() bool { return true }).Register(h)
 	set := activities.New(activities.Options{})
@@ -75,7 +76,7 @@ func newHarness(t *testing.T, id string) *harness {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.called = append(h.called, info.ActivityType.Name)
-		h.queues[info.ActivityType.Name] = info.TaskQueue
+		h.queues[info.ActivityType.Name], h.heartbeats[info.ActivityType.Name] = info.TaskQueue, info.HeartbeatTimeout
 		switch info.ActivityType.Name {
 		case "SourceRun", "QueryRun", "ReactionRun":
 			var in activities.RunInput

@@ -15,7 +15,7 @@ import (
 
 const (
 	year          = 365 * 24 * time.Hour
-	heartbeat     = 30 * time.Second
+	heartbeat     = activities.UsualHeartbeat
 	takenWithin   = 30 * time.Second // by the host that a run is placed on
 	cancelWithin  = 20 * time.Second // two heartbeats, which is how a run learns of it
 	drainGrace    = 10 * time.Second
@@ -28,13 +28,13 @@ func retry(first, most time.Duration, attempts int32) *temporal.RetryPolicy {
 
 // withRun is for the loops: retried for ever, since what is transient goes away, and the loop says when it has had
 // enough.
-func withRun(ctx workflow.Context, id, queue, summary string) workflow.Context {
+func withRun(ctx workflow.Context, id string, at placement, summary string) workflow.Context {
 	o := workflow.ActivityOptions{
-		TaskQueue: queue, ActivityID: id, Summary: summary,
-		StartToCloseTimeout: year, HeartbeatTimeout: heartbeat, WaitForCancellation: true,
+		TaskQueue: at.Queue, ActivityID: id, Summary: summary,
+		StartToCloseTimeout: year, HeartbeatTimeout: max(heartbeat, time.Duration(at.HeartbeatSeconds)*time.Second), WaitForCancellation: true,
 		RetryPolicy: retry(time.Second, 30*time.Second, 0),
 	}
-	if queue != activities.QueueRun {
+	if at.Queue != activities.QueueRun {
 		o.ScheduleToStartTimeout = takenWithin
 	}
 	return workflow.WithActivityOptions(ctx, o)

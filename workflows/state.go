@@ -68,6 +68,8 @@ type State struct {
 type placement struct {
 	Host  string `json:"host,omitempty"`
 	Queue string `json:"queue"`
+	// HeartbeatSeconds is that of activities.Placement.
+	HeartbeatSeconds int `json:"heartbeatSeconds,omitempty"`
 }
 
 // snapshots is what a query knows of its bootstraps.

@@ -179,7 +179,7 @@ func (e *entity) place(ctx workflow.Context) error {
 	}).Get(ctx, &p)
 	if err == nil {
 		e.state.Generation, e.state.Host = p.Generation, p.Host
-		e.state.Placement = &placement{Host: p.Host, Queue: p.Queue}
+		e.state.Placement = &placement{Host: p.Host, Queue: p.Queue, HeartbeatSeconds: p.HeartbeatSeconds}
 	}
 	return err
 }
@@ -201,7 +201,7 @@ func (e *entity) startRun() {
 
 func (e *entity) run(ctx workflow.Context) error {
 	s := &e.state
-	queue := s.Placement.Queue
+	placed := *s.Placement
 	s.Placement = nil // the next run gets a generation of its own
 	number := e.number
 	if s.Phase == PhaseStarting {
@@ -223,7 +223,7 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	var result activities.RunResult
 	err := workflow.ExecuteActivity(
-		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), queue, fmt.Sprintf("spec %d, generation %d", s.SpecVersion, s.Generation)),
+		withRun(ctx, fmt.Sprintf("run-%d", s.Generation), placed, fmt.Sprintf("spec %d, generation %d", s.SpecVersion, s.Generation)),
 		e.kind.run, in,
 	).Get(ctx, &result)
 	if number == e.number && e.beside != nil {

@@ -34,7 +34,7 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 			return withData(cmd, c.DataDir, c.Log, func(ctx context.Context, own owned) error {
 				return stack.Run(ctx, stack.Options{
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
-					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker,
+					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, HeartbeatRate: c.HeartbeatRate,
 					TraceRatio: c.TraceRatio, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
 					printAddresses(cmd.OutOrStdout(), c.Namespace, s)

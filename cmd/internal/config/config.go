@@ -25,14 +25,15 @@ type Traces struct {
 
 // Dev is the configuration of `perdure dev`, where everything runs in one process.
 type Dev struct {
-	DataDir      string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
-	Namespace    string `json:"namespace" flag:"namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
-	TemporalPort int    `json:"temporalPort" flag:"temporal-port" env:"PERDURE_TEMPORAL_PORT" default:"7233" minimum:"0" maximum:"65535" doc:"port of the Temporal server; 0 takes a free one"`
-	UIPort       int    `json:"uiPort" flag:"ui-port" env:"PERDURE_UI_PORT" default:"8233" minimum:"0" maximum:"65535" doc:"port of the Temporal UI; 0 takes a free one"`
-	APIPort      int    `json:"apiPort" flag:"api-port" env:"PERDURE_API_PORT" default:"8080" minimum:"0" maximum:"65535" doc:"port of the API; 0 takes a free one"`
-	NATSPort     int    `json:"natsPort" flag:"nats-port" env:"PERDURE_NATS_PORT" default:"0" minimum:"0" maximum:"65535" doc:"port of the JetStream server for other processes; 0 keeps it inside this process"`
-	WithPostgres bool   `json:"withPostgres" flag:"with-postgres" env:"PERDURE_WITH_POSTGRES" doc:"also run a private Postgres server, whose URL is the secret env:PERDURE_POSTGRES_URL"`
-	NoWorker     bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
+	DataDir       string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
+	Namespace     string `json:"namespace" flag:"namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
+	TemporalPort  int    `json:"temporalPort" flag:"temporal-port" env:"PERDURE_TEMPORAL_PORT" default:"7233" minimum:"0" maximum:"65535" doc:"port of the Temporal server; 0 takes a free one"`
+	UIPort        int    `json:"uiPort" flag:"ui-port" env:"PERDURE_UI_PORT" default:"8233" minimum:"0" maximum:"65535" doc:"port of the Temporal UI; 0 takes a free one"`
+	APIPort       int    `json:"apiPort" flag:"api-port" env:"PERDURE_API_PORT" default:"8080" minimum:"0" maximum:"65535" doc:"port of the API; 0 takes a free one"`
+	NATSPort      int    `json:"natsPort" flag:"nats-port" env:"PERDURE_NATS_PORT" default:"0" minimum:"0" maximum:"65535" doc:"port of the JetStream server for other processes; 0 keeps it inside this process"`
+	WithPostgres  bool   `json:"withPostgres" flag:"with-postgres" env:"PERDURE_WITH_POSTGRES" doc:"also run a private Postgres server, whose URL is the secret env:PERDURE_POSTGRES_URL"`
+	HeartbeatRate int    `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"20" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components together; with more components each has fewer, and a lost one is noticed later"`
+	NoWorker      bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
 	Traces
 	Log
 }
@@ -68,6 +69,7 @@ type Worker struct {
 	NATSURL           string        `json:"natsUrl" flag:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"URL of the NATS server with JetStream"`
 	DataDir           string        `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/worker" doc:"directory of query state and of this worker's identity"`
 	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
+	HeartbeatRate     int           `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"100" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components of this worker together; with more components each has fewer, and a lost one is noticed later"`
 	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
 	Traces
 	Log

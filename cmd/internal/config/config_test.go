@@ -29,7 +29,7 @@ func TestDefaults(t *testing.T) {
 	var dev config.Dev
 	require.NoError(t, load(t, &dev, nil))
 	require.Equal(t, config.Dev{
-		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080,
+		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080, HeartbeatRate: 20,
 		Traces: config.Traces{TraceRatio: 0.01}, Log: config.Log{LogLevel: "warn", LogFormat: "console"},
 	}, dev)
 	var worker config.Worker

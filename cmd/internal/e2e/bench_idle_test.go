@@ -27,6 +27,7 @@ func BenchmarkIdle(b *testing.B) {
 		s := newSystem(b, externalWorkers, ownPostgres(map[string]string{
 			"max_replication_slots": most, "max_wal_senders": most, "max_connections": strconv.Itoa(4*pipelines + 100),
 		}))
+		s.env = append(s.env, "PERDURE_HEARTBEAT_RATE=20") // as much as the embedded server is good for
 		worker := s.startWorker("worker")
 		execSQL(b, s.connect(), schema)
 		c := s.client()

@@ -47,9 +47,11 @@ type Options struct {
 	// Worker says whether tasks are done here; without it, only the API is served.
 	Worker bool
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
-	Secret    func(ref string) (string, error)
-	Telemetry *Telemetry
-	Log       *zap.Logger
+	Secret func(ref string) (string, error)
+	// HeartbeatRate is how many heartbeats a second the loops send together, about; as workers say when zero.
+	HeartbeatRate int
+	Telemetry     *Telemetry
+	Log           *zap.Logger
 }
 
 // Node is one process's share of the work.
@@ -193,7 +195,7 @@ func (n *Node) work(ctx context.Context) error {
 	}
 	err = workers.Run(ctx, workers.Options{
 		Client: n.Client, Host: host, HostID: n.Data.HostID, Loops: &n.loops, Metrics: n.Telemetry.Metrics, Namespace: n.Namespace,
-		Stream: n.Stream, Log: n.Log,
+		Stream: n.Stream, HeartbeatRate: n.HeartbeatRate, Log: n.Log,
 	})
 	if err != nil {
 		err = fmt.Errorf("running workers: %w", err)

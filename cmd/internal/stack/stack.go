@@ -35,16 +35,17 @@ const readyBound = 30 * time.Second
 
 // Options says what to run. Ports are those of the loopback interface; 0 takes a free one.
 type Options struct {
-	Data         *process.DataDir
-	Namespace    string
-	TemporalPort int
-	UIPort       int
-	APIPort      int
-	NATSPort     int  // 0: not reachable from other processes
-	Postgres     bool // run a private server
-	NoWorker     bool // do no tasks here
-	TraceRatio   float64
-	Log          *zap.Logger
+	Data          *process.DataDir
+	Namespace     string
+	TemporalPort  int
+	UIPort        int
+	APIPort       int
+	NATSPort      int  // 0: not reachable from other processes
+	Postgres      bool // run a private server
+	NoWorker      bool // do no tasks here
+	HeartbeatRate int  // see node.Options
+	TraceRatio    float64
+	Log           *zap.Logger
 }
 
 // Stack is what runs.
@@ -148,7 +149,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	closeListener = false
 	n := node.New(node.Options{
 		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
-		Secret: secret, Telemetry: tells, Log: o.Log,
+		Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
 	})
 	s.ready = n.Ready
 	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })
