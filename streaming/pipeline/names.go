@@ -28,7 +28,7 @@ func bootstrapLog(instance, query, source string) string {
 // there to be read once, and goes when it was.
 func yields(log string) bool {
 	kind, _, _ := strings.Cut(log, "_")
-	return slices.Contains([]string{"CHG", "PART", "BOOT"}, kind)
+	return slices.Contains([]string{"CHG", "STAGED", "BOOT"}, kind)
 }
 
 // checkpointObjects names the objects of a query's checkpoints.
