@@ -31,7 +31,7 @@ var (
 // Codes of the change and result streams.
 var (
 	StreamUnavailable = define("StreamUnavailable", Transient, "The stream server does not answer.", "Check NATS_URL and that the JetStream server is up.")
-	StreamFull        = define("StreamFull", Transient, "The stream server has no room for another message.", "Free disk space or raise the stream's byte limit.")
+	StreamFull        = define("StreamFull", Transient, "The stream server has no room for another message.", "Where change logs have filled the disk, let the queries that are behind run: room is made by what they read. Else free disk space or raise the stream's byte limit.")
 	StreamTrimmed     = define("StreamTrimmed", Invalidated, "The stream no longer holds the next message to read.", "The query is built anew from a snapshot; raise the stream's bounds if this recurs.")
 )
 

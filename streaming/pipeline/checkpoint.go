@@ -27,6 +27,7 @@ const (
 	// checkpoint before its time: what comes after the oldest is kept in the change logs.
 	checkpointChanges      = 256 << 20
 	checkpointLogFraction  = 4
+	checkpointShort        = 10 * time.Second // between two while the stream server is short of space
 	checkpointRetry        = 30 * time.Second // after one that failed
 	checkpointOnStopWithin = 3 * time.Second
 	// uploadRate bounds, in bytes per second, how much of the server and the disk an upload takes from the queries.
@@ -185,7 +186,8 @@ func (r *checkpointRecord) of(store string) []checkpoint {
 }
 
 // needed returns up to which message of a source nothing is needed any more, neither by the query, which has got to
-// offset, nor by whoever restores it. It is safe for concurrent use.
+// offset, nor by whoever restores it. While the stream server is short of space, that has to do with the newest checkpoint:
+// a source that waits for room sends nothing that would have the older ones replaced. It is safe for concurrent use.
 func (c *checkpointer) needed(source string, offset uint64) uint64 {
 	if c == nil {
 		return offset
@@ -194,6 +196,9 @@ func (c *checkpointer) needed(source string, offset uint64) uint64 {
 	defer c.mu.Unlock()
 	for _, one := range c.record.of(c.run.store) {
 		offset = min(offset, one.Offsets[source])
+		if c.run.host.conn.ShortOfSpace() {
+			break
+		}
 	}
 	if c.making != nil {
 		offset = min(offset, c.making.Offsets[source])
@@ -211,11 +216,17 @@ func (c *checkpointer) ifDue() error {
 		c.run.metrics.CheckpointAge.Set(time.Since(kept[0].At).Seconds())
 		c.run.metrics.CheckpointBytes.Set(float64(kept[0].Bytes))
 	}
-	if len(kept) > 0 && time.Since(kept[0].At).Abs() < c.every && c.since < c.changes || c.waits() { // clocks differ
+	if len(kept) > 0 && !c.due(time.Since(kept[0].At).Abs()) || c.waits() { // clocks differ
 		return nil
 	}
 	_, err := c.begin()
 	return err
+}
+
+// due reports whether there is to be a checkpoint when the newest has an age: one that lets change logs be trimmed is
+// wanted early where that is what everybody waits for.
+func (c *checkpointer) due(age time.Duration) bool {
+	return age >= c.every || c.since >= c.changes || age >= checkpointShort && c.run.host.conn.ShortOfSpace()
 }
 
 // took counts bytes of changes.

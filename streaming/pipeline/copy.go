@@ -37,9 +37,8 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 	if err != nil {
 		return CopyProgress{}, err
 	}
-	log, err := h.conn.EnsureLog(ctx, stream.LogOptions{
-		Name: bootstrapLog(ref.Instance, ref.Query, ref.Source), Description: "copied rows of a snapshot",
-	})
+	name := bootstrapLog(ref.Instance, ref.Query, ref.Source)
+	log, err := h.conn.EnsureLog(ctx, stream.LogOptions{Name: name, Yields: yields(name), Description: "copied rows of a snapshot"})
 	if err != nil {
 		return CopyProgress{}, fmt.Errorf("opening the bootstrap log: %w", err)
 	}

@@ -21,7 +21,8 @@
 //     from the change log with the same results, of which those that are in the result log are not published twice.
 //     Where several sources make the order of changes a matter of chance, the index is synced before results leave.
 //  4. The change log keeps everything after the synced offset of every query, and after the oldest checkpoint of its state
-//     that is kept, as far as its bounds allow; and its last message always.
+//     that is kept, or the newest while the stream server is short of space, as far as its bounds allow; and its last
+//     message always.
 //  5. An event is delivered to a reaction, or is a dead letter, before it is recorded as delivered, and so is every event
 //     before it, whatever lanes have done of later ones; records are moved by the newest attempt only.
 //  6. The sequences of a query's events never begin anew. A state that is built anew begins with a Snapshot event
@@ -64,6 +65,15 @@
 // as it is until the second state is there, if one is on its way or can be asked for. That state need not have all: where
 // changes of some labels only are missed, it takes the rest from the first one. With several sources, one whose change log does not
 // go back far enough holds up its own changes alone: those of the others are applied until the second state is there.
+//
+// # Room
+//
+// When the disk of an embedded stream server gets short of space, change logs and bootstrap logs yield what is left to all
+// other logs, buckets and objects (stream.LogOptions). A source then waits, for as long as it takes, says so in its status,
+// and confirms nothing; meanwhile queries read on, publish, store checkpoints earlier than usual and let the change logs be
+// trimmed, which makes room. A bootstrap that finds none for two minutes fails and is tried again. What nobody is done with is not
+// trimmed: a snapshot or a transaction that does not fit on the disk, or the changes for a query that stands still, need
+// room that an operator makes.
 //
 // # Draining and cancelling
 //

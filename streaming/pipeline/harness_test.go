@@ -43,8 +43,11 @@ type rig struct {
 	attempts  atomic.Uint64
 }
 
-func newRig(t testing.TB) *rig {
-	server, err := stream.Serve(stream.ServerOptions{Dir: t.TempDir(), Log: zap.NewNop()})
+func newRig(t testing.TB) *rig { return newRigIn(t, t.TempDir()) }
+
+// newRigIn has the stream server use a directory.
+func newRigIn(t testing.TB, dir string) *rig {
+	server, err := stream.Serve(stream.ServerOptions{Dir: dir, Log: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

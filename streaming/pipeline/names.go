@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -20,6 +22,13 @@ func deadLetterLog(instance, reaction string) string { return "LETTERS_" + insta
 func rejectedLog(instance, source string) string     { return "REJECTS_" + instance + "_" + source }
 func bootstrapLog(instance, query, source string) string {
 	return "BOOT_" + instance + "_" + query + "_" + source
+}
+
+// yields reports whether a log gives way to all else when the stream server's disk is short of space: what is in it is
+// there to be read once, and goes when it was.
+func yields(log string) bool {
+	kind, _, _ := strings.Cut(log, "_")
+	return slices.Contains([]string{"CHG", "STAGED", "BOOT"}, kind)
 }
 
 // checkpointObjects names the objects of a query's checkpoints.
@@ -123,5 +132,6 @@ func logOptions(name string, p component.Policy, description string) stream.LogO
 	p = p.WithDefaults()
 	return stream.LogOptions{
 		Name: name, MaxBytes: p.RetainBytes, MaxAge: time.Duration(p.RetainSeconds) * time.Second, Description: description,
+		Yields: yields(name),
 	}
 }

@@ -64,6 +64,7 @@ type sink struct {
 	schema    []byte         // durable
 	learned   []byte         // what it becomes when all up to learnedAt is durable; nil: nothing
 	learnedAt graph.Position // of the last whole transaction that was taken then
+	noRoom    error          // why the change log takes nothing for now
 
 	// See wants.go.
 	wants        source.Wanted
@@ -82,7 +83,7 @@ func newSink(w *stream.Writer, epoch stream.Epoch, resume sourcePosition, schema
 	s.out = newOutlet(
 		func() *changes { return &changes{} },
 		func(ctx context.Context, id string, data []byte) (uint64, error) {
-			return retried(ctx, func() (uint64, error) { return w.Append(ctx, id, data) })
+			return withRoom(ctx, func() (uint64, error) { return w.Append(ctx, id, data) }, s.refused)
 		},
 		s.acked,
 	)

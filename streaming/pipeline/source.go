@@ -214,10 +214,7 @@ func (k *keeper) report(ctx context.Context) error {
 	now, commit := k.sink.where()
 	k.sink.metrics.Queue.Set(float64(k.sink.out.queued()))
 	k.progress.Set(func(s *Status) {
-		s.Position, s.Offset, s.CommitTime, s.Backpressure = now.Position, now.Offset, commit, ""
-		if k.sink.out.isFull() {
-			s.Backpressure = "the change log takes changes more slowly than the source sends them"
-		}
+		s.Position, s.Offset, s.CommitTime, s.Backpressure = now.Position, now.Offset, commit, k.sink.heldUp()
 	})
 	if now.Position == k.reported.Position && now.Offset == k.reported.Offset && now.System == k.reported.System {
 		return nil

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,6 +34,7 @@ type Conn struct {
 	log     *zap.Logger
 	options Options
 	closed  chan struct{}
+	short   atomic.Pointer[time.Time] // until when the server's disk counts as short of space; nil: it does not
 
 	mu         sync.Mutex
 	fences     *Bucket            // opened by the first use
@@ -87,6 +89,9 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	c.nats = nc
 	if c.js, err = jetstream.New(nc); err == nil {
+		err = c.listenForSpace()
+	}
+	if err == nil {
 		err = c.probe(ctx)
 	}
 	if err != nil {

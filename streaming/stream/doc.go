@@ -17,9 +17,11 @@
 //     log once, whether the server remembers the id or not.
 //  6. Trimming never removes the newest data message, so that a writer always finds where it stopped.
 //  7. An object is read as it was stored, or the error says that it is not.
-//  8. No call waits longer than its context or, where that has no end, than a bound documented at the call.
+//  8. While the disk of an embedded server is short of space, logs that yield are not appended to, and everything else is;
+//     only when that has used up most of the rest is nothing taken. Both end by themselves.
+//  9. No call waits longer than its context or, where that has no end, than a bound documented at the call.
 //
 // Conn, Log, SharedWriter, Fence, Bucket and Objects are safe for concurrent use; Writer is too, one append at a time. A
 // Reader belongs to one goroutine. The package starts goroutines only for a Bucket's Watch, which ends with its
-// context, and while a Server or Conn is being closed.
+// context, for the look at a Server's disk, which ends with the Server, and while a Server or Conn is being closed.
 package stream

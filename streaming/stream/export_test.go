@@ -8,3 +8,8 @@ func WithSpace(o ServerOptions, space func() (free, total uint64)) ServerOptions
 	}
 	return o
 }
+
+// Reserves returns what is to stay free of a disk: of logs that yield, and of everything.
+func Reserves(total uint64) (yield, last uint64) {
+	return yieldReserve.of(total), lastReserve.of(total)
+}

@@ -42,6 +42,10 @@ type LogOptions struct {
 	MaxAge time.Duration
 	// Refuse makes appends to a full log fail with StreamFull instead of dropping its oldest messages.
 	Refuse bool
+	// Yields makes appends fail with StreamFull when the embedded server's disk gets short of space, while there is still
+	// some for all other logs, for buckets and for objects: so the log's readers can get on and let it be trimmed. It
+	// counts for what is written through the Log that EnsureLog returns.
+	Yields bool
 	// Removable lets single messages be removed, which Reader takes for loss: such a log is read with Next. It counts when
 	// the log is created.
 	Removable   bool
@@ -55,6 +59,7 @@ type Log struct {
 	stream  jetstream.Stream
 	name    string
 	subject string
+	yields  bool
 }
 
 // LogState tells how far a log reaches. An empty one has First = Last + 1. MaxBytes is the bound of Bytes, 0: there is
@@ -103,7 +108,9 @@ func (c *Conn) EnsureLog(ctx context.Context, o LogOptions) (*Log, error) {
 	if err != nil {
 		return nil, classify(ctx, err, "opening log %s", o.Name)
 	}
-	return c.newLog(o.Name, stream), nil
+	log := c.newLog(o.Name, stream)
+	log.yields = o.Yields
+	return log, nil
 }
 
 // OpenLog opens a log that exists; otherwise the error is ErrMissing.

@@ -85,12 +85,14 @@ func Serve(o ServerOptions) (*Server, error) {
 	ns.SetLoggerV2(log, false, false, false)
 	ns.Start()
 	s := &Server{nats: ns, lock: lock}
-	if err := s.awaitReady(log); err != nil {
+	if err = s.awaitReady(log); err == nil {
+		s.space, err = guardSpace(o.Dir, ns, o.space, o.Log.Named("stream-server"))
+	}
+	if err != nil {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		return nil, errors.Join(err, lock.Close())
 	}
-	s.space = guardSpace(o.Dir, ns, o.space, o.Log.Named("stream-server"))
 	if o.Listen != "" {
 		s.url = ns.ClientURL()
 	}

@@ -122,6 +122,9 @@ func (w *Writer) Append(ctx context.Context, id string, data []byte) (uint64, er
 	case w.unresolved != "" && w.unresolved != id:
 		return 0, failure.StreamUnavailable.Errorf("appending %s to log %s: the message before, %s, has not been acknowledged", id, w.log.name, w.unresolved)
 	}
+	if err := w.log.yield(id); err != nil {
+		return 0, err
+	}
 	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	for delay := firstRetry; ; delay = nextRetry(delay) {
@@ -205,6 +208,9 @@ func (l *Log) NewSharedWriter() *SharedWriter { return &SharedWriter{l} }
 // ends or for 30 s.
 func (w *SharedWriter) Append(ctx context.Context, id string, data []byte) (uint64, error) {
 	if err := w.log.checkID(id); err != nil {
+		return 0, err
+	}
+	if err := w.log.yield(id); err != nil {
 		return 0, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, appendTimeout)

@@ -303,6 +303,19 @@ type Component struct {
 // Components shows the components that list returns at each scrape. It is called once.
 func (m *Metrics) Components(list func() []Component) { m.registry.MustRegister(components(list)) }
 
+// StreamSpace shows at each scrape whether the stream server is short of space. It is called once.
+func (m *Metrics) StreamSpace(short func() bool) {
+	m.factory.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "perdure_stream_space_short",
+		Help: "1 while the disk of the embedded stream server is short of space, so that change logs and bootstrap logs are not appended to.",
+	}, func() float64 {
+		if short() {
+			return 1
+		}
+		return 0
+	})
+}
+
 // components implements prometheus.Collector.
 type components func() []Component
 

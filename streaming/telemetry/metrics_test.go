@@ -66,6 +66,7 @@ func everything() *Metrics {
 	m.Began("c")
 	m.Failed("c", "Stalled")
 	m.Components(func() []Component { return []Component{{ID: "c"}} })
+	m.StreamSpace(func() bool { return false })
 	(&exporter{metrics: m}).count("exported", 1)
 	return m
 }

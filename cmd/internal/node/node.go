@@ -68,6 +68,7 @@ func New(o Options) *Node {
 	}
 	n := &Node{Options: o}
 	n.Telemetry.Metrics.Components(n.components)
+	n.Telemetry.Metrics.StreamSpace(n.Stream.ShortOfSpace)
 	return n
 }
 
