@@ -162,6 +162,15 @@ func (l *lack) query() *query {
 	return &q
 }
 
+// formats are those of the missing values: as in the stream.
+func (l *lack) formats() []int16 {
+	formats := make([]int16, len(l.slots))
+	for i, slot := range l.slots {
+		formats[i] = l.relation.wire[slot].format
+	}
+	return formats
+}
+
 // fetch reads what rows lack, in one round trip. What it returns of a row that is gone is nil.
 func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
 	if rows, err = st.fetchNamed(ctx, lacks); !unknownName(err) {
@@ -193,7 +202,7 @@ func (st *stream) fetchNamed(ctx context.Context, lacks []lack) (rows [][][]byte
 	var batch pgconn.Batch
 	for i := range lacks {
 		q := lacks[i].query()
-		batch.ExecParams(q.text, q.values, q.oids, q.formats, []int16{pgx.BinaryFormatCode})
+		batch.ExecParams(q.text, q.values, q.oids, q.formats, lacks[i].formats())
 	}
 	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		results, err := conn.PgConn().ExecBatch(ctx, &batch).ReadAll()
@@ -251,9 +260,13 @@ func (a *assembler) decodeInto(l *lack, found [][]byte) (err error) {
 			continue
 		}
 		a.bytes += len(src)
-		at := l.relation.wire[l.slots[i]].at
-		if l.values[l.slots[i]], err = l.relation.decode[at](&a.decoder, src); err != nil {
-			return l.relation.columnError(at, err)
+		c := l.relation.wire[l.slots[i]]
+		decode := l.relation.decode[c.at]
+		if c.format == pgx.TextFormatCode {
+			decode = decodeText
+		}
+		if l.values[l.slots[i]], err = decode(&a.decoder, src); err != nil {
+			return l.relation.columnError(c.at, err)
 		}
 	}
 	return nil

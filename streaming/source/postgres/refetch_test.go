@@ -114,3 +114,15 @@ func TestKeysOfExtensionTypes(t *testing.T) {
 	d.exec("UPDATE a SET id = 'z'; UPDATE b SET id = 'cD'; UPDATE c SET id = 'ok'; UPDATE e SET id = 'z'; UPDATE f SET id = '{z}'")
 	require.Len(t, agree(t, s, sink), 5)
 }
+
+// TestTypesWithoutBinaryFormAreReadBack as text, as they come.
+func TestTypesWithoutBinaryFormAreReadBack(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, rights aclitem); ALTER TABLE late REPLICA IDENTITY FULL")
+	s := d.source(`"tables": [{"name": "late"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO late SELECT i, format('=%%s/%%s', substr('rwad', i, 1), current_user)::aclitem FROM generate_series(1, 3) i")
+	d.exec("UPDATE late SET id = id + 1")
+	require.Len(t, agree(t, s, sink), 3)
+}
