@@ -314,6 +314,7 @@ func (a *assembler) learn(ctx context.Context, t *table, columns []column, prima
 			c := &now.Columns[i]
 			c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
 		}
+		now.tellTypes(a.types)
 		if now.computes(known) {
 			found, err := a.files(ctx, t.files())
 			if err != nil {
