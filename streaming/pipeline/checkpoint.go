@@ -207,10 +207,11 @@ func (c *checkpointer) ifDue() error {
 		return nil
 	}
 	kept := c.of(c.run.store)
+	var newest checkpoint
 	if len(kept) > 0 {
-		c.run.metrics.CheckpointAge.Set(time.Since(kept[0].At).Seconds())
-		c.run.metrics.CheckpointBytes.Set(float64(kept[0].Bytes))
+		newest = kept[0]
 	}
+	c.run.metrics.Checkpoint(newest.At, newest.Bytes)
 	if len(kept) > 0 && time.Since(kept[0].At).Abs() < c.every && c.since < c.changes || c.waits() { // clocks differ
 		return nil
 	}
