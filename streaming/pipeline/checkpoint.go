@@ -106,7 +106,7 @@ func (r *queryRun) openCheckpoints(ctx context.Context) (*checkpointer, error) {
 	}
 	c := &checkpointer{
 		run: r, log: r.host.logFor(r.id), every: time.Duration(r.spec.Checkpoint.Seconds) * time.Second,
-		changes: checkpointChanges, key: r.id.Instance + "." + r.id.Name, made: make(chan madeCheckpoint, 1),
+		changes: checkpointChanges, key: r.key(), made: make(chan madeCheckpoint, 1),
 		fixed: make(map[string]storedFile), lists: make(map[string][]storedFile),
 	}
 	if c.every == 0 {

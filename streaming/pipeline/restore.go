@@ -150,7 +150,7 @@ func (r *queryRun) restate(ctx context.Context, records *stream.Bucket, current 
 	}
 	before := current.Store
 	current.Store, current.Base = name, max(known, current.Base)+rebuiltAfter
-	if _, err := write(ctx, records, r.id.Instance+"."+r.id.Name, current); err != nil {
+	if err := r.put(ctx, records, current); err != nil {
 		return err
 	}
 	r.store, r.base = current.Store, current.Base

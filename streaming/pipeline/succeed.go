@@ -107,7 +107,7 @@ func (r *queryRun) setNext(ctx context.Context, records *stream.Bucket, current 
 		return nil
 	}
 	current.Next = store
-	if _, err := write(ctx, records, r.id.Instance+"."+r.id.Name, *current); err != nil || before == "" {
+	if err := r.put(ctx, records, *current); err != nil || before == "" {
 		return err
 	}
 	if err := r.host.index.Remove(before); err != nil {
@@ -234,9 +234,8 @@ func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
 	if err != nil {
 		return err
 	}
-	key := r.id.Instance + "." + r.id.Name
-	var current queryRecord
-	if _, _, err := read(ctx, records, key, &current); err != nil {
+	current, err := r.claim(ctx, records)
+	if err != nil {
 		return err
 	}
 	store := r.record(boots, current).Store

@@ -286,14 +286,15 @@ func TestAnotherStateIsLostInItsPlace(t *testing.T) {
 	run.published = published
 	records, err := run.host.bucket(t.Context(), queriesBucket)
 	require.NoError(t, err)
-	current := r.record()
+	current, err := run.claim(t.Context(), records)
+	require.NoError(t, err)
 	wanted := run.record(boots, current)
 	require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
 	require.NotNil(t, run.old)
 	run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
 	require.NoError(t, err)
 	require.NoError(t, run.load(t.Context(), boots))
-	require.NoError(t, run.removePredecessor(t.Context(), records, "default.late", wanted))
+	require.NoError(t, run.removePredecessor(t.Context(), records, wanted))
 	require.NoError(t, run.query.Close())
 
 	for _, disk := range []func(){func() { r.elsewhere() }, func() { r.index = first }} {
