@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/source"
@@ -470,6 +472,15 @@ type other struct{ *book }
 // Kind implements source.Factory.
 func (other) Kind() string { return "other" }
 
+// cutting is a back end of a process that ends when a store is restored, before anything else happens.
+type cutting struct{ index.Durable }
+
+var errCut = errors.New("the process ends")
+
+func (c cutting) Restore(name string, bytes int64, fill func(dir string) error) error {
+	return errors.Join(c.Durable.Restore(name, bytes, fill), errCut)
+}
+
 // TestRestoreOfSeveralSourcesBeginsAnew takes the disk of a query whose sources' changes were taken in an order that only
 // its index knew.
 func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {
@@ -501,8 +512,18 @@ func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {
 		query.kill()
 		before := len(r.published())
 		dir := r.elsewhere()
+		if round == 1 {
+			whole := r.index
+			r.index = cutting{whole.(index.Durable)}
+			require.ErrorIs(t, r.startQuery(both).result(), errCut)
+			record := r.record()
+			require.NotEmpty(t, record.Next, "it does not count as whole")
+			require.ElementsMatch(t, record.stores(), r.storesLeft())
+			r.index = whole
+		}
 		query = r.startQuery(both)
 		r.following(query)
+		require.Empty(t, r.record().Next)
 		require.NotEmpty(t, query.status.Snapshot().Details["restored"])
 		write(20)
 		wanted := r.book.wanted()

@@ -31,7 +31,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if boots == nil {
-		if q, err := r.goOn(ctx, records, current); q != nil || err != nil {
+		if q, err := r.goOn(ctx, records, &current); q != nil || err != nil {
 			r.query = q
 			return q != nil, err
 		}
@@ -241,7 +241,7 @@ type queryRecord struct {
 	Sources     []string     `json:"sources"` // whose elements the store holds, in order
 	// Previous is the store of the state whose place this one takes, until this one is complete.
 	Previous string `json:"previous,omitempty"`
-	// Next is the store of a state that is being loaded while this one is followed.
+	// Next is the store of a state that is being loaded while this one is followed, or restored.
 	Next string `json:"next,omitempty"`
 	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.
 	Spec *component.QuerySpec `json:"spec,omitempty"`
