@@ -133,7 +133,7 @@ func TestBootstrapWhileChangesGoOn(t *testing.T) {
 	r.book.readRows = func() { time.Sleep(time.Millisecond) } // so that changes come in between
 	r.bootstrap("first")
 	query := r.startQuery(auto)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	stop()
 	r.settled("late")
 	query.drained()
@@ -152,7 +152,7 @@ func TestBootstrapWhileChangesGoOn(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"default.shop.late"}, keys)
 	query = r.startQuery(auto)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
 	r.settled("late")
 	query.drained()
@@ -160,10 +160,7 @@ func TestBootstrapWhileChangesGoOn(t *testing.T) {
 }
 
 func TestBootstrapBeginsWithSnapshotEvents(t *testing.T) {
-	r := newRig(t)
-	r.stock(200)
-	src := r.readySource()
-	r.bootstrap("first")
+	r, src := newReading(t, 200)
 	query := r.startQuery(auto)
 	r.settled("late")
 	var events []*result.Event
@@ -183,7 +180,7 @@ func TestBootstrapOfNothing(t *testing.T) {
 	src := r.readySource()
 	r.bootstrap("first")
 	query := r.startQuery(auto)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
 	r.settled("late")
 	query.drained()
@@ -191,10 +188,7 @@ func TestBootstrapOfNothing(t *testing.T) {
 }
 
 func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
-	r := newRig(t)
-	r.stock(300)
-	src := r.readySource()
-	r.bootstrap("first")
+	r, src := newReading(t, 300)
 	query := r.startQuery(auto)
 	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 50)
 	r.settled("late")
@@ -202,17 +196,13 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 	_, before := r.replayed("late")
 
 	// The workflow was asked to read all rows again; the state of before is still there.
-	r.bootstrap("second")
-	query = r.startQuery(auto)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
-	r.settled("late")
-	query.drained()
+	r.ran("second")
 	_, after := r.replayed("late")
 	require.Equal(t, before, after, "nothing differs")
 
 	r.bootstrapAs(auto, BootstrapRef{ID: "anew", Rebuild: true})
 	query = r.startQuery(auto)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	r.settled("late")
 	query.drained()
 	_, after = r.replayed("late")
@@ -223,20 +213,14 @@ func TestRebootstrapGoesOnWithTheSequences(t *testing.T) {
 	outcome, err := r.host().RunQuery(t.Context(), r.attempt(late.ID()), auto)
 	require.NoError(t, err)
 	require.Equal(t, NeedsBootstrap, outcome)
-	r.bootstrap("third")
-	query = r.startQuery(auto)
-	r.settled("late")
-	query.drained()
+	r.ran("third")
 	src.drained()
 }
 
 // TestResyncPublishesWhatDiffers misses changes and has the state built anew beside the old one, which is interrupted at
 // any time, also by another bootstrap. Who follows sees no more than what is different, in one transaction.
 func TestResyncPublishesWhatDiffers(t *testing.T) {
-	r := newRig(t)
-	r.stock(500)
-	src := r.readySource()
-	r.bootstrap("first")
+	r, src := newReading(t, 500)
 	query := r.startQuery(auto)
 	r.settled("late")
 	query.drained()
@@ -259,7 +243,7 @@ func TestResyncPublishesWhatDiffers(t *testing.T) {
 			}
 		}
 		query = r.startQuery(auto)
-		eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+		r.following(query)
 		r.settled("late")
 		_, after := r.replayed("late")
 		require.Equal(t, before+1, after)
@@ -279,10 +263,7 @@ func TestResyncPublishesWhatDiffers(t *testing.T) {
 // TestLostChangesAreResynced has a source tell that changes are lost: the query ends before that, asking for what the
 // source wants, and after a bootstrap has what was missed.
 func TestLostChangesAreResynced(t *testing.T) {
-	r := newRig(t)
-	r.stock(300)
-	src := r.readySource()
-	r.bootstrap("first")
+	r, src := newReading(t, 300)
 	query := r.startQuery(auto)
 	r.settled("late")
 	query.drained()
@@ -313,7 +294,7 @@ func TestLostChangesOfAQueryThatMayNotReadTheSource(t *testing.T) {
 	r := newRig(t)
 	src := r.readySource()
 	query := r.startQuery(late)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	r.book.tell(graph.MissedDiff)
 	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
 	src.drained()
@@ -322,10 +303,7 @@ func TestLostChangesOfAQueryThatMayNotReadTheSource(t *testing.T) {
 // TestLateWorkerOfAnotherBootstrap has a message of an earlier bootstrap come into the log of a later one, where the same
 // chunk of the same attempt is copied.
 func TestLateWorkerOfAnotherBootstrap(t *testing.T) {
-	r := newRig(t)
-	r.stock(200)
-	src := r.readySource()
-	r.bootstrap("first")
+	r, src := newReading(t, 200)
 	log, err := r.conn.OpenLog(t.Context(), bootstrapLog("default", "late", "shop"))
 	require.NoError(t, err)
 	late, err := log.Next(t.Context(), 0)
@@ -341,10 +319,7 @@ func TestLateWorkerOfAnotherBootstrap(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
-	r.bootstrap("second")
-	query := r.startQuery(auto)
-	r.settled("late")
-	query.drained()
+	r.ran("second")
 	src.drained()
 }
 
@@ -360,18 +335,12 @@ func TestWhatWasCopiedIsGone(t *testing.T) {
 		"rows": func(r *rig) error { return r.conn.DeleteLog(t.Context(), bootstrapLog("default", "late", "shop")) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.stock(200)
-			src := r.readySource()
-			r.bootstrap("first")
+			r, src := newReading(t, 200)
 			require.NoError(t, remove(r))
 			outcome, err := r.host().RunQuery(t.Context(), r.attempt(auto.ID()), auto)
 			require.NoError(t, err)
 			require.Equal(t, NeedsResync, outcome)
-			r.bootstrap("second")
-			query := r.startQuery(auto)
-			r.settled("late")
-			query.drained()
+			r.ran("second")
 			src.drained()
 		})
 	}

@@ -107,7 +107,7 @@ func (r *queryRun) openCheckpoints(ctx context.Context) (*checkpointer, error) {
 	}
 	c := &checkpointer{
 		run: r, log: r.host.logFor(r.id), every: time.Duration(r.spec.Checkpoint.Seconds) * time.Second,
-		changes: checkpointChanges, key: r.id.Instance + "." + r.id.Name, made: make(chan madeCheckpoint, 1),
+		changes: checkpointChanges, key: r.key(), made: make(chan madeCheckpoint, 1),
 		fixed: make(map[string]storedFile), lists: make(map[string][]storedFile),
 	}
 	if c.every == 0 {
@@ -212,11 +212,12 @@ func (c *checkpointer) ifDue() error {
 		return nil
 	}
 	kept := c.of(c.run.store)
+	var newest checkpoint
 	if len(kept) > 0 {
-		c.run.metrics.CheckpointAge.Set(time.Since(kept[0].At).Seconds())
-		c.run.metrics.CheckpointBytes.Set(float64(kept[0].Bytes))
+		newest = kept[0]
 	}
-	if len(kept) > 0 && !c.due(time.Since(kept[0].At).Abs()) || c.waits() { // clocks differ
+	c.run.metrics.Checkpoint(newest.At, newest.Bytes)
+	if len(kept) > 0 && !c.due(time.Since(newest.At).Abs()) || c.waits() { // clocks differ
 		return nil
 	}
 	_, err := c.begin()

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/result"
 	"github.com/perdure/perdure/streaming/source"
@@ -32,12 +34,6 @@ func (r *rig) elsewhere() string {
 	dir := r.t.TempDir()
 	r.index = pebble.New(pebble.Options{Dir: dir, MemTableBytes: 64 << 10}) // so that there are tables
 	return dir
-}
-
-func (r *rig) following(query *run) {
-	r.t.Helper()
-	eventually(r.t, func() bool { return len(query.done) > 0 || query.status.Snapshot().Phase == "following" }, "the query runs")
-	require.Empty(r.t, query.done, "the query ended")
 }
 
 func (r *rig) checkpoints() checkpointRecord {
@@ -88,16 +84,9 @@ func (r *rig) filesOf(c checkpoint) (files []storedFile) {
 
 // TestAnotherHostRestoresAndReplays takes the host of a query away with its disk, again and again.
 func TestAnotherHostRestoresAndReplays(t *testing.T) {
-	r := newRig(t)
-	r.query = often
-	r.stock(1000)
-	src := r.readySource()
-	dir := r.elsewhere()
-	r.bootstrap("first")
-	query := r.startQuery(often)
+	r, src, query, dir := newFollowing(t, often, 1000)
 	random := rand.New(rand.NewPCG(5, 5))
 	for round := range 4 {
-		r.following(query)
 		r.anotherCheckpoint(random)
 		r.book.scribble(random, 200) // beyond the checkpoint
 		if round%2 == 0 {
@@ -120,11 +109,7 @@ func TestAnotherHostRestoresAndReplays(t *testing.T) {
 
 // TestCleanStopLeavesACheckpoint stops a query whose next checkpoint is far away and takes its disk.
 func TestCleanStopLeavesACheckpoint(t *testing.T) {
-	r := newRig(t)
-	src := r.readySource()
-	r.elsewhere()
-	query := r.startQuery(late)
-	r.following(query)
+	r, src, query, _ := newFollowing(t, late, 0)
 	random := rand.New(rand.NewPCG(1, 5))
 	first := r.anotherCheckpoint(random)
 	r.book.scribble(random, 100)
@@ -209,13 +194,9 @@ func TestCheckpointsShareFiles(t *testing.T) {
 
 // TestChangeLogKeepsWhatARestoreReplays compares what the source may drop with the checkpoints.
 func TestChangeLogKeepsWhatARestoreReplays(t *testing.T) {
-	r := newRig(t)
-	src := r.readySource()
-	r.elsewhere()
 	seldom := late
 	seldom.Checkpoint.Seconds = 2
-	query := r.startQuery(seldom)
-	r.following(query)
+	r, src, query, _ := newFollowing(t, seldom, 0)
 	random := rand.New(rand.NewPCG(1, 5))
 	var told []uint64
 	for range 3 {
@@ -235,14 +216,7 @@ func TestChangeLogKeepsWhatARestoreReplays(t *testing.T) {
 
 // TestCheckpointBeyondTheChangeLog restores what the change log does not reach back to any more: a resync must bring it.
 func TestCheckpointBeyondTheChangeLog(t *testing.T) {
-	r := newRig(t)
-	r.query = often
-	r.stock(50)
-	src := r.readySource()
-	r.elsewhere()
-	r.bootstrap("first")
-	query := r.startQuery(often)
-	r.following(query)
+	r, src, query, _ := newFollowing(t, often, 50)
 	random := rand.New(rand.NewPCG(1, 5))
 	r.anotherCheckpoint(random)
 	query.kill()
@@ -272,14 +246,7 @@ func TestDamagedStateIsRestored(t *testing.T) {
 	} {
 		for _, checkpoints := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/checkpoints=%t", name, checkpoints), func(t *testing.T) {
-				r := newRig(t)
-				r.query = often
-				r.stock(1000)
-				src := r.readySource()
-				dir := r.elsewhere()
-				r.bootstrap("first")
-				query := r.startQuery(often)
-				r.following(query)
+				r, src, query, dir := newFollowing(t, often, 1000)
 				random := rand.New(rand.NewPCG(5, 5))
 				r.anotherCheckpoint(random)
 				r.book.scribble(random, 300)
@@ -346,14 +313,7 @@ func cutIn(t *testing.T, dir, pattern string, parts int) {
 
 // TestDamageOfARunningQuery damages tables that nobody reads while the query runs: the next checkpoint finds it.
 func TestDamageOfARunningQuery(t *testing.T) {
-	r := newRig(t)
-	r.query = often
-	r.stock(2000)
-	src := r.readySource()
-	dir := r.elsewhere()
-	r.bootstrap("first")
-	query := r.startQuery(often)
-	r.following(query)
+	r, src, query, dir := newFollowing(t, often, 2000)
 	random := rand.New(rand.NewPCG(5, 5))
 	r.anotherCheckpoint(random)
 	query.drained() // what is open now is not checked yet by the next attempt
@@ -380,14 +340,7 @@ func TestDamagedCheckpointFallsBack(t *testing.T) {
 	for damaged := 1; damaged <= checkpointsKept; damaged++ {
 		for _, name := range []string{"otherwise", "gone"} {
 			t.Run(fmt.Sprintf("%d %s", damaged, name), func(t *testing.T) {
-				r := newRig(t)
-				r.query = often
-				r.stock(500)
-				src := r.readySource()
-				r.elsewhere()
-				r.bootstrap("first")
-				query := r.startQuery(often)
-				r.following(query)
+				r, src, query, _ := newFollowing(t, often, 500)
 				random := rand.New(rand.NewPCG(5, 5))
 				for range checkpointsKept {
 					r.anotherCheckpoint(random)
@@ -427,11 +380,7 @@ func TestDamagedCheckpointFallsBack(t *testing.T) {
 
 // TestOutdatedAttemptAddsNoCheckpoint has an attempt go on with a checkpoint that it began before a newer one took over.
 func TestOutdatedAttemptAddsNoCheckpoint(t *testing.T) {
-	r := newRig(t)
-	src := r.readySource()
-	r.elsewhere()
-	query := r.startQuery(late)
-	r.following(query)
+	r, src, query, _ := newFollowing(t, late, 0)
 	random := rand.New(rand.NewPCG(1, 5))
 	r.anotherCheckpoint(random)
 	query.drained()
@@ -470,6 +419,15 @@ type other struct{ *book }
 // Kind implements source.Factory.
 func (other) Kind() string { return "other" }
 
+// cutting is a back end of a process that ends when a store is restored, before anything else happens.
+type cutting struct{ index.Durable }
+
+var errCut = errors.New("the process ends")
+
+func (c cutting) Restore(name string, bytes int64, fill func(dir string) error) error {
+	return errors.Join(c.Durable.Restore(name, bytes, fill), errCut)
+}
+
 // TestRestoreOfSeveralSourcesBeginsAnew takes the disk of a query whose sources' changes were taken in an order that only
 // its index knew.
 func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {
@@ -501,8 +459,18 @@ func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {
 		query.kill()
 		before := len(r.published())
 		dir := r.elsewhere()
+		if round == 1 {
+			whole := r.index
+			r.index = cutting{whole.(index.Durable)}
+			require.ErrorIs(t, r.startQuery(both).result(), errCut)
+			record := r.record()
+			require.NotEmpty(t, record.Next, "it does not count as whole")
+			require.ElementsMatch(t, record.stores(), r.storesLeft())
+			r.index = whole
+		}
 		query = r.startQuery(both)
 		r.following(query)
+		require.Empty(t, r.record().Next)
 		require.NotEmpty(t, query.status.Snapshot().Details["restored"])
 		write(20)
 		wanted := r.book.wanted()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/reaction"
 	"github.com/perdure/perdure/streaming/result"
+	"github.com/perdure/perdure/streaming/stream"
 )
 
 // byRow is a reaction that gets rows, in lanes, and does not wait long.
@@ -514,4 +516,61 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 	none, err := letters.List(t.Context(), never, "", 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
+}
+
+// TestDamagedDeadLetter has letters that cannot be decoded between others.
+func TestDamagedDeadLetter(t *testing.T) {
+	r := newRig(t)
+	var open atomic.Bool
+	f := &receiver{fail: func(*result.Event) error {
+		if open.Load() {
+			return nil
+		}
+		return failure.DeliveryRejected.Errorf("not now")
+	}}
+	r.reactions = []reaction.Factory{f}
+	out := r.results()
+	letters := NewDeadLetters(r.conn)
+	refused := func(count uint64) {
+		out.publish(1)
+		running := r.startReaction()
+		eventually(t, func() bool { return statusOf(running).DeadLetters.Count == count }, "one more is refused")
+		running.drained()
+	}
+	refused(1)
+	log, err := r.conn.OpenLog(t.Context(), deadLetterLog("default", "notify"))
+	require.NoError(t, err)
+	for _, data := range []string{"no JSON", `{"query":"late","event":"AAAA"}`} {
+		_, err = log.NewSharedWriter().Append(t.Context(), data, []byte(data))
+		require.NoError(t, err)
+	}
+	refused(4)
+
+	all, err := letters.List(t.Context(), notify.ID(), "", 10)
+	require.NoError(t, err)
+	require.Len(t, all, 4)
+	for i, one := range all {
+		require.Equal(t, strconv.Itoa(i+1), one.ID)
+		require.Equal(t, i == 1 || i == 2, one.Damaged)
+		if one.Damaged {
+			require.Equal(t, failure.BadRecord.ID, one.Failure.Code)
+			require.Contains(t, one.Failure.Message, "decoding dead letter "+one.ID+": ")
+			require.NotEmpty(t, one.Record)
+		}
+	}
+
+	open.Store(true)
+	done, err := r.host().RetryDeadLetters(t.Context(), notify, nil)
+	require.NoError(t, err)
+	require.Equal(t, Redelivery{Delivered: 2, Refused: 2}, done)
+	dropped, err := letters.Drop(t.Context(), notify.ID(), []string{"2", "3"})
+	require.NoError(t, err)
+	require.Equal(t, 2, dropped)
+	count, err := letters.Count(t.Context(), notify.ID())
+	require.NoError(t, err)
+	require.Zero(t, count.Count)
+
+	source := decodeLetter(component.Source, &stream.Message{Sequence: 7, Data: []byte("no JSON")})
+	require.True(t, source.Damaged)
+	require.Equal(t, []byte("no JSON"), source.Record)
 }

@@ -40,6 +40,8 @@
 //     that has the query read the source again.
 //  10. A checkpoint of a query's state is on record only when all its parts are on the stream server. Only the newest
 //     attempt adds to the record, and none removes a part that a checkpoint on record has.
+//  11. A store of a query's state is on record before there is anything in it. The newest attempt claims the record before
+//     it goes by it, and no older one writes it after that.
 //
 // # Checkpoints
 //

@@ -137,6 +137,45 @@ func (r *rig) startQuery(spec component.QuerySpec) *run {
 	})
 }
 
+// following waits until a query applies changes as they come.
+func (r *rig) following(query *run) {
+	r.t.Helper()
+	eventually(r.t, func() bool { return len(query.done) > 0 || query.status.Snapshot().Phase == "following" }, "the query runs")
+	require.Empty(r.t, query.done, "the query ended")
+}
+
+// newReading returns a rig whose source runs and had so many rows before, which the first bootstrap of the query has read.
+func newReading(t testing.TB, rows int) (r *rig, src *run) {
+	r = newRig(t)
+	r.stock(rows)
+	src = r.readySource()
+	r.bootstrap("first")
+	return r, src
+}
+
+// newFollowing returns a rig whose query follows, with its state on a disk, after it has read so many rows if it may.
+func newFollowing(t testing.TB, spec component.QuerySpec, rows int) (r *rig, src, query *run, dir string) {
+	r = newRig(t)
+	r.query = spec
+	r.stock(rows)
+	src = r.readySource()
+	dir = r.elsewhere()
+	if spec.Bootstrap != "none" {
+		r.bootstrap("first")
+	}
+	query = r.startQuery(spec)
+	r.following(query)
+	return r, src, query, dir
+}
+
+// ran has the query auto do a bootstrap, catch up and stop.
+func (r *rig) ran(bootstrap string) {
+	r.bootstrap(bootstrap)
+	query := r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+}
+
 // changeLog reads the whole change log: each transaction once and in order, or the test fails.
 func (r *rig) changeLog() []graph.Transaction {
 	log, err := r.conn.OpenLog(r.t.Context(), changeLog("default", "shop"))

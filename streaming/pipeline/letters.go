@@ -101,6 +101,8 @@ type DeadLetter struct {
 	ID      string         `json:"id"` // ascending with time
 	At      time.Time      `json:"at"`
 	Failure failure.Report `json:"failure"`
+	// Damaged says that the letter itself cannot be decoded, for the reason in Failure: it can only be dropped.
+	Damaged bool `json:"damaged,omitempty"`
 
 	// Of a reaction.
 	Query    string        `json:"query,omitempty"`
@@ -110,8 +112,8 @@ type DeadLetter struct {
 
 	// Of a source.
 	Position graph.Position `json:"position,omitempty"`
-	Scope    string         `json:"scope,omitempty"` // table
-	Record   []byte         `json:"record,omitempty"`
+	Scope    string         `json:"scope,omitempty"`  // table
+	Record   []byte         `json:"record,omitempty"` // of a letter that is damaged: all that is kept of it
 }
 
 // DeadLetters gives access to the dead letters of sources and reactions. It is safe for concurrent use.
@@ -174,11 +176,7 @@ func (l *DeadLetters) List(ctx context.Context, id component.ID, after string, l
 		if err != nil || m == nil {
 			return all, err
 		}
-		one, err := decodeLetter(id.Kind, m)
-		if err != nil {
-			return nil, err
-		}
-		all, from = append(all, one), m.Sequence
+		all, from = append(all, decodeLetter(id.Kind, m)), m.Sequence
 	}
 	return all, nil
 }
@@ -194,26 +192,39 @@ func parseLetterID(id string) (uint64, error) {
 	return n, nil
 }
 
-func decodeLetter(kind component.Kind, m *stream.Message) (DeadLetter, error) {
+// decodeLetter never fails, so that a letter that is damaged does not keep the others from being listed and retried.
+func decodeLetter(kind component.Kind, m *stream.Message) DeadLetter {
 	one := DeadLetter{ID: strconv.FormatUint(m.Sequence, 10), At: m.Time.UTC()}
+	if err := one.decode(kind, m.Data); err != nil {
+		damage := failure.BadRecord.Errorf("decoding dead letter %s: %w", one.ID, err).WithFix("Drop the letter: it cannot be delivered again.")
+		one.Failure, one.Damaged, one.Record = failure.Describe(damage), true, m.Data
+	}
+	return one
+}
+
+func (l *DeadLetter) decode(kind component.Kind, data []byte) error {
 	if kind == component.Source {
 		var r rejected
-		if err := json.Unmarshal(m.Data, &r); err != nil {
-			return one, failure.BadRecord.Errorf("decoding dead letter %s: %w", one.ID, err)
+		if err := json.Unmarshal(data, &r); err != nil {
+			return err
 		}
-		one.Failure, one.Position, one.Scope, one.Record = r.Failure, r.Position, r.Scope, r.Record
-		return one, nil
+		l.Failure, l.Position, l.Scope, l.Record = r.Failure, r.Position, r.Scope, r.Record
+		return nil
 	}
 	var r letter
-	if err := json.Unmarshal(m.Data, &r); err != nil {
-		return one, failure.BadRecord.Errorf("decoding dead letter %s: %w", one.ID, err)
+	if err := json.Unmarshal(data, &r); err != nil {
+		return err
 	}
+	l.Failure, l.Query, l.Key, l.Attempts = r.Failure, r.Query, r.Key, r.Attempts
 	events, err := result.DecodeMessage(r.Event)
-	if err != nil || len(events) != 1 {
-		return one, failure.BadRecord.Errorf("decoding the event of dead letter %s: %w", one.ID, err)
+	if err != nil {
+		return err
 	}
-	one.Failure, one.Query, one.Key, one.Attempts, one.Event = r.Failure, r.Query, r.Key, r.Attempts, events[0]
-	return one, nil
+	if len(events) != 1 {
+		return fmt.Errorf("it has %d events", len(events))
+	}
+	l.Event = events[0]
+	return nil
 }
 
 // each calls do with the letters that ids name, or with all that there are now where ids is empty.
@@ -284,7 +295,7 @@ func (l *DeadLetters) Drop(ctx context.Context, id component.ID, ids []string) (
 // Redelivery is what became of dead letters that were delivered again.
 type Redelivery struct {
 	Delivered int `json:"delivered"`
-	Refused   int `json:"refused,omitempty"` // for good, again: they stay
+	Refused   int `json:"refused,omitempty"` // for good, again, or damaged: they stay
 }
 
 // letterTries is how often a dead letter is tried by one command.
@@ -292,7 +303,7 @@ const letterTries = 3
 
 // RetryDeadLetters delivers the dead letters of a reaction that ids name, or all that there are now where ids is empty,
 // oldest first, beside whatever else is delivered. What is delivered is no dead letter any more; what is refused for good
-// stays one. Any other failure, a transient one after three tries, ends it: the letters that are left stay.
+// stays one, and so does what is damaged. Any other failure, a transient one after three tries, ends it: the letters that are left stay.
 func (h *Host) RetryDeadLetters(ctx context.Context, spec component.ReactionSpec, ids []string) (done Redelivery, err error) {
 	re, err := h.newReaction(spec, 0)
 	if err != nil {
@@ -310,10 +321,12 @@ func (h *Host) RetryDeadLetters(ctx context.Context, spec component.ReactionSpec
 	how := spec.Delivery.WithDefaults()
 	timeout := time.Duration(how.TimeoutSeconds) * time.Second
 	err = NewDeadLetters(h.conn).each(ctx, spec.ID(), ids, func(log *stream.Log, m *stream.Message) error {
-		l, err := decodeLetter(component.Reaction, m)
-		if err != nil {
-			return err
+		l := decodeLetter(component.Reaction, m)
+		if l.Damaged {
+			done.Refused++
+			return nil
 		}
+		var err error
 		for tries := 1; ; tries++ {
 			err = attemptDelivery(ctx, d, timeout, reaction.Delivery{Query: l.Query, Key: l.Key, Event: l.Event})
 			if err == nil || tries == letterTries || !failure.ClassOf(err).Retryable() {

@@ -26,14 +26,12 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var current queryRecord
-	key := r.id.Instance + "." + r.id.Name
-	if _, _, err := read(ctx, records, key, &current); err != nil {
+	current, err := r.claim(ctx, records)
+	if err != nil {
 		return false, err
 	}
-
 	if boots == nil {
-		if q, err := r.goOn(ctx, records, current); q != nil || err != nil {
+		if q, err := r.goOn(ctx, records, &current); q != nil || err != nil {
 			r.query = q
 			return q != nil, err
 		}
@@ -64,7 +62,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 			return false, fmt.Errorf("removing the index of an earlier state: %w", err)
 		}
 	}
-	if _, err := write(ctx, records, key, wanted); err != nil {
+	if err := r.put(ctx, records, wanted); err != nil {
 		return false, err
 	}
 	r.store, r.base, r.schemas = wanted.Store, wanted.Base, wanted.Schemas
@@ -84,7 +82,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err := r.load(ctx, boots); err != nil {
 		return false, err
 	}
-	if err := r.removePredecessor(ctx, records, key, wanted); err != nil {
+	if err := r.removePredecessor(ctx, records, wanted); err != nil {
 		return false, err
 	}
 	return true, r.consumed(ctx, boots)
@@ -170,7 +168,7 @@ func (r *queryRun) ownName(store string) string {
 
 // removePredecessor drops the state whose place the new one has taken. The record goes first: it must not name what is
 // gone.
-func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket, key string, record queryRecord) error {
+func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket, record queryRecord) error {
 	if r.old == nil {
 		return nil
 	}
@@ -181,7 +179,7 @@ func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket
 	}
 	store := record.Previous
 	record.Previous = ""
-	if _, err := write(ctx, records, key, record); err != nil {
+	if err := r.put(ctx, records, record); err != nil {
 		return err
 	}
 	if err := r.host.index.Remove(store); err != nil {
@@ -237,12 +235,13 @@ func (r *queryRun) openStore(ctx context.Context, plan *query.Plan, name string,
 // queryRecord is the value of bucket queries: which store holds the state of a query. A query that is built anew gets
 // a new store, so that what another host, or an earlier life of this one, still has on its disk is never taken for it.
 type queryRecord struct {
-	Store       string   `json:"store"`
-	Fingerprint string   `json:"fingerprint"`
-	Sources     []string `json:"sources"` // whose elements the store holds, in order
+	Owner       stream.Epoch `json:"owner"` // the newest attempt that ran the query
+	Store       string       `json:"store"`
+	Fingerprint string       `json:"fingerprint"`
+	Sources     []string     `json:"sources"` // whose elements the store holds, in order
 	// Previous is the store of the state whose place this one takes, until this one is complete.
 	Previous string `json:"previous,omitempty"`
-	// Next is the store of a state that is being loaded while this one is followed.
+	// Next is the store of a state that is being loaded while this one is followed, or restored.
 	Next string `json:"next,omitempty"`
 	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.
 	Spec *component.QuerySpec `json:"spec,omitempty"`
@@ -261,3 +260,48 @@ type queryRecord struct {
 func (r *queryRecord) stores() []string {
 	return slices.DeleteFunc([]string{r.Store, r.Previous, r.Next}, func(name string) bool { return name == "" })
 }
+
+// claim reads the record and makes it this attempt's, so that no older one that wakes up puts back what it knew. A record
+// that is not there yet belongs to nobody.
+func (r *queryRun) claim(ctx context.Context, records *stream.Bucket) (queryRecord, error) {
+	for {
+		var record queryRecord
+		revision, found, err := read(ctx, records, r.key(), &record)
+		if err != nil {
+			return record, err
+		}
+		if record.Owner.Compare(r.attempt.Epoch) > 0 {
+			return record, r.outdated(record)
+		}
+		if r.revision = revision; !found || record.Owner == r.attempt.Epoch {
+			return record, nil
+		}
+		record.Owner = r.attempt.Epoch
+		r.revision, err = replace(ctx, records, r.key(), record, revision)
+		if !errors.Is(err, stream.ErrConflict) {
+			return record, err
+		}
+	}
+}
+
+// put replaces the record as it was claimed.
+func (r *queryRun) put(ctx context.Context, records *stream.Bucket, record queryRecord) error {
+	record.Owner = r.attempt.Epoch
+	revision, err := replace(ctx, records, r.key(), record, r.revision)
+	if err == nil {
+		r.revision = revision
+		return nil
+	}
+	var there queryRecord
+	if _, _, readErr := read(ctx, records, r.key(), &there); readErr == nil && there.Owner.Compare(r.attempt.Epoch) > 0 {
+		return r.outdated(there)
+	}
+	return err
+}
+
+func (r *queryRun) outdated(record queryRecord) error {
+	return failure.FencedOff.Errorf("attempt %s has taken over the state of %s", record.Owner, r.id)
+}
+
+// key is that of the query's own records.
+func (r *queryRun) key() string { return r.id.Instance + "." + r.id.Name }

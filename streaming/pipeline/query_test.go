@@ -277,6 +277,36 @@ func TestOldAttemptOfQueryIsFencedOff(t *testing.T) {
 	source.drained()
 }
 
+// TestOldAttemptLeavesTheRecordAlone has an attempt that was frozen go on with the record as it knew it.
+func TestOldAttemptLeavesTheRecordAlone(t *testing.T) {
+	r := newRig(t)
+	src := r.readySource()
+	query := r.startQuery(late)
+	r.settled("late")
+	query.drained()
+
+	h := r.host()
+	records, err := h.bucket(t.Context(), queriesBucket)
+	require.NoError(t, err)
+	old, young := &queryRun{host: h, id: late.ID(), attempt: r.attempt(late.ID())}, &queryRun{host: h, id: late.ID(), attempt: r.attempt(late.ID())}
+	known, err := old.claim(t.Context(), records)
+	require.NoError(t, err)
+	record, err := young.claim(t.Context(), records)
+	require.NoError(t, err)
+	require.Equal(t, failure.FencedOff, failure.CodeOf(old.setNext(t.Context(), records, &known, "default/late/old")), "before the newer one has written")
+	require.NoError(t, young.setNext(t.Context(), records, &record, "default/late/young"))
+	require.Equal(t, failure.FencedOff, failure.CodeOf(old.put(t.Context(), records, known)))
+	_, err = old.claim(t.Context(), records)
+	require.Equal(t, failure.FencedOff, failure.CodeOf(err))
+	require.Equal(t, record, r.record())
+
+	require.NoError(t, young.setNext(t.Context(), records, &record, ""))
+	query = r.startQuery(late)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
 func TestQueryPutsLargeTransactionsTogether(t *testing.T) {
 	t.Run("held", func(t *testing.T) { together(t, 300, "short", 1) })
 	t.Run("read again", func(t *testing.T) { together(t, 1200, "short", 1) })

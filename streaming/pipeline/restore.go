@@ -19,13 +19,13 @@ import (
 	"github.com/perdure/perdure/streaming/stream"
 )
 
-// restoredSuffix is added to or taken from the name of a store that is restored under another name.
+// restoredSuffix begins what a store that is restored under another name has behind the name that it had first.
 const restoredSuffix = "-restored"
 
 // resume opens the state that is on record: what is on this disk, or else what a checkpoint of it holds. Which of the two
 // is further along decides, as the query may have run elsewhere in between; the rest comes from the change logs. It
 // returns nil when there is neither.
-func (r *queryRun) resume(ctx context.Context, records *stream.Bucket, current queryRecord) (*query.Query, error) {
+func (r *queryRun) resume(ctx context.Context, records *stream.Bucket, current *queryRecord) (*query.Query, error) {
 	r.store, r.base, r.schemas = current.Store, current.Base, current.Schemas
 	var kept []checkpoint
 	if r.checkpoints != nil {
@@ -98,7 +98,7 @@ func (r *queryRun) openSound(ctx context.Context, plan *query.Plan, name string,
 // With one source, the changes after it lead to the very events that followed it, of which those that are published are
 // not published again. With several, the order in which their changes were taken is lost with the index: the state goes
 // on as one that was built anew, in a store of another name, so that it is never taken for what it was restored from.
-func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current queryRecord, from checkpoint) (*query.Query, error) {
+func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current *queryRecord, from checkpoint) (*query.Query, error) {
 	if from.Format != checkpointFormat {
 		return nil, failure.StateCorrupt.Errorf("the checkpoint has format %d, not %d", from.Format, checkpointFormat)
 	}
@@ -106,10 +106,16 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 		return nil, fmt.Errorf("restoring the checkpoint: %w", query.ErrFingerprint)
 	}
 	r.attempt.Progress.Set(func(s *Status) { s.Phase = "restoring" })
-	name, several := current.Store, len(r.spec.Sources) > 1
+	name, base, several := current.Store, current.Base, len(r.spec.Sources) > 1
 	if several {
-		if name = strings.TrimSuffix(name, restoredSuffix); name == current.Store {
-			name += restoredSuffix
+		known, err := r.lastKnown(ctx)
+		if err != nil {
+			return nil, err
+		}
+		base = max(known, base) + rebuiltAfter
+		name = r.restoredName(name, base)
+		if err := r.setNext(ctx, records, current, name); err != nil {
+			return nil, err
 		}
 	}
 	durable := r.host.index.(index.Durable) //nolint:forcetypeassert // or there would be no checkpoints
@@ -130,18 +136,21 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 		}
 		return q, nil
 	}
-	if err := r.restate(ctx, records, current, q, name); err != nil {
+	if err := r.restate(ctx, records, current, q, base); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil
 }
 
-// restate makes a restored state one that begins anew.
-func (r *queryRun) restate(ctx context.Context, records *stream.Bucket, current queryRecord, q *query.Query, name string) error {
-	known, err := r.lastKnown(ctx)
-	if err != nil {
-		return err
-	}
+// restoredName returns the name of a store that no other restore gives.
+func (r *queryRun) restoredName(store string, base uint64) string {
+	at := strings.LastIndex(store, "/") + 1
+	first, _, _ := strings.Cut(store[at:], restoredSuffix)
+	return fmt.Sprintf("%s-%d", r.ownName(store[:at]+first+restoredSuffix), base)
+}
+
+// restate makes a restored state, which is the next one on record, one that begins anew.
+func (r *queryRun) restate(ctx context.Context, records *stream.Bucket, current *queryRecord, q *query.Query, base uint64) error {
 	if err := ticking(ctx, r.attempt.Progress, func() error { return q.Restate(rowsPerSnapshotEvent) }); err != nil {
 		return fmt.Errorf("beginning anew with a restored state: %w", err)
 	}
@@ -149,8 +158,8 @@ func (r *queryRun) restate(ctx context.Context, records *stream.Bucket, current 
 		return fmt.Errorf("syncing the index: %w", err)
 	}
 	before := current.Store
-	current.Store, current.Base = name, max(known, current.Base)+rebuiltAfter
-	if _, err := write(ctx, records, r.id.Instance+"."+r.id.Name, current); err != nil {
+	current.Store, current.Next, current.Base = current.Next, "", base
+	if err := r.put(ctx, records, *current); err != nil {
 		return err
 	}
 	r.store, r.base = current.Store, current.Base

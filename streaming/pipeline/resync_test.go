@@ -30,7 +30,7 @@ func TestResyncReadsTheTablesConcernedOnly(t *testing.T) {
 		(SELECT i.id, i.v, count(o.id) AS n, coalesce(sum(o.v), 0) AS s FROM item i LEFT JOIN other o ON o.item = i.id GROUP BY i.id) r`
 	d.rig.bootstrapOf(d.spec, q, "1", func() {})
 	running := d.rig.startQuery(q)
-	eventually(t, func() bool { return running.status.Snapshot().Phase == "following" }, "the query runs")
+	d.rig.following(running)
 	_, before := d.rig.replayed("both")
 	w := d.busyTables()
 
@@ -87,7 +87,7 @@ func TestResyncReadsTheTablesConcernedOnly(t *testing.T) {
 			cut.kill()
 		}
 		running = d.rig.startQuery(q)
-		eventually(t, func() bool { return running.status.Snapshot().Phase == "following" }, "the query runs")
+		d.rig.following(running)
 		d.exec("UPDATE item SET v = v + 1 WHERE id < 10")
 		w.pause(func() {
 			var want map[string]string

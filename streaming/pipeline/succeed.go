@@ -70,11 +70,11 @@ func (r *queryRun) planOf(record queryRecord) *query.Plan {
 
 // goOn resumes the state on record, as one that is to have a successor if it is of another plan or if the sources are to
 // be read again. It returns nil when there is none.
-func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current queryRecord) (*query.Query, error) {
+func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *queryRecord) (*query.Query, error) {
 	next := &successor{plan: r.plan, spec: r.spec}
 	waits := r.attempt.Need != nil && r.spec.Bootstrap != "none"
 	reloads := waits && r.attempt.Reload != "" && r.attempt.Reload != current.Reload
-	switch plan := r.planOf(current); {
+	switch plan := r.planOf(*current); {
 	case plan == nil || plan != r.plan && !waits:
 		return nil, nil
 	case plan != r.plan:
@@ -89,7 +89,7 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current que
 		return nil, err
 	}
 	if r.next == nil {
-		if err := r.setNext(ctx, records, &current, ""); err != nil {
+		if err := r.setNext(ctx, records, current, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -107,7 +107,7 @@ func (r *queryRun) setNext(ctx context.Context, records *stream.Bucket, current 
 		return nil
 	}
 	current.Next = store
-	if _, err := write(ctx, records, r.id.Instance+"."+r.id.Name, *current); err != nil || before == "" {
+	if err := r.put(ctx, records, *current); err != nil || before == "" {
 		return err
 	}
 	if err := r.host.index.Remove(before); err != nil {
@@ -234,9 +234,8 @@ func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
 	if err != nil {
 		return err
 	}
-	key := r.id.Instance + "." + r.id.Name
-	var current queryRecord
-	if _, _, err := read(ctx, records, key, &current); err != nil {
+	current, err := r.claim(ctx, records)
+	if err != nil {
 		return err
 	}
 	store := r.record(boots, current).Store

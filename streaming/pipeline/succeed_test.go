@@ -51,14 +51,6 @@ func asked(t *testing.T, needs <-chan Need) Need {
 	}
 }
 
-// ran has the query auto read the book, catch up and stop.
-func (r *rig) ran() {
-	r.bootstrap("first")
-	query := r.startQuery(auto)
-	r.settled("late")
-	query.drained()
-}
-
 // above is the query auto with another bound.
 func above(least int64) component.QuerySpec {
 	spec := auto
@@ -86,7 +78,7 @@ func TestAnotherStateTakesThePlace(t *testing.T) {
 			r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
 			r.stock(500)
 			r.readySource()
-			r.ran()
+			r.ran("first")
 			_, before := r.replayed("late")
 			r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
 
@@ -121,7 +113,7 @@ func TestAnotherStateTakesThePlace(t *testing.T) {
 		r := newRig(t)
 		r.stock(50)
 		r.readySource()
-		r.ran()
+		r.ran("first")
 		outcome, err := r.host().RunQuery(t.Context(), r.attempt(renamed.ID()), renamed)
 		require.NoError(t, err)
 		require.Equal(t, NeedsBootstrap, outcome, "nothing of the rows of before is of use")
@@ -134,7 +126,7 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 	r.index = pebble.New(pebble.Options{Dir: t.TempDir()})
 	r.stock(100)
 	r.readySource()
-	r.ran()
+	r.ran("first")
 	record := r.record()
 	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
 	next, boots := r.loader(above(15))
@@ -277,7 +269,7 @@ func TestAnotherStateIsLostInItsPlace(t *testing.T) {
 	first := r.index
 	r.stock(200)
 	r.readySource()
-	r.ran()
+	r.ran("first")
 	_, published := r.replayed("late")
 	r.book.miss(item(graph.OpUpdate, "Item", 24, "missed", 24))
 	r.bootstrap("second")
@@ -286,14 +278,15 @@ func TestAnotherStateIsLostInItsPlace(t *testing.T) {
 	run.published = published
 	records, err := run.host.bucket(t.Context(), queriesBucket)
 	require.NoError(t, err)
-	current := r.record()
+	current, err := run.claim(t.Context(), records)
+	require.NoError(t, err)
 	wanted := run.record(boots, current)
 	require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
 	require.NotNil(t, run.old)
 	run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
 	require.NoError(t, err)
 	require.NoError(t, run.load(t.Context(), boots))
-	require.NoError(t, run.removePredecessor(t.Context(), records, "default.late", wanted))
+	require.NoError(t, run.removePredecessor(t.Context(), records, wanted))
 	require.NoError(t, run.query.Close())
 
 	for _, disk := range []func(){func() { r.elsewhere() }, func() { r.index = first }} {
@@ -309,10 +302,7 @@ func TestAnotherStateIsLostInItsPlace(t *testing.T) {
 
 // TestResultIsHeld has changes lost: the result stays to be seen as it is until what was lost is there.
 func TestResultIsHeld(t *testing.T) {
-	r := newRig(t)
-	r.stock(300)
-	r.readySource()
-	r.bootstrap("first")
+	r, _ := newReading(t, 300)
 	query, needs := r.startAsking(auto, "")
 	r.settled("late")
 	for i, missing := range []*Missing{nil, {Source: "shop", Labels: []string{"Item"}}} {
@@ -367,7 +357,7 @@ func TestAnotherQuestionMendsAQueryThatMayNotReadItsSources(t *testing.T) {
 	r := newRig(t)
 	r.readySource()
 	query := r.startQuery(late)
-	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
+	r.following(query)
 	r.book.miss(item(graph.OpInsert, "Item", 1, "missed", 20))
 	r.book.tell(graph.MissedDiff)
 	require.Equal(t, failure.ChangesLost, failure.CodeOf(query.result()))
@@ -386,7 +376,7 @@ func TestAnotherStateWaitsForNoMark(t *testing.T) {
 	r := newRig(t)
 	r.stock(100)
 	src := r.readySource()
-	r.ran()
+	r.ran("first")
 	r.bootstrapAs(above(15), BootstrapRef{ID: "second"})
 	src.drained()
 	log, err := r.conn.OpenLog(t.Context(), changeLog("default", "shop"))
@@ -410,7 +400,7 @@ func TestNeedIsTakenLate(t *testing.T) {
 	r := newRig(t)
 	r.stock(100)
 	r.readySource()
-	r.ran()
+	r.ran("first")
 	h, needs := r.host(), make(chan Need, 10)
 	query := r.start(auto.ID(), func(ctx context.Context, a Attempt) error {
 		a.Need = func(_ context.Context, n Need) error { needs <- n; return nil }

@@ -78,8 +78,8 @@ func NewMetrics(version string) *Metrics {
 	m.gauge("query_state_elements", "Elements that the query keeps.", queryLabels)
 	m.gauge("query_state_bytes", "Size of the query's state.", queryLabels)
 	m.gauge("query_queue_bytes", "Encoded events that wait for the result log.", queryLabels)
-	m.gauge("query_checkpoint_age_seconds", "Time since the newest checkpoint of the query's state was made.", queryLabels)
-	m.gauge("query_checkpoint_bytes", "Size of the newest checkpoint.", queryLabels)
+	m.gauge("query_checkpoint_age_seconds", "Time since the newest checkpoint of the query's state was made; not there while there is none.", queryLabels)
+	m.gauge("query_checkpoint_bytes", "Size of the newest checkpoint; not there while there is none.", queryLabels)
 	m.histogram("query_checkpoint_seconds", "Time that storing a checkpoint took.", queryLabels)
 	m.counter("query_checkpoint_uploaded_bytes_total", "Bytes of checkpoints that were sent, those left out that had been before.", queryLabels)
 	m.counter("query_checkpoint_failures_total", "Checkpoints that failed and are tried again.", queryLabels)
@@ -217,7 +217,6 @@ type Query struct {
 	Apply, Lag                               prometheus.Observer
 	Rows, FailedRows, Elements, Bytes, Queue prometheus.Gauge
 
-	CheckpointAge, CheckpointBytes                   prometheus.Gauge
 	CheckpointTime                                   prometheus.Observer
 	CheckpointUploaded, CheckpointFailures, Restores prometheus.Counter
 }
@@ -229,11 +228,24 @@ func (m *Metrics) Query(instance, name string) *Query {
 		series: s, Changes: s.counter("query_changes_total"), Events: s.counter("query_events_total"),
 		Apply: s.histogram("query_apply_seconds"), Lag: s.histogram("query_lag_seconds"), Rows: s.gauge("query_result_rows"),
 		FailedRows: s.gauge("query_failed_rows"), Elements: s.gauge("query_state_elements"), Bytes: s.gauge("query_state_bytes"),
-		Queue:         s.gauge("query_queue_bytes"),
-		CheckpointAge: s.gauge("query_checkpoint_age_seconds"), CheckpointBytes: s.gauge("query_checkpoint_bytes"),
+		Queue:          s.gauge("query_queue_bytes"),
 		CheckpointTime: s.histogram("query_checkpoint_seconds"), CheckpointUploaded: s.counter("query_checkpoint_uploaded_bytes_total"),
 		CheckpointFailures: s.counter("query_checkpoint_failures_total"), Restores: s.counter("query_restores_total"),
 	}
+}
+
+// Checkpoint says when the newest checkpoint of the state was made, and its size; a zero time says that there is none.
+func (q *Query) Checkpoint(at time.Time, bytes int64) {
+	const age, size = "query_checkpoint_age_seconds", "query_checkpoint_bytes"
+	if !at.IsZero() {
+		q.gauge(age).Set(time.Since(at).Seconds())
+		q.gauge(size).Set(float64(bytes))
+		return
+	}
+	q.metrics.mu.Lock()
+	defer q.metrics.mu.Unlock()
+	q.metrics.gauges[age].Delete(q.labels)
+	q.metrics.gauges[size].Delete(q.labels)
 }
 
 // Reaction is what is measured of a reaction.

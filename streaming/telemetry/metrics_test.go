@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +53,20 @@ func TestSeriesAreThereWhileTheComponentRuns(t *testing.T) {
 	require.Contains(t, text, `perdure_snapshot_rows_total{copied_for="open-orders",instance="default",source="shop"} 5`)
 }
 
+// TestAgeOfNoCheckpoint is none, and not that of one that was just made.
+func TestAgeOfNoCheckpoint(t *testing.T) {
+	m := NewMetrics("")
+	q := m.Query("default", "late")
+	const age, size = "perdure_query_checkpoint_age_seconds{", "perdure_query_checkpoint_bytes{"
+	require.NotContains(t, scrape(t, m), age)
+	q.Checkpoint(time.Now().Add(-time.Hour), 7)
+	require.Regexp(t, age+`instance="default",query="late"} 3600\.`, scrape(t, m))
+	require.Contains(t, scrape(t, m), size+`instance="default",query="late"} 7`)
+	q.Checkpoint(time.Time{}, 0)
+	require.NotContains(t, scrape(t, m), age)
+	require.NotContains(t, scrape(t, m), size)
+}
+
 // everything returns metrics with a series of each.
 func everything() *Metrics {
 	m := NewMetrics("")
@@ -59,7 +74,9 @@ func everything() *Metrics {
 	for name := range measureHelp {
 		s.Measure(strings.TrimPrefix(name, "source_"), 1)
 	}
-	m.Query("i", "n").Apply.Observe(1)
+	q := m.Query("i", "n")
+	q.Apply.Observe(1)
+	q.Checkpoint(time.Now(), 1)
 	m.Reaction("i", "n").Delivery.Observe(1)
 	m.Copied("i", "n", "s").Add(1)
 	m.Snapshot("i", "n", "s")

@@ -18,7 +18,8 @@
 //
 //	2xx                        delivered
 //	408, 425, 429, 5xx         tried again, as when there is no answer; Retry-After, in seconds or as a date, is heeded
-//	401, 403, 407              the credentials are wrong: the reaction waits in NeedsOperator
+//	401, 403, 407              the credentials are wrong: the reaction waits in NeedsOperator, as with a token that
+//	                           cannot be sent since it has control characters
 //	3xx                        the URL is not the right one: the same; redirects are not followed
 //	any other 4xx              refused for good: the delivery goes to the dead letters
 //

@@ -11,11 +11,12 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
@@ -34,8 +35,6 @@ type Config struct {
 	Headers map[string]string `json:"headers" doc:"Further headers. They are shown wherever the spec is: no secrets."`
 }
 
-var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-
 // reserved are the headers that the reaction sets itself.
 var reserved = []string{
 	"Authorization", "Content-Type", "Content-Length", "Host", "Idempotency-Key", "Perdure-Query", "Perdure-Sequence", "Traceparent",
@@ -53,12 +52,12 @@ func (c *Config) Validate(p *component.Problems) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		switch value := c.Headers[name]; {
-		case !headerName.MatchString(name):
+		case !httpguts.ValidHeaderFieldName(name):
 			p.Addf("headers", "%q is not the name of a header", name)
 		case slices.Contains(reserved, http.CanonicalHeaderKey(name)):
 			p.Addf("headers."+name, "is set by the reaction")
-		case strings.ContainsAny(value, "\r\n\x00"):
-			p.Addf("headers."+name, "must be one line")
+		case !httpguts.ValidHeaderFieldValue(value):
+			p.Addf("headers."+name, "must hold no control characters")
 		}
 	}
 }
@@ -97,6 +96,10 @@ func (p *poster) Deliver(ctx context.Context, d reaction.Delivery) error {
 	token, err := p.config.Token.Resolve(p.settings.Secret)
 	if err != nil {
 		return fmt.Errorf("token: %w", err)
+	}
+	if !httpguts.ValidHeaderFieldValue(token) {
+		return failure.ConfigInvalid.Errorf("token: what %s refers to holds control characters", p.config.Token).
+			WithFix("Store the token alone, as one line, where the reference names it, then signal resume.")
 	}
 	for name, value := range p.config.Headers {
 		request.Header.Set(name, value)

@@ -123,8 +123,8 @@ func TestConformance(t *testing.T) {
 		Bad: []reactiontest.BadConfig{
 			{Config: `{}`, Problems: []string{"url: is required"}},
 			{
-				Config:   `{"url":"ftp://x","token":"hunter2","headers":{"a b":"","idempotency-key":"1","X":"a\nb"}}`,
-				Problems: []string{"url: must begin with http", "token: must be a reference", `"a b" is not the name of a header`, "headers.idempotency-key: is set", "headers.X: must be one line"},
+				Config:   `{"url":"ftp://x","token":"hunter2","headers":{"a b":"","idempotency-key":"1","X":"a\nb","Y":"a\u0001b"}}`,
+				Problems: []string{"url: must begin with http", "token: must be a reference", `"a b" is not the name of a header`, "headers.idempotency-key: is set", "headers.X: must hold no control", "headers.Y: must hold no control"},
 			},
 			{Config: `{"url":"https://me:pw@host/"}`, Problems: []string{"url: must hold no user"}},
 		},
@@ -167,6 +167,12 @@ func TestPost(t *testing.T) {
 
 	missing := start(t, `{"url":"`+target.server.URL+`","token":{"$secret":"env:PERDURE_TEST_NONE"}}`)
 	require.Equal(t, failure.SecretMissing, failure.CodeOf(missing.Deliver(t.Context(), late)))
+
+	t.Setenv("HOOK_TOKEN", "s3cret\nand another line")
+	err := r.Deliver(t.Context(), late)
+	require.Equal(t, failure.ConfigInvalid, failure.CodeOf(err), "no try can succeed")
+	require.ErrorContains(t, err, "env:HOOK_TOKEN")
+	require.NotContains(t, err.Error(), "s3cret")
 }
 
 func TestAnswers(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 const (
 	publishNeeded   = "needed"
 	oldestWithLists = 150000
-	// settlePause is how often it is asked whether old transactions have ended.
+	// settlePause is after how long it is asked whether old transactions have ended; each further pause is twice as long.
 	settlePause = 500 * time.Millisecond
 	// longestLock is how long a table may be waited for while others are locked.
 	longestLock = time.Second

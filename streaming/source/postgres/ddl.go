@@ -95,6 +95,7 @@ type found struct {
 	name    tableName
 	primary bool // it has a primary key
 	columns map[int16]string
+	types   map[int16]uint32
 }
 
 func (f *follower) follow(ctx context.Context, conn *pgx.Conn, spec Config) error {
@@ -244,7 +245,7 @@ func (s *Source) find(ctx context.Context, conn *pgx.Conn, ids []uint32) (map[ui
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	rows, err := conn.Query(ctx, `SELECT r.oid, n.nspname::text, r.relname::text, EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND indisprimary),
-			array_agg(attnum), array_agg(attname::text)
+			array_agg(attnum), array_agg(attname::text), array_agg(atttypid)
 		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace JOIN pg_attribute ON attrelid = r.oid AND attnum > 0 AND NOT attisdropped
 		WHERE r.oid = ANY ($1::oid[]) GROUP BY 1, 2, 3, 4`, ids)
 	if err != nil {
@@ -256,11 +257,12 @@ func (s *Source) find(ctx context.Context, conn *pgx.Conn, ids []uint32) (map[ui
 		table   found
 		numbers []int16
 		names   []string
+		types   []uint32
 	)
-	_, err = pgx.ForEachRow(rows, []any{&oid, &table.name.schema, &table.name.table, &table.primary, &numbers, &names}, func() error {
-		table.columns = make(map[int16]string, len(names))
-		for i, name := range names {
-			table.columns[numbers[i]] = name
+	_, err = pgx.ForEachRow(rows, []any{&oid, &table.name.schema, &table.name.table, &table.primary, &numbers, &names, &types}, func() error {
+		table.columns, table.types = make(map[int16]string, len(names)), make(map[int16]uint32, len(names))
+		for i, num := range numbers {
+			table.columns[num], table.types[num] = names[i], types[i]
 		}
 		tables[oid] = table
 		return nil
@@ -312,6 +314,7 @@ func (a *assembler) learn(ctx context.Context, t *table, columns []column, prima
 			c := &now.Columns[i]
 			c.filled = c.num == 0 || slices.ContainsFunc(attributes, func(a attribute) bool { return a.num == c.num && a.filled })
 		}
+		now.tellTypes(a.types)
 		if now.computes(known) {
 			found, err := a.files(ctx, t.files())
 			if err != nil {

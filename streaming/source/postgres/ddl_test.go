@@ -3,6 +3,8 @@ package postgres_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -302,4 +304,41 @@ func TestTablesWrittenAnewAfterASnapshot(t *testing.T) {
 	}
 	snapshot, _ = hold(t, s)
 	require.Len(t, readAll(t, s, snapshot), 2)
+}
+
+// TestSnapshotsKnowTheState of a table that a change of it tells when it comes behind, also where the values of a column have
+// names: of one that was added, and of one that is left out still.
+func TestSnapshotsKnowTheState(t *testing.T) {
+	for _, c := range []struct{ publish, ddl string }{
+		{"all", "ALTER TABLE a ADD m mood DEFAULT 'ok'"},
+		{"needed", "ALTER PUBLICATION %[1]s DROP TABLE a; ALTER PUBLICATION %[1]s ADD TABLE a (id, v, s); ALTER TABLE a RENAME v TO w"},
+	} {
+		t.Run(c.publish, func(t *testing.T) {
+			d := newDB(t)
+			d.since("15")
+			d.exec("CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE size AS ENUM ('s', 'l'); CREATE TABLE a (id serial PRIMARY KEY, v int, s size)")
+			spec := fmt.Sprintf(`"publish": %q, "tables": [{"name": "a"}], "statusInterval": `, c.publish)
+			s, wanted := d.source(spec+`"100ms"`), source.Wanted{"a": {"v"}}
+			sink := sourcetest.NewSink("")
+			stop := running(t, s, "", sink)
+			sink.Want(wanted)
+			sourcetest.Eventually(t, "it knows the table", func() bool { return sink.Schema() != nil })
+			if c.publish == "needed" {
+				wantSchema(t, sink, "column s of public.a is not sent any more")
+			}
+			stop()
+
+			again := withholding(t, sink, wanted)
+			s = d.unprovisioned(spec + `"1h"`)
+			running(t, s, sink.Durable(), again)
+			sourcetest.Eventually(t, "it has looked", func() bool { return slices.Contains(again.Notes(), "columnsWatch: ") })
+			d.exec(c.ddl+"%.0[1]s", d.text("SELECT pubname FROM pg_publication"))
+			snapshot, release := hold(t, s)
+			defer release()
+			d.exec("INSERT INTO a DEFAULT VALUES")
+			sourcetest.Eventually(t, "the row comes", func() bool { return len(again.Graph()) == 1 })
+			first := slices.IndexFunc(again.Transactions(), func(tx *graph.Transaction) bool { return len(tx.Schema) > 0 })
+			require.Equal(t, snapshot.Schema["a"], again.Transactions()[first].Schema[0].State)
+		})
+	}
 }

@@ -116,7 +116,7 @@
 // the element becomes another one, so they are read from the table, as it is by then; so are those of a row that an
 // update brought into a row filter, those of a relationship that may not have been there, since an end of it could be
 // null, and the rest of a foreign key of which a part changed. What is read from the table waits until the transaction
-// is visible.
+// is visible, and goes by the names and types that the columns have by then.
 //
 // A key that is checked only at the end, as by a DEFERRABLE constraint, may be of two rows for a moment, as in UPDATE t
 // SET id = id + 1. Where one of them goes in the transaction in which the other came, the table is asked for the row.

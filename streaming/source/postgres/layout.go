@@ -76,12 +76,7 @@ func (c *catalog) layouts() []layout {
 		for _, leaf := range t.leaves {
 			l.Parts = append(l.Parts, part{OID: leaf.oid})
 		}
-		for _, col := range t.columns {
-			if l.Types == nil {
-				l.Types = make(map[string]string)
-			}
-			c.types.tell(col.oid, l.Types)
-		}
+		l.tellTypes(c.types)
 		slices.SortFunc(l.Parts, func(a, b part) int { return cmp.Compare(a.OID, b.OID) })
 		all = append(all, l)
 	}

@@ -77,9 +77,11 @@ func sees(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
 // lack is a row that came without some of its values, which the table has.
 type lack struct {
 	relation *relation
+	now      *relation     // with the names and types that the table has when it is read
 	values   []graph.Value // is to have them
 	slots    []int         // where they are missing
-	key      [][]byte      // the columns by which the row is found, as they came
+	key      [][]byte      // the columns by which the row is found,
+	given    []wireColumn  // and how they are given: as they came, or as text
 	record   []byte
 	from, to int // which changes the row is
 }
@@ -104,7 +106,7 @@ func (a *assembler) adapt(rows, bytes int) {
 // newLack marks what is missing in values: it is null until it is read, and stays so if the row is gone. fields are the
 // row as it came.
 func newLack(r *relation, values []graph.Value, fields [][]byte) lack {
-	l := lack{relation: r, values: values}
+	l := lack{relation: r, now: r, values: values}
 	for slot, v := range values {
 		if v.Kind() == graph.KindUnchanged {
 			values[slot] = graph.Null
@@ -112,92 +114,156 @@ func newLack(r *relation, values []graph.Value, fields [][]byte) lack {
 		}
 	}
 	for _, slot := range r.key {
-		l.key = append(l.key, bytes.Clone(fields[r.wire[slot].at]))
+		l.key, l.given = append(l.key, bytes.Clone(fields[r.wire[slot].at])), append(l.given, r.wire[slot])
 	}
 	return l
 }
 
-// renamed returns the relation with the names that it has now, for queries: DDL of the transaction at hand, or a later one,
-// may have changed them. It is nil when the table is gone or has lost one of its columns: its rows are gone then.
-func (st *stream) renamed(ctx context.Context, conn *pgx.Conn, r *relation) (*relation, error) {
+// current returns the relation with the names and types that it has now, for queries: DDL of the transaction at hand, or a
+// later one, may have changed them. It is nil when the table is gone or has lost one of its columns: its rows are gone then.
+func (st *stream) current(ctx context.Context, conn *pgx.Conn, r *relation) (*relation, error) {
 	tables, err := st.source.find(ctx, conn, []uint32{r.table.oid})
 	if err != nil {
 		return nil, err
 	}
 	now, there := tables[r.table.oid]
-	names := slices.Clone(r.shape.Names())
-	for slot := range names {
-		if names[slot] = now.columns[r.columns[r.wire[slot].at].num]; names[slot] == "" {
-			there = false
-		}
-	}
 	if !there {
 		return nil, nil
 	}
 	t, other := *r.table, *r
 	t.name = now.name
+	names := slices.Clone(r.shape.Names())
+	other.columns, other.decode, other.wire = slices.Clone(r.columns), slices.Clone(r.decode), slices.Clone(r.wire)
+	var unknown []uint32
+	for slot := range other.wire {
+		c := &other.wire[slot]
+		num := r.columns[c.at].num
+		if names[slot] = now.columns[num]; names[slot] == "" {
+			return nil, nil
+		}
+		c.oid = now.types[num]
+		other.columns[c.at].name, other.columns[c.at].oid = names[slot], c.oid
+		if !r.types.knows(c.oid) {
+			unknown = append(unknown, c.oid)
+		}
+	}
+	if err := r.types.load(ctx, conn, unknown); err != nil {
+		return nil, err
+	}
+	for slot := range other.wire {
+		c := &other.wire[slot]
+		c.format, other.decode[c.at] = r.types.format(c.oid), r.types.decoder(c.oid)
+	}
 	other.table, other.shape = &t, graph.NewShape(names...)
 	return &other, nil
 }
 
-// unknownName reports whether the server does not know a table or a column by its name.
-func unknownName(err error) bool {
+var errRetyped = errors.New("columns have other types by now")
+
+// altered reports whether a query failed because a table is not what it was at this place of the stream: the server does
+// not know it or a column by its name, or does not compare a column with values of the type that it had.
+func altered(err error) bool {
 	var server *pgconn.PgError
-	return errors.As(err, &server) && (server.Code == "42P01" || server.Code == "42703")
+	return errors.Is(err, errRetyped) || errors.As(err, &server) && slices.Contains([]string{"42P01", "42703", "42883"}, server.Code)
 }
 
 // query asks for the missing values.
 func (l *lack) query() *query {
 	var q query
 	var columns, conditions []string
-	names := l.relation.shape.Names()
+	names := l.now.shape.Names()
 	for _, slot := range l.slots {
 		columns = append(columns, quote(names[slot]))
 	}
-	for i, slot := range l.relation.key {
-		c := l.relation.wire[slot]
-		conditions = append(conditions, quote(names[slot])+" "+l.relation.types.equals(c.oid)+" "+q.argument(c, l.key[i]))
+	for i, slot := range l.now.key {
+		conditions = append(conditions, quote(names[slot])+" "+l.now.types.equals(l.now.wire[slot].oid)+" "+q.argument(l.given[i], l.key[i]))
 	}
-	q.text = fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), l.relation.table.from(), strings.Join(conditions, " AND "))
+	q.text = fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), l.now.table.from(), strings.Join(conditions, " AND "))
 	return &q
+}
+
+// formats are those of the missing values: as in the stream.
+func (l *lack) formats() []int16 {
+	formats := make([]int16, len(l.slots))
+	for i, slot := range l.slots {
+		formats[i] = l.now.wire[slot].format
+	}
+	return formats
 }
 
 // fetch reads what rows lack, in one round trip. What it returns of a row that is gone is nil.
 func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
-	if rows, err = st.fetchNamed(ctx, lacks); !unknownName(err) {
+	if rows, err = st.fetchAs(ctx, lacks); !altered(err) {
 		return rows, err
 	}
 	rows = make([][][]byte, len(lacks))
-	for i, l := range lacks {
-		err := st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-			l.relation, err = st.renamed(ctx, conn, l.relation)
-			return err
-		})
-		if err != nil {
+	for i := range lacks {
+		if rows[i], err = st.fetchAltered(ctx, &lacks[i]); err != nil {
 			return nil, err
 		}
-		if l.relation == nil {
-			continue
-		}
-		found, err := st.fetchNamed(ctx, []lack{l})
-		if err != nil {
-			return nil, err
-		}
-		rows[i] = found[0]
 	}
 	return rows, nil
 }
 
-// fetchNamed is fetch with the names that tables and columns have in the stream.
-func (st *stream) fetchNamed(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
+// fetchAltered is fetch for one row of a table that DDL has altered. What the row has by now counts, as values of the types
+// by now: where these are not the same, the DDL is told of as well.
+func (st *stream) fetchAltered(ctx context.Context, l *lack) (row [][]byte, err error) {
+	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		l.now, err = st.current(ctx, conn, l.relation)
+		return err
+	})
+	if err != nil || l.now == nil {
+		return nil, err
+	}
+	for i, slot := range l.now.key {
+		was, is := l.given[i], l.now.wire[slot].oid
+		if was.oid == is {
+			continue
+		}
+		text, err := st.shown(ctx, was, l.relation.decode[was.at], l.key[i])
+		if err != nil {
+			return nil, err
+		}
+		l.key[i], l.given[i] = []byte(text), wireColumn{oid: l.now.types.base(is), format: pgx.TextFormatCode}
+	}
+	found, err := st.fetchAs(ctx, []lack{*l})
+	var server *pgconn.PgError
+	if errors.As(err, &server) && strings.HasPrefix(server.Code, "22") { // no value of the type by now is written so
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// shown returns a value as the server shows it, but without the padding of char(n), which a cast removes.
+func (st *stream) shown(ctx context.Context, c wireColumn, decode decodeFunc, src []byte) (string, error) {
+	if c.format == pgx.TextFormatCode {
+		return string(src), nil
+	}
+	if st.assembler.types.isText(c.oid) {
+		v, err := decode(&st.assembler.decoder, src)
+		return v.AsString(), err
+	}
+	return st.side.text(ctx, c.oid, src)
+}
+
+// fetchAs is fetch with the names and types that tables and columns had, or have now, as each row says.
+func (st *stream) fetchAs(ctx context.Context, lacks []lack) (rows [][][]byte, err error) {
 	var batch pgconn.Batch
 	for i := range lacks {
 		q := lacks[i].query()
-		batch.ExecParams(q.text, q.values, q.oids, q.formats, []int16{pgx.BinaryFormatCode})
+		batch.ExecParams(q.text, q.values, q.oids, q.formats, lacks[i].formats())
 	}
 	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		results, err := conn.PgConn().ExecBatch(ctx, &batch).ReadAll()
-		for _, result := range results {
+		for i, result := range results {
+			for n, field := range result.FieldDescriptions {
+				if now := lacks[i].now; err == nil && field.DataTypeOID != now.types.base(now.wire[lacks[i].slots[n]].oid) {
+					err = errRetyped
+				}
+			}
 			if len(result.Rows) == 0 {
 				result.Rows = [][][]byte{nil}
 			}
@@ -251,9 +317,13 @@ func (a *assembler) decodeInto(l *lack, found [][]byte) (err error) {
 			continue
 		}
 		a.bytes += len(src)
-		at := l.relation.wire[l.slots[i]].at
-		if l.values[l.slots[i]], err = l.relation.decode[at](&a.decoder, src); err != nil {
-			return l.relation.columnError(at, err)
+		c := l.now.wire[l.slots[i]]
+		decode := l.now.decode[c.at]
+		if c.format == pgx.TextFormatCode {
+			decode = decodeText
+		}
+		if l.values[l.slots[i]], err = decode(&a.decoder, src); err != nil {
+			return l.now.columnError(c.at, err)
 		}
 	}
 	return nil

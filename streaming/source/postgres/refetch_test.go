@@ -114,3 +114,53 @@ func TestKeysOfExtensionTypes(t *testing.T) {
 	d.exec("UPDATE a SET id = 'z'; UPDATE b SET id = 'cD'; UPDATE c SET id = 'ok'; UPDATE e SET id = 'z'; UPDATE f SET id = '{z}'")
 	require.Len(t, agree(t, s, sink), 5)
 }
+
+// TestTypesWithoutBinaryFormAreReadBack as text, as they come.
+func TestTypesWithoutBinaryFormAreReadBack(t *testing.T) {
+	d := newDB(t)
+	d.exec("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, rights aclitem); ALTER TABLE late REPLICA IDENTITY FULL")
+	s := d.source(`"tables": [{"name": "late"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO late SELECT i, format('=%%s/%%s', substr('rwad', i, 1), current_user)::aclitem FROM generate_series(1, 3) i")
+	d.exec("UPDATE late SET id = id + 1")
+	require.Len(t, agree(t, s, sink), 3)
+}
+
+// TestTypesChangeBehindRows: what tables are asked goes by the types that they have by then.
+func TestTypesChangeBehindRows(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN code AS text;
+		CREATE TABLE u (id uuid PRIMARY KEY, body text); CREATE TABLE e (id mood PRIMARY KEY, body text); CREATE TABLE n (id int PRIMARY KEY, body text);
+		CREATE TABLE w (id text PRIMARY KEY, body text); CREATE TABLE c (id uuid PRIMARY KEY, body code); CREATE TABLE b (id int PRIMARY KEY, body json); CREATE TABLE mark (id int PRIMARY KEY)`)
+	s := d.source(`"tables": [{"name": "u"}, {"name": "e"}, {"name": "n"}, {"name": "w"}, {"name": "c"}, {"name": "b"}, {"name": "mark"}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec(`INSERT INTO u SELECT md5('a')::uuid, %[1]s; INSERT INTO c SELECT md5('a')::uuid, %[1]s; INSERT INTO e SELECT 'sad', %[1]s; INSERT INTO n SELECT 1, %[1]s;
+		INSERT INTO w SELECT 'x', %[1]s; INSERT INTO b SELECT 1, to_json(%[1]s)`, incompressible)
+	sourcetest.Eventually(t, "the rows", func() bool { return len(sink.Graph()) == 6 })
+	for _, change := range []string{
+		"UPDATE u SET id = md5('b')::uuid; ALTER TABLE u ALTER id TYPE text",
+		"UPDATE c SET id = md5('b')::uuid; ALTER TABLE c ALTER id TYPE text",
+		"UPDATE e SET id = 'ok'; ALTER TABLE e ALTER id TYPE text",
+		"UPDATE n SET id = 2; ALTER TABLE n ALTER id TYPE text",
+		"UPDATE w SET id = 'yy'; ALTER TABLE w ALTER id TYPE int USING length(id)",
+		"UPDATE b SET id = 2; ALTER TABLE b ALTER body TYPE jsonb",
+	} {
+		d.exec("BEGIN; %s; COMMIT", change)
+	}
+	d.exec("INSERT INTO mark VALUES (1)")
+	sourcetest.Eventually(t, "what came behind", func() bool { _, there := sink.Graph()["mark:1"]; return there })
+	body := func(id, label string) {
+		moved := sink.Graph()[graph.ElementID(id)]
+		require.Equal(t, d.text("SELECT body::text FROM %s", label), moved.Get("body").AsString(), id)
+	}
+	second := d.text("SELECT md5('b')::uuid")
+	body("u:"+second, "u")
+	body("c:"+second, "c")
+	body("e:ok", "e")
+	body("n:2", "n")
+	lost, jsonb := sink.Graph()["w:yy"], sink.Graph()["b:2"]
+	require.True(t, lost.Get("body").IsNull(), "no row has that key by now")
+	require.Equal(t, d.text("SELECT body #>> '{}' FROM b"), jsonb.Get("body").AsString())
+}

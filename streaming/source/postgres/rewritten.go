@@ -193,6 +193,21 @@ func (l *layout) otherNames(old *layout) bool {
 	return false
 }
 
+// tellTypes says what values of the columns' types are made of. What was known of them, which is of this place of the
+// stream, stays.
+func (l *layout) tellTypes(types *typeMap) {
+	told := make(map[string]string)
+	for _, c := range slices.Concat(l.Columns, l.Unsent) {
+		types.tell(c.oid, told)
+	}
+	for part, was := range l.Types {
+		if _, there := told[part]; there {
+			told[part] = was
+		}
+	}
+	l.Types = told
+}
+
 // tell collects what the values of a type are called: the labels of enums and the attributes of composite types.
 func (m *typeMap) tell(oid uint32, into map[string]string) {
 	t := m.known[oid]

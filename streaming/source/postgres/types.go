@@ -74,6 +74,14 @@ func (m *typeMap) equals(oid uint32) string {
 	return "="
 }
 
+// base returns what a domain is made of, and any other type itself.
+func (m *typeMap) base(oid uint32) uint32 {
+	if t := m.known[oid]; t != nil && t.kind == 'd' {
+		return m.base(t.part)
+	}
+	return oid
+}
+
 // load asks the catalog about types that have no decoder of their own, and about those that these are made of.
 func (m *typeMap) load(ctx context.Context, conn *pgx.Conn, oids []uint32) error {
 	oids = slices.DeleteFunc(slices.Clone(oids), func(oid uint32) bool { return scalars[oid] != nil })

@@ -54,6 +54,7 @@ func (w *watcher) run(ctx context.Context) error {
 	defer ticker.Stop()
 	w.chooser = chooser{source: w.source, sink: w.sink}
 	slot := true // look at it as well
+	pause := settlePause
 	for {
 		waits, err := w.round(ctx, slot)
 		switch {
@@ -66,7 +67,9 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		var settled <-chan time.Time
 		if waits {
-			settled = time.After(settlePause)
+			settled = time.After(pause)
+		} else {
+			pause = settlePause
 		}
 		select {
 		case <-ticker.C:
@@ -74,9 +77,9 @@ func (w *watcher) run(ctx context.Context) error {
 		case <-w.look:
 			slot = false
 		case <-w.sink.WantedChanged():
-			slot = false
-		case <-settled:
-			slot = false
+			slot, pause = false, settlePause
+		case <-settled: // each look is a connection
+			slot, pause = false, min(2*pause, max(settlePause, w.source.config.StatusInterval))
 		case <-ctx.Done():
 			return nil
 		}

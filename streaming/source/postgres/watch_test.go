@@ -4,11 +4,15 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 	"github.com/perdure/perdure/streaming/source/sourcetest"
 )
@@ -47,4 +51,56 @@ func TestSlotIsWatched(t *testing.T) {
 	}
 	err := <-done
 	require.Equal(t, failure.SlotInvalidated, failure.CodeOf(err), "%v", err)
+}
+
+// clockedSink notes when it was told that columns wait for transactions.
+type clockedSink struct {
+	*sourcetest.Sink
+	mu    sync.Mutex
+	waits []time.Time
+}
+
+func (s *clockedSink) Note(name, text string) {
+	s.Sink.Note(name, text)
+	if strings.HasPrefix(text, "columns come when the transactions have ended") {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waits = append(s.waits, time.Now())
+	}
+}
+
+func (s *clockedSink) waited() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.waits)
+}
+
+// TestOldTransactionsAreAwaitedWithPatience: each look is a connection, and a transaction may be open for hours.
+func TestOldTransactionsAreAwaitedWithPatience(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec("CREATE TABLE b (id int PRIMARY KEY, v text)")
+	const spec = `"publish": "needed", "tables": [{"name": "b"}], "statusInterval": `
+	sink := &clockedSink{Sink: sourcetest.NewSink("")}
+	stop := running(t, d.source(spec+`"100ms"`), "", sink)
+	sink.Want(source.Wanted{})
+	d.becomesPublished("b {id}")
+	sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 1 })
+	stop()
+
+	old, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, old.Close(context.Background())) })
+	_, err = old.Exec(t.Context(), "BEGIN; INSERT INTO b VALUES (1, 'v')")
+	require.NoError(t, err)
+	again := &clockedSink{Sink: withholding(t, sink.Sink, source.Wanted{})}
+	wanted := source.Wanted{"b": {"v"}}
+	again.Want(wanted)
+	running(t, d.unprovisioned(spec+`"1h"`), sink.Durable(), again)
+	sourcetest.Eventually(t, "it looks now and then", func() bool { return len(again.waited()) >= 4 })
+	looks := again.waited()
+	require.GreaterOrEqual(t, looks[3].Sub(looks[2]), 2*500*time.Millisecond)
+	_, err = old.Exec(t.Context(), "COMMIT")
+	require.NoError(t, err)
+	sourcetest.Eventually(t, "it is served", func() bool { return again.Serves(wanted) })
 }

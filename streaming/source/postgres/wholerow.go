@@ -91,22 +91,23 @@ func (a *assembler) keepCopies(ctx context.Context) error {
 // remaining says which of some rows the table has now. Rows are compared as text, which tells apart all that differs
 // and serves also types that know no equality.
 func (st *stream) remaining(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error) {
-	remaining, err := st.remainingNamed(ctx, r, rows)
-	if !unknownName(err) {
+	remaining, err := st.remainingNamed(ctx, r, r, rows)
+	if !altered(err) {
 		return remaining, err
 	}
+	now := r
 	err = st.aside(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		r, err = st.renamed(ctx, conn, r)
+		now, err = st.current(ctx, conn, r)
 		return err
 	})
-	if err != nil || r == nil {
+	if err != nil || now == nil {
 		return nil, err
 	}
-	return st.remainingNamed(ctx, r, rows)
+	return st.remainingNamed(ctx, r, now, rows)
 }
 
-// remainingNamed is remaining with the names that the table and its columns have in the stream.
-func (st *stream) remainingNamed(ctx context.Context, r *relation, rows [][][]byte) (map[int]bool, error) {
+// remainingNamed is remaining with the names that the table and its columns have in the stream, or by now.
+func (st *stream) remainingNamed(ctx context.Context, r, now *relation, rows [][][]byte) (map[int]bool, error) {
 	var q query
 	var wanted, columns []string
 	for i, fields := range rows {
@@ -116,11 +117,11 @@ func (st *stream) remainingNamed(ctx context.Context, r *relation, rows [][][]by
 		}
 		wanted = append(wanted, fmt.Sprintf("(%d, ROW(%s)::text)", i, strings.Join(places, ", ")))
 	}
-	for _, name := range r.shape.Names() {
+	for _, name := range now.shape.Names() {
 		columns = append(columns, "t."+quote(name))
 	}
 	q.text = fmt.Sprintf("WITH gone (i, image) AS (VALUES %s) SELECT DISTINCT gone.i FROM gone JOIN %s t ON ROW(%s)::text = gone.image",
-		strings.Join(wanted, ", "), r.table.from(), strings.Join(columns, ", "))
+		strings.Join(wanted, ", "), now.table.from(), strings.Join(columns, ", "))
 	found, err := st.ask(ctx, &q)
 	if err != nil {
 		return nil, wrap(err, "looking for copies of deleted rows of %s", r.name)
