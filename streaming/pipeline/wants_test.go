@@ -21,6 +21,8 @@ import (
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
+func reads(properties ...string) source.Reads { return source.Reads{Properties: properties} }
+
 // newChosenDatabase is newDatabase with a source whose publication has the columns that queries read.
 func newChosenDatabase(t *testing.T, statements string, tables ...string) *database {
 	d := newDatabase(t, statements, "100ms", tables...)
@@ -289,7 +291,7 @@ func TestWithheldOnlyWhatNobodyWants(t *testing.T) {
 	require.Equal(t, source.Wanted{}, s.Wanted())
 	<-s.WantedChanged()
 
-	name := source.Wanted{"Item": {"name"}}
+	name := source.Wanted{"Item": reads("name")}
 	require.NoError(t, h.want(t.Context(), "default", "shop", "q", name))
 	agreed, err := s.Withhold(t.Context(), source.Wanted{})
 	require.NoError(t, err)
@@ -302,7 +304,7 @@ func TestWithheldOnlyWhatNobodyWants(t *testing.T) {
 	require.NoError(t, h.awaitServed(t.Context(), "default", "shop", "q", func() {}))
 
 	// What is served counts when all before is durable.
-	amount := source.Wanted{"Item": {"amount"}}
+	amount := source.Wanted{"Item": reads("amount")}
 	require.NoError(t, h.want(t.Context(), "default", "shop", "p", amount))
 	waits := func() bool {
 		ctx, cancel := context.WithCancel(t.Context())
