@@ -148,7 +148,9 @@ func TestColumnsComeBehindOldTransactions(t *testing.T) {
 			sink.Want(wanted)
 			d.becomesPublished("a {id,b}; b {id,v}; f {id,x,y}; j {a,b}")
 			sourcetest.Eventually(t, "it says what it waits for", func() bool {
-				return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.Contains(n, "columns come when the transactions have ended") })
+				return slices.ContainsFunc(sink.Notes(), func(n string) bool {
+					return strings.Contains(n, "columns and rows come when the transactions have ended")
+				})
 			})
 			if restarted {
 				stop()
@@ -192,7 +194,7 @@ func TestForeignPublicationIsNotChosen(t *testing.T) {
 	running(t, s, "", sink)
 	sink.Want(source.Wanted{"b": reads("v")})
 	sourcetest.Eventually(t, "it says so", func() bool {
-		return slices.Contains(sink.Notes(), "columnsWatch: the columns of publication theirs are sent, which somebody else made")
+		return slices.Contains(sink.Notes(), "columnsWatch: the columns and rows of publication theirs are sent, which somebody else made")
 	})
 	ticks := sink.Ticks()
 	sourcetest.Eventually(t, "it looks again", func() bool { return sink.Ticks() > ticks+2 })
