@@ -79,6 +79,12 @@ func TestNeededRows(t *testing.T) {
 	require.Equal(t, []string{"t:6,1", "t:7,1", "t:7,2"}, ids(sink))
 	require.Equal(t, unread, valueOf(sink, "t:6,1"), "nobody reads it")
 
+	checks, err := s.(source.Checker).Check(t.Context())
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(checks, func(c source.Check) bool {
+		return c.Name == "columns" && c.Found == "3 of 3 columns of public.t where (tenant = ANY ('{7}'::integer[]))"
+	}), "%v", checks)
+
 	// Rows move in, with a large value that the server does not send, and out.
 	d.exec("UPDATE t SET tenant = 7, id = 3 WHERE tenant = 8; UPDATE t SET tenant = 9 WHERE tenant = 7 AND id = 1")
 	d.comes(sink, 7, 2)
@@ -154,8 +160,17 @@ func TestRowsComeBehindOldTransactions(t *testing.T) {
 				sink = withholding(t, sink, seven)
 				sink.Want(both)
 				running(t, d.unprovisioned(tenantsSpec), from, sink)
-				sourcetest.Eventually(t, "it looks", func() bool { return len(sink.Notes()) > 0 && sink.Ticks() > 2 })
 			}
+			rounds := func() (n int) {
+				for _, note := range sink.Notes() {
+					if strings.HasPrefix(note, "retainedWAL") {
+						n++
+					}
+				}
+				return n
+			}
+			before := rounds()
+			sourcetest.Eventually(t, "it looks again", func() bool { return rounds() > before+3 })
 			require.False(t, sink.Serves(both))
 			_, err = old.Exec(t.Context(), "COMMIT")
 			require.NoError(t, err)
@@ -253,6 +268,54 @@ func TestFilterFollowsReplicaIdentity(t *testing.T) {
 	d.becomesFiltered("t (id = ANY ('{1}'::integer[]))")
 	d.exec("UPDATE t SET v = 'x'")
 	sourcetest.Eventually(t, "it comes", func() bool { return valueOf(sink, "t:1") == "x" })
+}
+
+// TestFilteredKeys: what a filter keeps an application from is what the documentation warns of. With another primary key the
+// source takes the filter away.
+func TestFilteredKeys(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec(tenants)
+	s := d.source(tenantsSpec)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sink.Want(source.Wanted{"t": only("tenant", "7")})
+	d.becomesFiltered(tenant7)
+	d.comes(sink, 7, 1)
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close(context.Background())) })
+	for statement, refused := range map[string]string{
+		"ALTER TABLE t DROP tenant":                                                        "depend",
+		"ALTER TABLE t ALTER tenant TYPE bigint":                                           "publication WHERE",
+		"ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id); UPDATE t SET v = 'v'": "cannot update table",
+	} {
+		_, err := conn.Exec(t.Context(), statement)
+		require.ErrorContains(t, err, refused, statement)
+	}
+	d.exec("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)")
+	d.becomesFiltered("t")
+	d.exec("UPDATE t SET v = 'v'")
+	sourcetest.Eventually(t, "it comes", func() bool { return valueOf(sink, "t:1") == "v" })
+}
+
+// TestRenamedColumnOfAFilter: the filter follows the column, and the query that names it stops.
+func TestRenamedColumnOfAFilter(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec(tenants)
+	s := d.source(tenantsSpec)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	sink.Want(source.Wanted{"t": only("tenant", "7")})
+	d.becomesFiltered(tenant7)
+	d.exec("ALTER TABLE t RENAME tenant TO owner")
+	d.becomesFiltered("t")
+	sourcetest.Eventually(t, "it is told of", func() bool {
+		return slices.Contains(sink.SchemaChanges(), "column tenant of public.t was renamed to owner")
+	})
+	sink.Want(source.Wanted{"t": only("owner", "8")})
+	d.becomesFiltered("t (owner = ANY ('{8}'::integer[]))")
 }
 
 // TestAlteredFilterIsMended: what somebody else does to a filter is told of, and undone.
