@@ -29,16 +29,22 @@ func newChosenDatabase(t *testing.T, statements string, tables ...string) *datab
 	if d.text("SHOW server_version_num") < "150000" {
 		t.Skip("lists of columns came with Postgres 15")
 	}
+	d.reconfigure("publish", "needed")
+	return d
+}
+
+// reconfigure runs the source with another spec.
+func (d *database) reconfigure(name string, value any) {
+	d.t.Helper()
 	d.source.drained()
 	var config map[string]any
-	require.NoError(t, json.Unmarshal(d.spec.Config, &config))
-	config["publish"] = "needed"
+	require.NoError(d.t, json.Unmarshal(d.spec.Config, &config))
+	config[name] = value
 	var err error
 	d.spec.Config, err = json.Marshal(config)
-	require.NoError(t, err)
-	require.NoError(t, d.rig.host().ProvisionSource(t.Context(), d.spec))
+	require.NoError(d.t, err)
+	require.NoError(d.t, d.rig.host().ProvisionSource(d.t.Context(), d.spec))
 	d.run()
-	return d
 }
 
 // published is the list of the only table.
@@ -265,6 +271,62 @@ func TestQueriesChooseRows(t *testing.T) {
 	equals(one, "1")
 	require.Empty(t, first.done, "it was not disturbed")
 	require.Empty(t, second.done)
+}
+
+// TestQueriesChooseRowsWithTheirEnds: rows of one tenant and the relationships between them.
+func TestQueriesChooseRowsWithTheirEnds(t *testing.T) {
+	d := newChosenDatabase(t, `CREATE TABLE owner (tenant int, id int, name text, PRIMARY KEY (tenant, id));
+		CREATE TABLE item (tenant int, id int UNIQUE, owner int, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, owner) REFERENCES owner DEFERRABLE INITIALLY DEFERRED);
+		INSERT INTO owner SELECT t, i, t || ' ' || i FROM generate_series(0, 2) t, generate_series(1, 20) i;
+		INSERT INTO item SELECT i % 3, i, i % 20 + 1 FROM generate_series(1, 300) i`, "owner", "item")
+	d.reconfigure("relationships", []any{map[string]any{"type": "OF", "table": "item", "columns": []string{"tenant", "owner"}, "references": "owner"}})
+	scribbling := func() (stop func()) {
+		return d.scribblingAs(func(id, other int) []string {
+			tenant, owner := other%3, other%20+1
+			return []string{
+				fmt.Sprintf("INSERT INTO item VALUES (%d, %d, %d) ON CONFLICT DO NOTHING", tenant, id, owner),
+				fmt.Sprintf("UPDATE item SET tenant = %d WHERE id = %d", tenant, id),
+				fmt.Sprintf("UPDATE item SET owner = %d WHERE id = %d", owner, id),
+				fmt.Sprintf("UPDATE item SET owner = NULL WHERE id = %d", id),
+				fmt.Sprintf("UPDATE owner SET name = name || '+' WHERE tenant = %d AND id = %d", tenant, owner),
+				fmt.Sprintf("DELETE FROM item WHERE id = %d", id),
+				fmt.Sprintf("BEGIN; UPDATE item SET owner = NULL WHERE tenant = %d AND owner = %d; DELETE FROM owner WHERE tenant = %[1]d AND id = %[2]d; INSERT INTO owner VALUES (%[1]d, %[2]d, 'new'); COMMIT", tenant, owner),
+			}
+		})
+	}
+	of := func(tenant string) component.QuerySpec {
+		return component.QuerySpec{
+			Name: "of-" + tenant, Sources: []string{d.spec.Name},
+			Query: "MATCH (i:item {tenant: " + tenant + "})-[:OF]->(o:owner {tenant: " + tenant + "}) RETURN i.id AS id, right(o.name, 8) AS v",
+		}
+	}
+	filters := func() string {
+		return d.text("SELECT string_agg(coalesce(rowfilter, ''), ' ' ORDER BY tablename) FROM pg_publication_tables")
+	}
+	const zero, either = "(tenant = ANY ('{0}'::integer[]))", "(tenant = ANY ('{0,1}'::integer[]))"
+	equals := func(tenant string) {
+		d.t.Helper()
+		d.equalsOf(of(tenant), "name", "(SELECT item.id, name FROM item JOIN owner ON owner.tenant = item.tenant AND owner.id = item.owner WHERE item.tenant = "+tenant+") i")
+	}
+	stop := scribbling()
+	d.rig.bootstrapOf(d.spec, of("0"), "1", func() {})
+	first := d.following(of("0"))
+	eventually(t, func() bool { return filters() == zero+" "+zero }, "both tables have a filter")
+	for i := range 2 {
+		d.rig.bootstrapOf(d.spec, of("1"), fmt.Sprint("again", i), func() {})
+		require.Equal(t, either+" "+either, filters())
+		second := d.following(of("1"))
+		stop()
+		equals("0")
+		equals("1")
+		stop = scribbling()
+		second.drained()
+		require.NoError(t, d.rig.host().TeardownQuery(t.Context(), of("1")))
+		eventually(t, func() bool { return filters() == zero+" "+zero }, "the rows of the other tenant go")
+	}
+	stop()
+	equals("0")
+	require.Empty(t, first.done, "it was not disturbed")
 }
 
 // TestWantedElementsAreOnRecord: the source learns which elements queries read.

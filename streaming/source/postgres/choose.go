@@ -119,7 +119,7 @@ type share struct {
 
 // shares returns what the publication must have of each table for what is wanted.
 func (c *catalog) shares(wanted source.Wanted) []share {
-	shares := make([]share, len(c.tables))
+	shares, rows := make([]share, len(c.tables)), c.rows(wanted)
 	for i, t := range c.tables {
 		labels := []string{t.label}
 		for _, e := range t.edges {
@@ -129,7 +129,7 @@ func (c *catalog) shares(wanted source.Wanted) []share {
 		if wanted.Any(labels...) {
 			names = wanted.Properties(labels...)
 		}
-		shares[i] = share{t.listed(c), c.rows(t, wanted)}
+		shares[i] = share{t.listed(c), rows[i]}
 		if names != nil {
 			names = slices.DeleteFunc(names, func(name string) bool { return t.kept != nil && !slices.Contains(t.kept, name) })
 			shares[i].columns = t.listOf(c, names)

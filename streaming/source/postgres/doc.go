@@ -118,7 +118,9 @@
 //
 //   - for columns beside the key, since each column of a filter must be in the replica identity, by which the server tells whether
 //     a row that is gone was let in;
-//   - where rows are the ends of relationships that a query reads, which would wait for a hidden one for ever;
+//   - where rows are the ends of relationships that a query reads, which would wait for a hidden one for ever, unless the foreign
+//     key has the values from a column that has a filter itself, with no others: that of (tenant, customer) to customers of
+//     the tenant;
 //   - with REPLICA IDENTITY FULL or wholeRow.
 //
 // A column in a filter cannot be dropped or get another type, and a replica identity that comes to lack it makes updates and

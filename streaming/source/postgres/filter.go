@@ -31,35 +31,65 @@ var filterTypes = map[uint32]string{
 	pgtype.TextOID: "text", pgtype.VarcharOID: "text", pgtype.UUIDOID: "uuid", pgtype.BoolOID: "boolean",
 }
 
-// rows returns the rows that the publication must have of a table for what is wanted, as its filter can say it; nil: all.
-// The server decides by the replica identity whether a filter lets in a row that is gone, and it is the key that tells rows
-// apart. One that is an end of relationships must come with them.
-func (c *catalog) rows(t *table, wanted source.Wanted) source.Only {
-	if c.version < oldestWithLists || t.wholeRow || c.isEnd(t, wanted) || slices.ContainsFunc(t.parts(), func(part *table) bool { return part.identity == 'f' }) {
-		return nil
+// rows returns the rows that the publication must have of each table for what is wanted. A row that is the end of a
+// relationship must come with it: it does where the foreign key has its values from columns that a filter compares with no
+// others, as that of a tenant's row to another one of the same tenant.
+func (c *catalog) rows(wanted source.Wanted) []source.Only {
+	rows := make([]source.Only, len(c.tables))
+	for i, t := range c.tables {
+		rows[i] = t.restricted(c, wanted)
 	}
-	rows := maps.Clone(wanted.Only(t.label))
-	maps.DeleteFunc(rows, func(name string, values []string) bool { return !t.filters(name, values) })
-	if len(rows) == 0 {
-		return nil
+	for changed := true; changed; { // a table whose filter loses a column takes it from those that it leads to
+		changed = false
+		for _, l := range c.leads(wanted) {
+			for name, values := range rows[l.to] {
+				from := l.columns[slices.Index(c.tables[l.to].key, name)]
+				if given, is := rows[l.from][from]; !is || !containsAll(values, given) {
+					delete(rows[l.to], name)
+					changed = true
+				}
+			}
+		}
+	}
+	for i := range rows {
+		if len(rows[i]) == 0 {
+			rows[i] = nil
+		}
 	}
 	return rows
 }
 
-// isEnd reports whether relationships that are wanted lead to rows of a table.
-func (c *catalog) isEnd(t *table, wanted source.Wanted) bool {
-	for _, other := range c.tables {
-		for _, e := range slices.Concat(other.edges, other.ends) {
+// lead is a foreign key of relationships that are wanted, from one table to another, by their numbers.
+type lead struct {
+	from, to int
+	columns  []string // in the order of the key of to
+}
+
+func (c *catalog) leads(wanted source.Wanted) (leads []lead) {
+	for i, t := range c.tables {
+		for _, e := range slices.Concat(t.edges, t.ends) {
 			kind := e.kind
-			if other.relates {
-				kind = other.label
+			if t.relates {
+				kind = t.label
 			}
-			if e.target == t.label && wanted.Any(kind) {
-				return true
+			if wanted.Any(kind) {
+				to := slices.IndexFunc(c.tables, func(other *table) bool { return other.label == e.target })
+				leads = append(leads, lead{i, to, e.columns})
 			}
 		}
 	}
-	return false
+	return leads
+}
+
+// restricted returns which rows of a table are wanted, as far as a filter can say it. The server decides by the replica
+// identity whether a filter lets in a row that is gone, and it is the key that tells rows apart.
+func (t *table) restricted(c *catalog, wanted source.Wanted) source.Only {
+	if c.version < oldestWithLists || t.wholeRow || slices.ContainsFunc(t.parts(), func(part *table) bool { return part.identity == 'f' }) {
+		return nil
+	}
+	rows := maps.Clone(wanted.Only(t.label))
+	maps.DeleteFunc(rows, func(name string, values []string) bool { return !t.filters(name, values) })
+	return rows
 }
 
 var (

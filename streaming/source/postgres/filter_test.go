@@ -219,7 +219,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestEndsAreNotFiltered: a relationship that comes must not wait for its end.
+// TestEndsAreNotFiltered: a relationship that comes must not wait for its end, which may be whatever row.
 func TestEndsAreNotFiltered(t *testing.T) {
 	d := newDB(t)
 	d.since("15")
@@ -239,6 +239,38 @@ func TestEndsAreNotFiltered(t *testing.T) {
 		{source.Wanted{"a": one, "b": one, "J": one}, "a; b; j" + filter},
 		{source.Wanted{"a": one, "b": one, "": {}}, "a; b; j"},
 		{source.Wanted{"a": one}, "a" + filter + "; b; j"},
+	} {
+		sink.Want(c.wanted)
+		require.EventuallyWithT(t, func(collect *collect) { require.Equal(collect, c.want, d.filters()) }, sourcetest.Patience, tick, "%v", c.wanted)
+	}
+}
+
+// TestFilteredEnds: a relationship within a tenant has an end that comes if it comes itself.
+func TestFilteredEnds(t *testing.T) {
+	d := newDB(t)
+	d.since("15")
+	d.exec(`CREATE TABLE b (tenant int, id int, up int, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, up) REFERENCES b);
+		CREATE TABLE a (tenant int, id int, b int, other int, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, b) REFERENCES b, FOREIGN KEY (other, b) REFERENCES b)`)
+	s := d.source(`"publish": "needed", "statusInterval": "100ms", "tables": [{"name": "a"}, {"name": "b"}], "relationships": [{"type": "OF", "table": "a", "columns": ["tenant", "b"]},
+		{"type": "OTHER", "table": "a", "columns": ["other", "b"]}, {"type": "UP", "table": "b", "columns": ["tenant", "up"]}]`)
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	seven, either := only("tenant", "7"), only("tenant", "7", "8")
+	one := source.Reads{Only: source.Only{"tenant": {"7"}, "id": {"1"}}}
+	const f7, f78, f1 = " (tenant = ANY ('{7}'::integer[]))", " (tenant = ANY ('{7,8}'::integer[]))", " ((tenant = ANY ('{7}'::integer[])) AND (id = ANY ('{1}'::integer[])))"
+	for _, c := range []struct {
+		wanted source.Wanted
+		want   string
+	}{
+		{source.Wanted{"a": seven, "b": seven, "OF": {}}, "a" + f7 + "; b" + f7},
+		{source.Wanted{"a": seven, "b": seven, "OF": {}, "OTHER": {}}, "a" + f7 + "; b"},
+		{source.Wanted{"a": seven, "b": either, "OF": {}}, "a" + f7 + "; b" + f78},
+		{source.Wanted{"a": either, "b": seven, "OF": {}}, "a" + f78 + "; b"},
+		{source.Wanted{"a": reads(), "b": seven, "OF": {}}, "a; b"},
+		{source.Wanted{"a": one, "b": one, "OF": {}}, "a" + f1 + "; b" + f7},
+		{source.Wanted{"b": seven, "UP": {}}, "a; b" + f7},
+		{source.Wanted{"b": one, "UP": {}}, "a; b" + f7},
+		{source.Wanted{"b": seven, "OF": {}}, "a; b"},
 	} {
 		sink.Want(c.wanted)
 		require.EventuallyWithT(t, func(collect *collect) { require.Equal(collect, c.want, d.filters()) }, sourcetest.Patience, tick, "%v", c.wanted)
