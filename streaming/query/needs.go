@@ -112,8 +112,14 @@ func (p *Plan) compared(e ast.Expr) (property string, values []string) {
 	return of.Name, values
 }
 
+// What is told of restrictions is kept on record with what queries need: no more constants than these, nor longer ones.
+const (
+	mostConstants   = 100
+	longestConstant = 256
+)
+
 // constants returns the items of a list as text, in order; nil when one is not known, or is of a type whose values equal
-// others that are written otherwise.
+// others that are written otherwise, or when they are too many or too long.
 func (p *Plan) constants(list ast.Expr) (texts []string) {
 	var items []graph.Value
 	switch list := list.(type) {
@@ -133,11 +139,17 @@ func (p *Plan) constants(list ast.Expr) (texts []string) {
 			}
 		}
 	}
+	if len(items) > mostConstants {
+		return nil
+	}
 	for _, v := range items {
 		switch v.Kind() {
 		case graph.KindInt:
 			texts = append(texts, strconv.FormatInt(v.AsInt(), 10))
 		case graph.KindString:
+			if len(v.AsString()) > longestConstant {
+				return nil
+			}
 			texts = append(texts, v.AsString())
 		case graph.KindBool:
 			texts = append(texts, strconv.FormatBool(v.AsBool()))

@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,9 +14,14 @@ import (
 func TestRestrictions(t *testing.T) {
 	type place = map[string][]string
 	seven := place{"k": {"7"}}
+	many := make([]graph.Value, 101)
+	for i := range many {
+		many[i] = graph.Int(int64(i))
+	}
 	parameters := map[string]graph.Value{
 		"seven": graph.Int(7), "list": graph.List([]graph.Value{graph.Int(8), graph.Int(7)}), "null": graph.Null,
 		"half": graph.Float(7.5), "nulls": graph.List([]graph.Value{graph.Int(7), graph.Null}),
+		"many": graph.List(many), "long": graph.String(strings.Repeat("x", 257)),
 	}
 	for text, want := range map[string][]place{
 		"MATCH (a:A {k: 7}) RETURN a":                                                 {seven},
@@ -72,6 +78,8 @@ func TestRestrictions(t *testing.T) {
 		"MATCH (b:B) RETURN [(b)-[:R]->(a:A {k: 7}) | a.x] AS xs":                     {nil},
 		"MATCH (b:B) RETURN COLLECT { MATCH (a:A {k: 7}) WHERE a.x = b.x RETURN a.x UNION MATCH (a:A) RETURN a.x } AS xs": {nil, nil},
 		"MATCH (b:B)-[a:A*1..3 {k: 7}]->(c:C) RETURN b":                                                                   {nil},
+		"MATCH (a:A) WHERE a.k IN $many RETURN a":                                                                         {nil},
+		"MATCH (a:A {k: $long}) RETURN a":                                                                                 {nil},
 	} {
 		p, err := query.Compile(text, query.Options{Parameters: parameters})
 		require.NoError(t, err, text)
