@@ -34,7 +34,7 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef, query component.
 		if err != nil {
 			return 0, err
 		}
-		needs = compiled.Needs()
+		needs = needsOf(compiled)
 	}
 	if err := h.want(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix, needs); err != nil {
 		return 0, err
@@ -189,7 +189,7 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 	}
 	if record.Pace == nil {
 		var pace source.Pace
-		if scopes, pace, err = h.plan(ctx, b, ref, s, &record, scopes, compiled.Needs()); err != nil {
+		if scopes, pace, err = h.plan(ctx, b, ref, s, &record, scopes, needsOf(compiled)); err != nil {
 			return Plan{}, err
 		}
 		if record, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {

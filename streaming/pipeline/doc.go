@@ -36,8 +36,8 @@
 //     again, from the outbox or from the change log, with the same sequence and content: see queryRun.show. What a
 //     reaction is given, and what the outbox forgets, is in the log.
 //  9. A source leaves out of its change log only what nobody has put down to read, and a query reads nothing of the log
-//     before that has all that it reads: see wants.go. What the log says of a property that came or went in spite of
-//     that has the query read the source again.
+//     before that has all that it reads: see wants.go. What the log says of a property, or of rows, that came or went in
+//     spite of that has the query read the source again.
 //  10. A checkpoint of a query's state is on record only when all its parts are on the stream server. Only the newest
 //     attempt adds to the record, and none removes a part that a checkpoint on record has.
 //  11. A store of a query's state is on record before there is anything in it. The newest attempt claims the record before

@@ -119,7 +119,7 @@ func (r *queryRun) setNext(ctx context.Context, records *stream.Bucket, current 
 // want tells the sources what the plan reads.
 func (r *queryRun) want(ctx context.Context) error {
 	for _, name := range r.spec.Sources {
-		if err := r.host.want(ctx, r.id.Instance, name, r.id.Name, r.plan.Needs()); err != nil {
+		if err := r.host.want(ctx, r.id.Instance, name, r.id.Name, needsOf(r.plan)); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
 )
@@ -33,6 +34,21 @@ type wantsRecord struct {
 
 func (r *wantsRecord) union() source.Wanted {
 	return source.Union(slices.Collect(maps.Values(r.Wants))...)
+}
+
+// needsOf returns what a plan reads of a source.
+func needsOf(p *query.Plan) source.Wanted {
+	w := make(source.Wanted)
+	for label, properties := range p.Needs() {
+		r := source.Reads{Properties: properties}
+		for i, place := range p.Restrictions(label) {
+			if r.Only = r.Only.Or(place); i == 0 {
+				r.Only = place
+			}
+		}
+		w[label] = r
+	}
+	return w
 }
 
 // wantsSuffix ends the key of a wantsRecord.
@@ -133,7 +149,7 @@ func (h *Host) awaitServed(ctx context.Context, instance, src, name string, aliv
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return failure.Timeout.Errorf("waiting for source %s to send columns that the query reads and that nobody has read so far: it did not within %s", src, servedWithin).
+			return failure.Timeout.Errorf("waiting for source %s to send what the query reads and nobody has read so far: it did not within %s", src, servedWithin).
 				WithFix("Nothing: it is tried again. The source must run, and says in its status what it waits for.")
 		}
 		alive()

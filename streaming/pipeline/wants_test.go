@@ -21,22 +21,30 @@ import (
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
+func reads(properties ...string) source.Reads { return source.Reads{Properties: properties} }
+
 // newChosenDatabase is newDatabase with a source whose publication has the columns that queries read.
 func newChosenDatabase(t *testing.T, statements string, tables ...string) *database {
 	d := newDatabase(t, statements, "100ms", tables...)
 	if d.text("SHOW server_version_num") < "150000" {
 		t.Skip("lists of columns came with Postgres 15")
 	}
+	d.reconfigure("publish", "needed")
+	return d
+}
+
+// reconfigure runs the source with another spec.
+func (d *database) reconfigure(name string, value any) {
+	d.t.Helper()
 	d.source.drained()
 	var config map[string]any
-	require.NoError(t, json.Unmarshal(d.spec.Config, &config))
-	config["publish"] = "needed"
+	require.NoError(d.t, json.Unmarshal(d.spec.Config, &config))
+	config[name] = value
 	var err error
 	d.spec.Config, err = json.Marshal(config)
-	require.NoError(t, err)
-	require.NoError(t, d.rig.host().ProvisionSource(t.Context(), d.spec))
+	require.NoError(d.t, err)
+	require.NoError(d.t, d.rig.host().ProvisionSource(d.t.Context(), d.spec))
 	d.run()
-	return d
 }
 
 // published is the list of the only table.
@@ -66,9 +74,15 @@ func (d *database) following(q component.QuerySpec) *run {
 // equals waits until what a query shows is what SQL says.
 func (d *database) equals(q component.QuerySpec, property string) {
 	d.t.Helper()
+	d.equalsOf(q, property, "item")
+}
+
+// equalsOf is equals for some of the items.
+func (d *database) equalsOf(q component.QuerySpec, property, items string) {
+	d.t.Helper()
 	var want map[string]string
 	require.NoError(d.t, json.Unmarshal([]byte(d.text(fmt.Sprintf(
-		`SELECT coalesce(json_object_agg(id, '{"id":' || id || ',"v":' || coalesce(to_json(right(%s, 8))::text, 'null') || '}'), '{}') FROM item`, property))), &want))
+		`SELECT coalesce(json_object_agg(id, '{"id":' || id || ',"v":' || coalesce(to_json(right(%s, 8))::text, 'null') || '}'), '{}') FROM %s`, property, items))), &want))
 	end := graph.Position(d.text("SELECT pg_current_wal_lsn()"))
 	var rows map[string]string
 	eventually(d.t, func() bool {
@@ -86,6 +100,21 @@ const itemWithLargeColumns = `CREATE TABLE item (id int PRIMARY KEY, a text, b t
 
 // scribbling writes to item at random until it is stopped.
 func (d *database) scribbling() (stop func()) {
+	return d.scribblingAs(func(id, other int) []string {
+		return []string{
+			fmt.Sprintf("INSERT INTO item VALUES (%d, %s, %[2]s, 'c') ON CONFLICT DO NOTHING", id, large),
+			fmt.Sprintf("UPDATE item SET a = %s WHERE id = %d", large, id),
+			fmt.Sprintf("UPDATE item SET b = %s WHERE id = %d", large, id),
+			fmt.Sprintf("UPDATE item SET c = c || '+' WHERE id IN (%d, %d)", id, other),
+			fmt.Sprintf("UPDATE item SET id = %d WHERE id = %d AND NOT EXISTS (SELECT FROM item WHERE id = %[1]d)", id, other),
+			fmt.Sprintf("DELETE FROM item WHERE id = %d", id),
+			fmt.Sprintf("BEGIN; UPDATE item SET b = NULL WHERE id = %d; SELECT pg_sleep(0.003); UPDATE item SET b = %s WHERE id = %d; COMMIT", id, large, other),
+		}
+	})
+}
+
+// scribblingAs runs one of the statements at a time, about two of 300 items.
+func (d *database) scribblingAs(statements func(id, other int) []string) (stop func()) {
 	conn, err := pgx.Connect(d.t.Context(), d.url)
 	require.NoError(d.t, err)
 	random := rand.New(rand.NewPCG(4, 2))
@@ -100,15 +129,8 @@ func (d *database) scribbling() (stop func()) {
 			default:
 			}
 			id, other := 1+random.IntN(300), 1+random.IntN(300)
-			statement := []string{
-				fmt.Sprintf("INSERT INTO item VALUES (%d, %s, %[2]s, 'c') ON CONFLICT DO NOTHING", id, large),
-				fmt.Sprintf("UPDATE item SET a = %s WHERE id = %d", large, id),
-				fmt.Sprintf("UPDATE item SET b = %s WHERE id = %d", large, id),
-				fmt.Sprintf("UPDATE item SET c = c || '+' WHERE id IN (%d, %d)", id, other),
-				fmt.Sprintf("UPDATE item SET id = %d WHERE id = %d AND NOT EXISTS (SELECT FROM item WHERE id = %[1]d)", id, other),
-				fmt.Sprintf("DELETE FROM item WHERE id = %d", id),
-				fmt.Sprintf("BEGIN; UPDATE item SET b = NULL WHERE id = %d; SELECT pg_sleep(0.003); UPDATE item SET b = %s WHERE id = %d; COMMIT", id, large, other),
-			}[random.IntN(7)]
+			choice := statements(id, other)
+			statement := choice[random.IntN(len(choice))]
 			if _, err := conn.Exec(context.Background(), statement); err != nil {
 				written <- fmt.Errorf("%s: %w", statement, err)
 				return
@@ -169,6 +191,182 @@ func TestQueriesChooseColumns(t *testing.T) {
 	d.becomesPublished("{id,b,c}")
 	d.exec("UPDATE item SET b = 'other' WHERE id = 1001")
 	d.equals(other, "b")
+}
+
+// TestQueriesChooseRows: what is in the tables of the tenants that queries ask for comes, from the snapshot of each on, while
+// rows come, go and move from tenant to tenant, and what no query asks for any more goes.
+func TestQueriesChooseRows(t *testing.T) {
+	d := newChosenDatabase(t, `CREATE TABLE item (tenant int, id int UNIQUE, a text, PRIMARY KEY (tenant, id)); ALTER TABLE item ALTER a SET STORAGE EXTERNAL;
+		INSERT INTO item SELECT i % 3, i, repeat('a', i % 3 * 2000) || i FROM generate_series(1, 300) i`, "item")
+	scribbling := func() (stop func()) {
+		return d.scribblingAs(func(id, other int) []string {
+			return []string{
+				fmt.Sprintf("INSERT INTO item VALUES (%d, %d, %s) ON CONFLICT DO NOTHING", other%3, id, large),
+				fmt.Sprintf("UPDATE item SET a = %s WHERE id = %d", large, id),
+				fmt.Sprintf("UPDATE item SET tenant = %d WHERE id = %d", other%3, id),
+				fmt.Sprintf("UPDATE item SET tenant = %d WHERE id IN (%d, %d)", id%3, id, other),
+				fmt.Sprintf("UPDATE item SET tenant = (tenant + 1) %% 3, id = %d WHERE id = %d AND NOT EXISTS (SELECT FROM item WHERE id = %[1]d)", id, other),
+				fmt.Sprintf("DELETE FROM item WHERE id = %d", id),
+				fmt.Sprintf("BEGIN; UPDATE item SET tenant = %d WHERE id = %d; SELECT pg_sleep(0.003); UPDATE item SET tenant = %d, a = %s WHERE id = %d; COMMIT", other%3, id, id%3, large, other),
+			}
+		})
+	}
+	of := func(name, tenants string) component.QuerySpec {
+		return component.QuerySpec{
+			Name: name, Sources: []string{d.spec.Name}, Query: "MATCH (i:item) WHERE i.tenant IN $tenants RETURN i.id AS id, right(i.a, 8) AS v",
+			Parameters: map[string]json.RawMessage{"tenants": json.RawMessage("[" + tenants + "]")},
+		}
+	}
+	equals := func(q component.QuerySpec, tenants string) {
+		d.t.Helper()
+		d.equalsOf(q, "a", "item WHERE tenant IN ("+tenants+")")
+	}
+	filter := func() string { return d.text("SELECT coalesce(rowfilter, '') FROM pg_publication_tables") }
+	becomes := func(values string) {
+		eventually(t, func() bool { return filter() == "(tenant = ANY ('{"+values+"}'::integer[]))" }, "the publication has the rows of "+values)
+	}
+	zero, one, all := of("zero", "0"), of("one", "1"), of("all", "0, 1, 2")
+	all.Query = "MATCH (i:item) RETURN i.id AS id, right(i.a, 8) AS v"
+
+	stop := scribbling()
+	d.rig.bootstrapOf(d.spec, zero, "1", func() {})
+	first := d.following(zero)
+	becomes("0")
+	d.rig.bootstrapOf(d.spec, one, "2", func() {})
+	require.Equal(t, "(tenant = ANY ('{0,1}'::integer[]))", filter())
+	second := d.following(one)
+	d.source.kill()
+	d.run()
+	stop()
+	equals(zero, "0")
+	equals(one, "1")
+
+	// A query goes, its rows with it, and comes again. That other rows are left out, it must not take for their absence.
+	stop = scribbling()
+	second.drained()
+	require.NoError(t, d.rig.host().TeardownQuery(t.Context(), one))
+	becomes("0")
+	d.rig.bootstrapOf(d.spec, one, "3", func() {})
+	second = d.following(one)
+	stop()
+	equals(zero, "0")
+	equals(one, "1")
+
+	// With a query of all rows there is no filter.
+	stop = scribbling()
+	d.rig.bootstrapOf(d.spec, all, "4", func() {})
+	require.Empty(t, filter())
+	third := d.following(all)
+	stop()
+	equals(zero, "0")
+	equals(one, "1")
+	d.equalsOf(all, "a", "item")
+	third.drained()
+	require.NoError(t, d.rig.host().TeardownQuery(t.Context(), all))
+	becomes("0,1")
+	stop = scribbling()
+	becomes("0,1")
+	stop()
+	equals(zero, "0")
+	equals(one, "1")
+	require.Empty(t, first.done, "it was not disturbed")
+	require.Empty(t, second.done)
+}
+
+// TestQueriesChooseRowsWithTheirEnds: rows of one tenant and the relationships between them.
+func TestQueriesChooseRowsWithTheirEnds(t *testing.T) {
+	d := newChosenDatabase(t, `CREATE TABLE owner (tenant int, id int, name text, PRIMARY KEY (tenant, id));
+		CREATE TABLE item (tenant int, id int UNIQUE, owner int, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, owner) REFERENCES owner DEFERRABLE INITIALLY DEFERRED);
+		INSERT INTO owner SELECT t, i, t || ' ' || i FROM generate_series(0, 2) t, generate_series(1, 20) i;
+		INSERT INTO item SELECT i % 3, i, i % 20 + 1 FROM generate_series(1, 300) i`, "owner", "item")
+	d.reconfigure("relationships", []any{map[string]any{"type": "OF", "table": "item", "columns": []string{"tenant", "owner"}, "references": "owner"}})
+	scribbling := func() (stop func()) {
+		return d.scribblingAs(func(id, other int) []string {
+			tenant, owner := other%3, other%20+1
+			return []string{
+				fmt.Sprintf("INSERT INTO item VALUES (%d, %d, %d) ON CONFLICT DO NOTHING", tenant, id, owner),
+				fmt.Sprintf("UPDATE item SET tenant = %d WHERE id = %d", tenant, id),
+				fmt.Sprintf("UPDATE item SET owner = %d WHERE id = %d", owner, id),
+				fmt.Sprintf("UPDATE item SET owner = NULL WHERE id = %d", id),
+				fmt.Sprintf("UPDATE owner SET name = name || '+' WHERE tenant = %d AND id = %d", tenant, owner),
+				fmt.Sprintf("DELETE FROM item WHERE id = %d", id),
+				fmt.Sprintf("BEGIN; UPDATE item SET owner = NULL WHERE tenant = %d AND owner = %d; DELETE FROM owner WHERE tenant = %[1]d AND id = %[2]d; INSERT INTO owner VALUES (%[1]d, %[2]d, 'new'); COMMIT", tenant, owner),
+			}
+		})
+	}
+	of := func(tenant string) component.QuerySpec {
+		return component.QuerySpec{
+			Name: "of-" + tenant, Sources: []string{d.spec.Name},
+			Query: "MATCH (i:item {tenant: " + tenant + "})-[:OF]->(o:owner {tenant: " + tenant + "}) RETURN i.id AS id, right(o.name, 8) AS v",
+		}
+	}
+	filters := func() string {
+		return d.text("SELECT string_agg(coalesce(rowfilter, ''), ' ' ORDER BY tablename) FROM pg_publication_tables")
+	}
+	const zero, either = "(tenant = ANY ('{0}'::integer[]))", "(tenant = ANY ('{0,1}'::integer[]))"
+	equals := func(tenant string) {
+		d.t.Helper()
+		d.equalsOf(of(tenant), "name", "(SELECT item.id, name FROM item JOIN owner ON owner.tenant = item.tenant AND owner.id = item.owner WHERE item.tenant = "+tenant+") i")
+	}
+	stop := scribbling()
+	d.rig.bootstrapOf(d.spec, of("0"), "1", func() {})
+	first := d.following(of("0"))
+	eventually(t, func() bool { return filters() == zero+" "+zero }, "both tables have a filter")
+	for i := range 2 {
+		d.rig.bootstrapOf(d.spec, of("1"), fmt.Sprint("again", i), func() {})
+		require.Equal(t, either+" "+either, filters())
+		second := d.following(of("1"))
+		stop()
+		equals("0")
+		equals("1")
+		stop = scribbling()
+		second.drained()
+		require.NoError(t, d.rig.host().TeardownQuery(t.Context(), of("1")))
+		eventually(t, func() bool { return filters() == zero+" "+zero }, "the rows of the other tenant go")
+	}
+	stop()
+	equals("0")
+	require.Empty(t, first.done, "it was not disturbed")
+}
+
+// TestWantedElementsAreOnRecord: the source learns which elements queries read.
+func TestWantedElementsAreOnRecord(t *testing.T) {
+	r := newRig(t)
+	h := r.host()
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
+	k := &wantsKeeper{host: h, key: "default.shop", epoch: stream.Epoch{Generation: 2}, sink: s}
+	s.withhold = k.withhold
+	need := func(text string) source.Wanted {
+		compiled, err := compile(component.QuerySpec{Name: "q", Sources: []string{"shop"}, Query: text, Parameters: map[string]json.RawMessage{"tenant": json.RawMessage("7")}})
+		require.NoError(t, err)
+		return needsOf(compiled)
+	}
+	item := func(tenants ...string) source.Wanted {
+		return source.Wanted{"Item": {Properties: []string{"name", "tenant"}, Only: source.Only{"tenant": tenants}}}
+	}
+	seven := need("MATCH (i:Item {tenant: $tenant}) RETURN i.name")
+	require.Equal(t, item("7"), seven)
+	require.Equal(t, item("7", "8"), need("MATCH (i:Item {tenant: 7}), (j:Item {tenant: 8}) RETURN i.name, j.name"))
+	require.Nil(t, need("MATCH (i:Item {tenant: 7}), (j:Item) RETURN i.name, j.name")["Item"].Only)
+	require.Nil(t, need("MATCH (i:Item {tenant: 7}), (j) RETURN i.name, j.name").Only("Item"))
+
+	require.NoError(t, h.want(t.Context(), "default", "shop", "q", seven))
+	require.NoError(t, k.keep(t.Context()))
+	require.Equal(t, seven, s.Wanted())
+	agreed, err := s.Withhold(t.Context(), seven)
+	require.NoError(t, err)
+	require.True(t, agreed)
+	require.NoError(t, h.want(t.Context(), "default", "shop", "p", item("8")))
+	agreed, err = s.Withhold(t.Context(), seven)
+	require.NoError(t, err)
+	require.False(t, agreed)
+	ctx, cancel := context.WithCancel(t.Context())
+	require.ErrorIs(t, h.awaitServed(ctx, "default", "shop", "p", cancel), context.Canceled, "its rows do not come yet")
+	require.NoError(t, k.keep(t.Context()))
+	require.Equal(t, item("7", "8"), s.Wanted())
+	s.Serve(s.Wanted())
+	require.NoError(t, k.keep(t.Context()))
+	require.NoError(t, h.awaitServed(t.Context(), "default", "shop", "p", func() {}))
 }
 
 // TestQueryWithoutBootstrapWaitsForItsColumns starts with the changes from now on, all of which have what it reads.
@@ -289,7 +487,7 @@ func TestWithheldOnlyWhatNobodyWants(t *testing.T) {
 	require.Equal(t, source.Wanted{}, s.Wanted())
 	<-s.WantedChanged()
 
-	name := source.Wanted{"Item": {"name"}}
+	name := source.Wanted{"Item": reads("name")}
 	require.NoError(t, h.want(t.Context(), "default", "shop", "q", name))
 	agreed, err := s.Withhold(t.Context(), source.Wanted{})
 	require.NoError(t, err)
@@ -302,7 +500,7 @@ func TestWithheldOnlyWhatNobodyWants(t *testing.T) {
 	require.NoError(t, h.awaitServed(t.Context(), "default", "shop", "q", func() {}))
 
 	// What is served counts when all before is durable.
-	amount := source.Wanted{"Item": {"amount"}}
+	amount := source.Wanted{"Item": reads("amount")}
 	require.NoError(t, h.want(t.Context(), "default", "shop", "p", amount))
 	waits := func() bool {
 		ctx, cancel := context.WithCancel(t.Context())

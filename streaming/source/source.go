@@ -6,6 +6,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"slices"
@@ -162,9 +163,18 @@ type Snapshot struct {
 // BatchBytes is about how much a ChunkSink is given between two pauses at most, unless one element alone is larger.
 const BatchBytes = 128 << 10
 
-// Wanted lists, by label or type, the properties that somebody reads, "*" standing for all of them. The label "" stands
-// for every element. Nil: everything is wanted.
-type Wanted map[string][]string
+// Wanted says, by label or type, what somebody reads. The label "" stands for every element. Nil: everything is wanted.
+type Wanted map[string]Reads
+
+// Reads is what somebody reads of the elements of a label.
+type Reads struct {
+	Properties []string `json:"properties"` // "*" stands for all of them
+	Only       Only     `json:"only"`       // which elements
+}
+
+// Only says which elements somebody reads: those that have, of each of its properties, one of the values, as text. Nil: all.
+// A source may send others as well.
+type Only map[string][]string
 
 // Any reports whether elements with one of these labels are wanted.
 func (w Wanted) Any(labels ...string) bool {
@@ -181,13 +191,21 @@ func (w Wanted) Properties(labels ...string) []string {
 	}
 	names := []string{} // nothing is not all
 	for _, l := range append([]string{""}, labels...) {
-		names = append(names, w[l]...)
+		names = append(names, w[l].Properties...)
 	}
 	if slices.Contains(names, "*") {
 		return nil
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Only returns which elements with a label are wanted, if any are; nil means all.
+func (w Wanted) Only(label string) Only {
+	if _, all := w[""]; all {
+		return nil
+	}
+	return w[label].Only
 }
 
 // Covers reports whether everything of other is wanted, too.
@@ -197,7 +215,7 @@ func (w Wanted) Covers(other Wanted) bool {
 	}
 	for label := range other {
 		have, needed := w.Properties(label), other.Properties(label)
-		if !w.Any(label) || have != nil && (needed == nil || slices.ContainsFunc(needed, func(name string) bool { return !slices.Contains(have, name) })) {
+		if !w.Any(label) || have != nil && (needed == nil || !containsAll(have, needed)) || !w.Only(label).Covers(other.Only(label)) {
 			return false
 		}
 	}
@@ -211,13 +229,67 @@ func Union(all ...Wanted) Wanted {
 		if w == nil {
 			return nil
 		}
-		for label, names := range w {
-			names = slices.Concat(union[label], names)
-			slices.Sort(names)
-			union[label] = slices.Compact(names)
+		for label, r := range w {
+			before, is := union[label]
+			if is {
+				r.Only = r.Only.Or(before.Only)
+			}
+			union[label] = Reads{merged(before.Properties, r.Properties), r.Only}
 		}
 	}
 	return union
+}
+
+// Covers reports whether o has all elements that other has.
+func (o Only) Covers(other Only) bool {
+	for property, values := range o {
+		if fewer, is := other[property]; !is || !containsAll(values, fewer) {
+			return false
+		}
+	}
+	return true
+}
+
+// Or returns what has all elements of both, and as few others as it can say.
+func (o Only) Or(other Only) (either Only) {
+	for property, values := range o {
+		if more, is := other[property]; is {
+			if either == nil {
+				either = make(Only)
+			}
+			either[property] = merged(values, more)
+		}
+	}
+	return either
+}
+
+func containsAll(names, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(name string) bool { return !slices.Contains(names, name) })
+}
+
+func merged(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// MarshalJSON writes the properties alone where all elements are read, as earlier versions do.
+func (r Reads) MarshalJSON() ([]byte, error) {
+	if r.Only == nil {
+		return json.Marshal(r.Properties)
+	}
+	type plain Reads
+	return json.Marshal(plain(r))
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *Reads) UnmarshalJSON(data []byte) error {
+	if !bytes.HasPrefix(data, []byte("{")) {
+		r.Only = nil
+		return json.Unmarshal(data, &r.Properties)
+	}
+	type plain Reads
+	return json.Unmarshal(data, (*plain)(r))
 }
 
 // SnapshotPlan is what a snapshot consists of and how it is to be read.
@@ -239,9 +311,10 @@ type Scope struct {
 	Name       string   `json:"name"`       // in the source's own notation, such as the table's quoted name
 	Labels     []string `json:"labels"`     // labels and types of the elements it yields, first the one that each row yields
 	Properties []string `json:"properties"` // those that are wanted, in order; nil: all
-	Places     int64    `json:"places"`     // such as the blocks of a table; 0: it has nothing
-	Rows       int64    `json:"rows"`       // estimate
-	Least      int64    `json:"least"`      // places of the smallest chunk that is worth reading
+	Only       Only     `json:"only,omitempty"`
+	Places     int64    `json:"places"` // such as the blocks of a table; 0: it has nothing
+	Rows       int64    `json:"rows"`   // estimate
+	Least      int64    `json:"least"`  // places of the smallest chunk that is worth reading
 }
 
 // Chunk is a part of a scope that is read, and retried, alone.

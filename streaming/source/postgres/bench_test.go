@@ -156,7 +156,7 @@ func BenchmarkNeededColumns(b *testing.B) {
 			}
 			d.exec("CREATE TABLE wide (id bigint PRIMARY KEY%s)", columns)
 			s := d.source(`"tables": [{"name": "wide"}], "statusInterval": "100ms", "publish": "` + publish + `"`)
-			wanted := source.Wanted{"wide": {"id", "c0", "c1"}}
+			wanted := source.Wanted{"wide": reads("id", "c0", "c1")}
 			if publish == "needed" {
 				chosen := sourcetest.NewSink("")
 				chosen.Want(wanted)

@@ -164,19 +164,19 @@ func (d *doctor) publicationCheck(ctx context.Context) error {
 	return nil
 }
 
-// columns says which columns of its tables a publication has, where they follow from queries.
+// columns says which columns and rows of its tables a publication has, where they follow from queries.
 func (d *doctor) columns(p *publication) {
 	c := source.Check{Name: "columns", Object: d.publication, Severity: source.Warning, Wanted: "with publish: needed, a publication that the source alters"}
 	switch {
 	case d.config.Publish != publishNeeded:
 		return
 	case d.facts.version < oldestWithLists:
-		c.Found, c.Fix = "all columns are sent: only Postgres 15 and newer know lists of columns", "Upgrade the server, or set publish to all."
+		c.Found, c.Fix = "all columns and rows are sent: only Postgres 15 and newer know lists of columns", "Upgrade the server, or set publish to all."
 	case !d.ours(p):
-		c.Found = "all columns of the publication are sent, since somebody else made it"
+		c.Found = "all columns and rows of the publication are sent, since somebody else made it"
 		c.Fix = "Let the source make one of its own, by another name in publication, or set publish to all."
 	case d.facts.recovering:
-		c.Found, c.Fix = "the columns that the publication has on the primary are sent: a standby cannot alter it", "Read from the primary, or set publish to all."
+		c.Found, c.Fix = "the columns and rows that the publication has on the primary are sent: a standby cannot alter it", "Read from the primary, or set publish to all."
 	case len(d.foreign) > 0:
 		c.Found = fmt.Sprintf("%s cannot alter it: it does not own %s", d.facts.role, strings.Join(d.foreign, ", "))
 		c.Fix = "Make the role the owner of the tables, or set publish to all."
@@ -184,7 +184,11 @@ func (d *doctor) columns(p *publication) {
 		var sent []string
 		for _, t := range d.catalog.tables {
 			if have := p.table(t.name); have != nil {
-				sent = append(sent, fmt.Sprintf("%d of %d columns of %s", min(len(have.columns), len(t.all)), len(t.all), t.name))
+				of := t.name.String()
+				if have.filter != "" {
+					of += " where " + have.filter
+				}
+				sent = append(sent, fmt.Sprintf("%d of %d columns of %s", min(len(have.columns), len(t.all)), len(t.all), of))
 			}
 		}
 		d.good("columns", d.publication, "%s", strings.Join(sent, ", "))

@@ -14,12 +14,12 @@ import (
 	"github.com/perdure/perdure/streaming/source"
 )
 
-// Which columns our own publication has follows from what queries read, if the spec says so. The server decodes the row of a
-// transaction with the publication as it is at the row's place in the WAL, so a transaction that ran while a column came
-// may have rows with and rows without it. So a column comes in two steps: the publication gets it, and when all
+// Which columns and rows our own publication has follows from what queries read, if the spec says so. The server decodes the
+// row of a transaction with the publication as it is at the row's place in the WAL, so a transaction that ran while a column
+// came may have rows with and rows without it. So a column comes in two steps: the publication gets it, and when all
 // transactions that ran then have ended, a message in the WAL says that it is there; every row of a transaction that
 // commits behind the message has it. A column leaves in one step, the message and the publication in one transaction, after
-// the queries' side has agreed. See the messages in ddl.go for how they come to the reader.
+// the queries' side has agreed. So it is with rows. See the messages in ddl.go for how they come to the reader.
 
 const (
 	publishNeeded   = "needed"
@@ -30,14 +30,14 @@ const (
 	longestLock = time.Second
 )
 
-const noteColumns = "columnsWatch" // what the choice of columns waits for, or why there is none
+const noteColumns = "columnsWatch" // what the choice of columns and rows waits for, or why there is none
 
-// chooser gives the publication the columns that are read, for a watcher.
+// chooser gives the publication the columns and rows that are read, for a watcher.
 type chooser struct {
 	source *Source
 	sink   source.Sink
 
-	settling  int64         // transactions before it may have rows without the columns that came; 0: none came
+	settling  int64         // transactions before it may lack columns and rows that came; 0: none came
 	announced []byte        // what was written when they had ended
 	before    source.Wanted // at the last look that may have left something out
 }
@@ -77,20 +77,20 @@ func (c *chooser) choose(ctx context.Context, conn *pgx.Conn, known []layout, le
 	if obstacle != "" {
 		wanted, mayLeaveOut = nil, false
 	}
-	lists := catalog.lists(wanted)
-	if catalog.lacks(lists) {
-		return c.supply(ctx, conn, known, catalog, lists, obstacle)
+	shares := catalog.shares(wanted)
+	if catalog.lacks(shares) {
+		return c.supply(ctx, conn, known, catalog, shares, obstacle)
 	}
 	c.settling, c.announced = 0, nil
 	c.sink.Serve(wanted)
 	c.sink.Note(noteColumns, obstacle)
 	if mayLeaveOut {
-		return false, c.withhold(ctx, conn, known, catalog, lists, wanted)
+		return false, c.withhold(ctx, conn, known, catalog, shares, wanted)
 	}
 	return false, nil
 }
 
-// obstacle says why the columns of the publication cannot be chosen.
+// obstacle says why the columns and rows of the publication cannot be chosen.
 func (s *Source) obstacle(ctx context.Context, conn *pgx.Conn, c *catalog) (string, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -100,20 +100,26 @@ func (s *Source) obstacle(ctx context.Context, conn *pgx.Conn, c *catalog) (stri
 	}
 	switch {
 	case !s.ours(c.publication):
-		return fmt.Sprintf("the columns of publication %s are sent, which somebody else made", s.publication), nil
+		return fmt.Sprintf("the columns and rows of publication %s are sent, which somebody else made", s.publication), nil
 	case s.config.Publish != publishNeeded:
 		return "", nil
 	case c.version < oldestWithLists:
-		return "all columns are sent: only Postgres 15 and newer know lists of columns", nil
+		return "all columns and rows are sent: only Postgres 15 and newer know lists of columns", nil
 	case standby:
-		return "the columns that the publication has on the primary are sent: a standby cannot alter it", nil
+		return "the columns and rows that the publication has on the primary are sent: a standby cannot alter it", nil
 	}
 	return "", nil
 }
 
-// lists returns, for each table, the names of the columns that the publication must have for what is wanted. Nil: all.
-func (c *catalog) lists(wanted source.Wanted) [][]string {
-	lists := make([][]string, len(c.tables))
+// share is what a publication has of a table.
+type share struct {
+	columns []string    // names; nil: all
+	rows    source.Only // nil: all
+}
+
+// shares returns what the publication must have of each table for what is wanted.
+func (c *catalog) shares(wanted source.Wanted) []share {
+	shares, rows := make([]share, len(c.tables)), c.rows(wanted)
 	for i, t := range c.tables {
 		labels := []string{t.label}
 		for _, e := range t.edges {
@@ -123,53 +129,60 @@ func (c *catalog) lists(wanted source.Wanted) [][]string {
 		if wanted.Any(labels...) {
 			names = wanted.Properties(labels...)
 		}
-		if lists[i] = t.listed(c); names != nil {
+		shares[i] = share{t.listed(c), rows[i]}
+		if names != nil {
 			names = slices.DeleteFunc(names, func(name string) bool { return t.kept != nil && !slices.Contains(t.kept, name) })
-			lists[i] = t.listOf(c, names)
+			shares[i].columns = t.listOf(c, names)
 		}
 	}
-	return lists
+	return shares
 }
 
 // has reports whether a list has a column.
 func has(list []string, name string) bool { return list == nil || slices.Contains(list, name) }
 
-// lacks reports whether the stream leaves out a column of lists, as far as is known, or the publication does.
-func (c *catalog) lacks(lists [][]string) bool {
+// lacks reports whether the stream leaves out something of shares, as far as is known, or the publication does.
+func (c *catalog) lacks(shares []share) bool {
 	for i, t := range c.tables {
-		if slices.ContainsFunc(t.unsent, func(col column) bool { return has(lists[i], col.name) }) || !t.unpublished && len(c.widening(i, lists[i])) > 0 {
+		unsent := slices.ContainsFunc(t.unsent, func(col column) bool { return has(shares[i].columns, col.name) })
+		if unsent || !t.rows.Covers(shares[i].rows) || c.widened(i, shares[i]) != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// widening returns the columns of a list that the publication does not have. What somebody else's leaves out does not come.
-func (c *catalog) widening(i int, list []string) (more []string) {
+// widened returns what the publication has of a table with what it must have, nil when it has that. What somebody else's
+// leaves out does not come.
+func (c *catalog) widened(i int, must share) *share {
 	t := c.tables[i]
 	p := c.publication.table(t.name)
-	if c.publication.foreign || p == nil || len(p.columns) == 0 {
+	if c.publication.foreign || p == nil {
 		return nil
 	}
+	var more []string
 	for _, col := range t.all {
-		if t.keeps(col) && has(list, col.name) && !slices.Contains(p.columns, col.name) {
+		if len(p.columns) > 0 && t.keeps(col) && has(must.columns, col.name) && !slices.Contains(p.columns, col.name) {
 			more = append(more, col.name)
 		}
 	}
-	return more
+	if len(more) == 0 && p.rows.Covers(must.rows) {
+		return nil
+	}
+	if must.columns != nil {
+		must.columns = slices.Concat(p.columns, more)
+	}
+	must.rows = must.rows.Or(p.rows)
+	return &must
 }
 
-// supply makes columns come.
-func (c *chooser) supply(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, lists [][]string, obstacle string) (waits bool, err error) {
+// supply makes columns and rows come.
+func (c *chooser) supply(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, shares []share, obstacle string) (waits bool, err error) {
 	if obstacle == "" {
 		var statements []string
 		for i, t := range catalog.tables {
-			if more := catalog.widening(i, lists[i]); len(more) > 0 {
-				list := lists[i]
-				if list != nil {
-					list = slices.Concat(catalog.publication.table(t.name).columns, more)
-				}
-				statements = append(statements, c.source.publishList(t, list)...)
+			if more := catalog.widened(i, shares[i]); more != nil {
+				statements = append(statements, c.source.publishShare(t, *more)...)
 			}
 		}
 		if err := c.alter(ctx, conn, statements); err != nil {
@@ -190,7 +203,7 @@ func (c *chooser) supply(ctx context.Context, conn *pgx.Conn, known []layout, ca
 		c.settling, c.announced = next, nil
 	}
 	if oldest < c.settling {
-		c.sink.Note(noteColumns, "columns come when the transactions have ended that ran when they were asked for: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL")
+		c.sink.Note(noteColumns, "columns and rows come when the transactions have ended that ran when they were asked for: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL")
 		return true, nil
 	}
 	_, now, err := c.source.look(ctx, conn, known, true)
@@ -216,13 +229,13 @@ func (c *chooser) supply(ctx context.Context, conn *pgx.Conn, known []layout, ca
 	return true, nil
 }
 
-// withhold makes columns leave that nobody reads.
-func (c *chooser) withhold(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, lists [][]string, wanted source.Wanted) error {
+// withhold makes columns and rows leave that nobody reads.
+func (c *chooser) withhold(ctx context.Context, conn *pgx.Conn, known []layout, catalog *catalog, shares []share, wanted source.Wanted) error {
 	var statements []string
 	for i, t := range catalog.tables {
 		p := catalog.publication.table(t.name)
-		if lists[i] != nil && p != nil && slices.ContainsFunc(p.columns, func(name string) bool { return !slices.Contains(lists[i], name) }) {
-			statements = append(statements, c.source.publishList(t, lists[i])...)
+		if p != nil && (shares[i].columns != nil && !containsAll(shares[i].columns, p.columns) || !shares[i].rows.Covers(p.rows)) {
+			statements = append(statements, c.source.publishShare(t, shares[i])...)
 		}
 	}
 	if len(statements) == 0 {
@@ -232,7 +245,8 @@ func (c *chooser) withhold(ctx context.Context, conn *pgx.Conn, known []layout, 
 		return err
 	}
 	for i, t := range catalog.tables { // as if it were done
-		t.leaveOut(func(col column) bool { return !has(lists[i], col.name) }, true)
+		t.leaveOut(func(col column) bool { return !has(shares[i].columns, col.name) }, true)
+		t.rows = shares[i].rows
 	}
 	now := catalog.layouts()
 	for _, l := range known {
@@ -246,7 +260,7 @@ func (c *chooser) withhold(ctx context.Context, conn *pgx.Conn, known []layout, 
 	return c.alter(ctx, conn, statements)
 }
 
-// difference is the announcement of what became of columns, nil when that is nothing. Where rows are stored is the watcher's
+// difference is the announcement of what became of columns and rows, nil when that is nothing. Where rows are stored is the watcher's
 // to tell.
 func difference(known, now []layout) []byte {
 	now = slices.Clone(now)
@@ -263,15 +277,18 @@ func difference(known, now []layout) []byte {
 	return data
 }
 
-// publishList returns the statements that give a table of the publication another list; nil is none.
-func (s *Source) publishList(t *table, list []string) []string {
-	columns := ""
-	if list != nil {
-		columns = " " + columnList(list)
+// publishShare returns the statements that give a table of the publication another list and row filter.
+func (s *Source) publishShare(t *table, has share) []string {
+	which := ""
+	if has.columns != nil {
+		which = " " + columnList(has.columns)
+	}
+	if has.rows != nil {
+		which += " WHERE (" + t.condition(has.rows) + ")"
 	}
 	return []string{
 		fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", quote(s.publication), t.from()),
-		fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s%s", quote(s.publication), t.from(), columns),
+		fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s%s", quote(s.publication), t.from(), which),
 	}
 }
 

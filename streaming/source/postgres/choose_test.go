@@ -82,7 +82,7 @@ func TestNeededColumns(t *testing.T) {
 	d.exec("INSERT INTO b VALUES (1, 'u', 'v'); INSERT INTO a VALUES (1, 'x', 'y', 1, 1)")
 	require.Equal(t, "id x y z b", sent(t, sink, "a:1"), "nobody has said what is read")
 
-	sink.Want(source.Wanted{"a": {"y", "nope"}, "J": {"w"}, "OF": {}})
+	sink.Want(source.Wanted{"a": reads("y", "nope"), "J": reads("w"), "OF": reads()})
 	d.becomesPublished("a {id,y,b}; b {id}; f {id,x,y}; j {a,b,w}")
 	d.exec("INSERT INTO b VALUES (2, 'u', 'v'); INSERT INTO a VALUES (2, %s, 'y', 2, 2); INSERT INTO j VALUES (2, 2, 3, 'n'); INSERT INTO f VALUES (1, 'x', 'y')", incompressible)
 	require.Equal(t, "id y b", sent(t, sink, "a:2"))
@@ -100,7 +100,7 @@ func TestNeededColumns(t *testing.T) {
 	d.exec("DELETE FROM j; UPDATE a SET id = 3 WHERE id = 2")
 	require.Equal(t, "id y b", sent(t, sink, "a:3"))
 
-	wanted := source.Wanted{"a": {"x", "y"}, "J": {"*"}}
+	wanted := source.Wanted{"a": reads("x", "y"), "J": reads("*")}
 	serves(t, sink, wanted)
 	require.Equal(t, "a {id,x,y,b}; b {id}; f {id,x,y}; j {a,b,w,note}", d.published())
 	d.exec("INSERT INTO j VALUES (1, 1, 4, 'n'); UPDATE a SET id = 4 WHERE id = 3")
@@ -144,11 +144,13 @@ func TestColumnsComeBehindOldTransactions(t *testing.T) {
 			t.Cleanup(func() { require.NoError(t, old.Close(context.Background())) })
 			_, err = old.Exec(t.Context(), "BEGIN; INSERT INTO b VALUES (1, 'u', 'v')")
 			require.NoError(t, err)
-			wanted := source.Wanted{"b": {"v"}}
+			wanted := source.Wanted{"b": reads("v")}
 			sink.Want(wanted)
 			d.becomesPublished("a {id,b}; b {id,v}; f {id,x,y}; j {a,b}")
 			sourcetest.Eventually(t, "it says what it waits for", func() bool {
-				return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.Contains(n, "columns come when the transactions have ended") })
+				return slices.ContainsFunc(sink.Notes(), func(n string) bool {
+					return strings.Contains(n, "columns and rows come when the transactions have ended")
+				})
 			})
 			if restarted {
 				stop()
@@ -190,9 +192,9 @@ func TestForeignPublicationIsNotChosen(t *testing.T) {
 	s := d.source(`"publish": "needed", "publication": "theirs", "statusInterval": "100ms", "tables": [{"name": "b"}]`)
 	sink := sourcetest.NewSink("")
 	running(t, s, "", sink)
-	sink.Want(source.Wanted{"b": {"v"}})
+	sink.Want(source.Wanted{"b": reads("v")})
 	sourcetest.Eventually(t, "it says so", func() bool {
-		return slices.Contains(sink.Notes(), "columnsWatch: the columns of publication theirs are sent, which somebody else made")
+		return slices.Contains(sink.Notes(), "columnsWatch: the columns and rows of publication theirs are sent, which somebody else made")
 	})
 	ticks := sink.Ticks()
 	sourcetest.Eventually(t, "it looks again", func() bool { return sink.Ticks() > ticks+2 })
@@ -221,7 +223,7 @@ func TestForeignPublicationAfterOurs(t *testing.T) {
 			require.NoError(t, other.Provision(t.Context()))
 			again := withholding(t, sink, source.Wanted{})
 			running(t, other, sink.Durable(), again)
-			wanted := source.Wanted{"b": {"v"}}
+			wanted := source.Wanted{"b": reads("v")}
 			again.Want(wanted)
 			if publish == "needed" {
 				sourcetest.Eventually(t, "what is wanted is served", func() bool { return again.Serves(wanted) })
@@ -251,7 +253,7 @@ func TestLockedTableIsNotWaitedFor(t *testing.T) {
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE b IN SHARE UPDATE EXCLUSIVE MODE")
 	require.NoError(t, err)
-	wanted := source.Wanted{"b": {`v"`}}
+	wanted := source.Wanted{"b": reads(`v"`)}
 	sink.Want(wanted)
 	sourcetest.Eventually(t, "it gives up for now", func() bool {
 		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "columnsWatch: altering the publication") })
@@ -281,7 +283,7 @@ func TestServedWithoutMessages(t *testing.T) {
 	sourcetest.Eventually(t, "it cannot tell where rows are", func() bool {
 		return slices.ContainsFunc(sink.Notes(), func(n string) bool { return strings.HasPrefix(n, "tablesWatch: writing into the WAL") })
 	})
-	serves(t, sink, source.Wanted{"b": {"v"}})
+	serves(t, sink, source.Wanted{"b": reads("v")})
 	d.exec("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text%s) TO %s", flush(d), role)
 	file := `"file":` + d.text("SELECT pg_relation_filenode('b')") + `,"since"`
 	sourcetest.Eventually(t, "it tries again", func() bool { return strings.Contains(string(sink.Schema()), file) })
@@ -314,7 +316,7 @@ func TestListedColumnsCannotBeDropped(t *testing.T) {
 	s := d.source(neededSpec)
 	sink := sourcetest.NewSink("")
 	running(t, s, "", sink)
-	sink.Want(source.Wanted{"b": {"v"}})
+	sink.Want(source.Wanted{"b": reads("v")})
 	d.becomesPublished("a {id,b}; b {id,v}; f {id,x,y}; j {a,b}")
 	conn, err := pgx.Connect(t.Context(), d.url)
 	require.NoError(t, err)
@@ -322,7 +324,7 @@ func TestListedColumnsCannotBeDropped(t *testing.T) {
 	require.ErrorContains(t, err, "depend")
 	require.NoError(t, conn.Close(t.Context()))
 	d.exec("ALTER TABLE b DROP u; ALTER TABLE b ADD w int") // which nobody reads
-	serves(t, sink, source.Wanted{"b": {"w"}})
+	serves(t, sink, source.Wanted{"b": reads("w")})
 	d.exec("INSERT INTO b VALUES (1, 'v', 5)")
 	require.Contains(t, sent(t, sink, "b:1"), "w")
 	require.Contains(t, sink.SchemaChanges(), "column w of public.b is sent from now on")

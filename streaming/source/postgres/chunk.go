@@ -189,6 +189,9 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) string {
 	if t.filter != "" {
 		conditions = append(conditions, "("+t.filter+")")
 	}
+	if chosen := t.condition(chunk.Only); chosen != "" {
+		conditions = append(conditions, chosen)
+	}
 	if chunk.From > 0 {
 		conditions = append(conditions, fmt.Sprintf("ctid >= '(%d,0)'::tid", chunk.From))
 	}

@@ -17,22 +17,27 @@ const filledColumn = `(atthasmissing OR atthasdef OR attidentity <> '' OR attnot
 
 // loadColumns reads the columns of tables. Those that the stream leaves out, the generated ones, are kept apart.
 func loadColumns(ctx context.Context, conn *pgx.Conn, c *catalog) error {
-	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attnum, atttypmod, `+filledColumn+`, attgenerated::text, attnotnull FROM pg_attribute a
+	rows, err := conn.Query(ctx, `SELECT attrelid, attname::text, atttypid, attnum, atttypmod, `+filledColumn+`, attgenerated::text, attnotnull,
+			attcollation = 0 OR EXISTS (SELECT FROM pg_collation c WHERE c.oid = attcollation AND collisdeterministic AND c.oid < 16384)
+		FROM pg_attribute a
 		WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped
 		ORDER BY attrelid, attnum`, oids(c.tables))
 	if err != nil {
 		return wrap(err, "reading columns")
 	}
 	var (
-		relation  uint32
-		col       column
-		generated string
-		notNull   bool
+		relation          uint32
+		col               column
+		generated         string
+		notNull, bytewise bool
 	)
-	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &col.num, &col.mod, &col.filled, &generated, &notNull}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&relation, &col.name, &col.oid, &col.num, &col.mod, &col.filled, &generated, &notNull, &bytewise}, func() error {
 		t := c.byOID(relation)
 		if !notNull {
 			t.nullable = append(t.nullable, col.name)
+		}
+		if bytewise {
+			t.bytewise = append(t.bytewise, col.name)
 		}
 		if generated == "" {
 			t.all = append(t.all, col)

@@ -40,7 +40,7 @@ type Config struct {
 
 	Slot        string `json:"slot,omitempty" doc:"Name of the replication slot; derived from instance and name when left out."`
 	Publication string `json:"publication,omitempty" doc:"Name of the publication; derived from instance and name when left out. One that exists already is used as it is."`
-	Publish     string `json:"publish,omitempty" doc:"Which columns the publication has, if the source made it and the server is Postgres 15 or newer: all has all of them, or those that columns names; needed has of these what queries read, and what identifies rows and relationships, and is altered as queries come and go. A column that it names cannot be dropped." enum:"all,needed" default:"all"`
+	Publish     string `json:"publish,omitempty" doc:"Which columns and rows the publication has, if the source made it and the server is Postgres 15 or newer: all has all of them, or those that columns names; needed has of these what queries read, and what identifies rows and relationships, and is altered as queries come and go. Where all queries of a label ask for certain values of columns of the key, it has these rows only. A column that it names cannot be dropped." enum:"all,needed" default:"all"`
 
 	ConnectTimeout   time.Duration `json:"connectTimeout,omitempty" doc:"Longest time that opening a connection to one host may take." default:"10s"`
 	StatementTimeout time.Duration `json:"statementTimeout,omitempty" doc:"Longest time that a statement may take or a copy may go without progress." default:"1m"`

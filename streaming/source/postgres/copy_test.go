@@ -29,18 +29,18 @@ func TestNeededColumnsOnly(t *testing.T) {
 		"Customer:1": `Customer id=1 name="n"`, "Order:7": `Order customer_id=1 id=7 secret="s" total=5`, "PLACED_BY:7": "PLACED_BY (Order:7)->(Customer:1)",
 	}
 	require.Equal(t, all, read(nil))
-	require.Equal(t, all, read(source.Wanted{"": {"*"}}))
+	require.Equal(t, all, read(source.Wanted{"": reads("*")}))
 	require.Equal(t, map[graph.ElementID]string{
 		"Order:7": "Order customer_id=1 id=7 total=5", "PLACED_BY:7": "PLACED_BY (Order:7)->(Customer:1)",
-	}, read(source.Wanted{"Order": {"total", "no such column"}}))
+	}, read(source.Wanted{"Order": reads("total", "no such column")}))
 	require.Equal(t, map[graph.ElementID]string{
 		"Order:7": "Order customer_id=1 id=7", "PLACED_BY:7": "PLACED_BY (Order:7)->(Customer:1)",
-	}, read(source.Wanted{"PLACED_BY": {}}))
-	require.Equal(t, map[graph.ElementID]string{"Customer:1": `Customer id=1 name="n"`}, read(source.Wanted{"Customer": {"*"}}))
-	require.Empty(t, read(source.Wanted{"other": {"*"}}))
+	}, read(source.Wanted{"PLACED_BY": reads()}))
+	require.Equal(t, map[graph.ElementID]string{"Customer:1": `Customer id=1 name="n"`}, read(source.Wanted{"Customer": reads("*")}))
+	require.Empty(t, read(source.Wanted{"other": reads("*")}))
 
 	d.exec("ALTER TABLE orders DROP COLUMN secret") // not read, so not missed by who has read the catalog before
-	require.Len(t, read(source.Wanted{"Order": {"total"}}), 2)
+	require.Len(t, read(source.Wanted{"Order": reads("total")}), 2)
 }
 
 // TestRewrittenTable: what older snapshots do not see, or see elsewhere, is no part of this one.
@@ -51,7 +51,7 @@ func TestRewrittenTable(t *testing.T) {
 	s := d.source(`"tables": [{"name": "a"}, {"name": "b"}], "chunkRows": 400`)
 	for _, rewrite := range []string{"VACUUM FULL a", "ALTER TABLE a ALTER v TYPE bigint", "TRUNCATE a"} {
 		snapshot, release := hold(t, s)
-		chunks := sourcetest.Chunks(t, s, snapshot, source.Wanted{"a": {}})
+		chunks := sourcetest.Chunks(t, s, snapshot, source.Wanted{"a": reads()})
 		reader, err := s.OpenSnapshot(t.Context(), snapshot)
 		require.NoError(t, err)
 		require.NoError(t, reader.ReadChunk(t.Context(), chunks[0], sourcetest.Discard{}))
@@ -59,7 +59,7 @@ func TestRewrittenTable(t *testing.T) {
 		err = reader.ReadChunk(t.Context(), chunks[len(chunks)-1], sourcetest.Discard{})
 		require.Equal(t, failure.SnapshotLost, failure.CodeOf(err), "%s: %v", rewrite, err)
 		reader.Close()
-		require.Len(t, sourcetest.ReadSnapshot(t, s, snapshot, source.Wanted{"b": {}}), 1000, "other tables are as they were")
+		require.Len(t, sourcetest.ReadSnapshot(t, s, snapshot, source.Wanted{"b": reads()}), 1000, "other tables are as they were")
 		release()
 	}
 	snapshot, _ := hold(t, s)

@@ -52,6 +52,7 @@ func (f *follower) look(ctx context.Context, conn *pgx.Conn, spec Config) (*cata
 		t.spec, t.asked = f.specs[i], spec.asked(f.specs[i])
 		if l := labelled(f.known, t.label); l != nil && l.OID == t.oid && !f.settled {
 			t.leaveOut(func(col column) bool { return l.leavesOut(col.num) }, true)
+			t.leaveOutRows(l, c.publication)
 		}
 	}
 	return c, append(c.layouts(), f.missing...), nil

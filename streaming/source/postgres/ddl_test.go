@@ -206,12 +206,12 @@ func TestProvisioningKnowsTables(t *testing.T) {
 	// A snapshot has them as well, and says what it cannot have.
 	known = again.Schema()
 	snapshot, release := hold(t, s)
-	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"pet": {"*"}, "owner": {"*"}})
+	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"pet": reads("*"), "owner": reads("*")})
 	require.NoError(t, err)
 	require.Len(t, plan.Scopes, 2)
 	_, err = s.PlanSnapshot(t.Context(), snapshot, nil)
 	require.Equal(t, failure.TableMissing, failure.CodeOf(err), "%v", err)
-	read := sourcetest.NewSink("", sourcetest.ReadSnapshot(t, s, snapshot, source.Wanted{"pet": {"*"}, "owner": {"*"}})...)
+	read := sourcetest.NewSink("", sourcetest.ReadSnapshot(t, s, snapshot, source.Wanted{"pet": reads("*"), "owner": reads("*")})...)
 	release()
 	require.Equal(t, want, read.Graph().Texts())
 

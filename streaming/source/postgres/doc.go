@@ -89,7 +89,7 @@
 // was rewritten in between (TRUNCATE, VACUUM FULL, ALTER TABLE) makes the snapshot lost. chunkTime, snapshotParallelism
 // and snapshotRowsPerSecond say how hard the server is worked.
 //
-// # Columns
+// # Columns and rows
 //
 // With publish: needed a publication that the source made has, from Postgres 15 on, only the columns that queries read, and
 // those of keys, replica identities and relationships; the server neither decodes nor sends the others. columns in the spec
@@ -105,10 +105,27 @@
 // that no query reads keeps its place, with its key. The source needs a lock of each table for a moment that VACUUM and
 // DDL, but no reader or writer, hold up.
 //
-// Rows are not filtered by what queries ask for. A server applies a filter to one row alone: one that it hides is still the
-// end of relationships of other tables, for which these would wait for ever; a query that matches a label also optionally,
-// or asks that there is none, needs them all; and every column of a filter must be in the replica identity. What is left,
-// conditions on the key itself, is seldom asked by all queries of a label.
+// A table has a row filter then, too, and its snapshots the same, if all queries that read its label ask for certain values of
+// the same columns of its key, as those of one tenant do:
+//
+//	MATCH (o:Order {tenant: 7})    WHERE o.tenant IN [7, 8]    WHERE o.tenant = $tenant AND ...
+//
+// The filter lets in the values that any of them asks for. It comes, widens and goes as columns do. What counts is =, or IN, with
+// literals and parameters, at a place of a pattern of MATCH, for each place where such elements may stand; WHERE with OR, WITH ...
+// WHERE, OPTIONAL MATCH and subqueries let all elements in, and so do places without a label. The columns are integers, text
+// and varchar with a collation of the server's own, uuid and boolean; the values at most 100, strings of letters and digits of
+// ASCII, spaces and _.@:/+- only, those of uuid in lower case. There is no filter:
+//
+//   - for columns beside the key, since each column of a filter must be in the replica identity, by which the server tells whether
+//     a row that is gone was let in;
+//   - where rows are the ends of relationships that a query reads, which would wait for a hidden one for ever, unless the foreign
+//     key has the values from a column that has a filter itself, with no others: that of (tenant, customer) to customers of
+//     the tenant;
+//   - with REPLICA IDENTITY FULL or wholeRow.
+//
+// A column in a filter cannot be dropped or get another type, and a replica identity that comes to lack it makes updates and
+// deletes fail until the source has altered the publication, within statusInterval. A query keeps what it has of rows that come
+// no more, without a use for it, until it is built anew.
 //
 // # Edges
 //
@@ -171,7 +188,8 @@
 //	                                             varchar, char, name, uuid or an enum, to a looser length or precision,
 //	                                             to a numeric of the same scale; else who reads the property, and of a
 //	                                             column of the key or of a relationship, who reads the label or type
-//	another primary key or row filter            who reads the label, or a relationship from or to it
+//	another primary key, or row filter of
+//	somebody else's publication                  who reads the label, or a relationship from or to it
 //	ATTACH PARTITION with rows, DETACH, DROP of
 //	a partition                                  nobody: who reads the label reads the tables again by itself, and
 //	                                             publishes what differs
@@ -187,6 +205,8 @@
 //	to the spec                                  nobody: who reads the label reads the tables again by itself
 //	a column that somebody takes out of a
 //	publication with publish: needed             nobody: who reads the property reads the tables again by itself
+//	rows that somebody takes out of a
+//	publication that the source made             nobody: who reads the label reads the tables again by itself
 //	DROP of a relationship's column              who reads the type
 //
 // The source learns of DDL when the server describes the table, with its next row, and by looking at the catalog at the

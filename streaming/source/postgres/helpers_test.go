@@ -14,6 +14,9 @@ import (
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
 )
 
+// reads is what a query reads of a label.
+func reads(properties ...string) source.Reads { return source.Reads{Properties: properties} }
+
 type collect = assert.CollectT
 
 const tick = 20 * time.Millisecond

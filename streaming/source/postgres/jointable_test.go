@@ -151,7 +151,7 @@ func TestJoinTableForms(t *testing.T) {
 		"L:1": `L (node:1)->(node:2) id=1 v="v"`, "L:2": `L (node:5)->(node:6) id=2`}, relationships(2, "no constraint, no such nodes"))
 	snapshot, release := hold(t, s)
 	defer release()
-	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"L": nil})
+	plan, err := s.PlanSnapshot(t.Context(), snapshot, source.Wanted{"L": reads()})
 	require.NoError(t, err)
 	require.Len(t, plan.Scopes, 1)
 	require.Equal(t, `"public"."loose"`, plan.Scopes[0].Name, "a type selects its table")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/source"
 )
 
 // layout is what the rows of one of the spec's tables look like as elements, as far as it matters to those who have
@@ -32,6 +33,7 @@ type layout struct {
 	Key     []int16        `json:"key,omitempty"`   // numbers of columns
 	Columns []column       `json:"columns,omitempty"`
 	Unsent  []column       `json:"unsent,omitempty"` // which the stream does not have, because nobody reads them
+	Rows    source.Only    `json:"rows,omitempty"`   // those that the stream has, because nobody reads the others; see ownRows
 	Edges   []layoutOfEdge `json:"edges,omitempty"`
 	Ends    []layoutOfEdge `json:"ends,omitempty"` // start and end, where the rows are relationships
 	Parts   []part         `json:"parts,omitempty"`
@@ -66,7 +68,7 @@ func (c *catalog) layouts() []layout {
 			l.Missing = "the publication does not have it"
 		}
 		l.OID, l.Name, l.File, l.Filter, l.Whole = t.oid, t.name.String(), t.file, t.filter, t.wholeRow
-		l.Key, l.Columns, l.Unsent = t.numbers(t.key), t.columns, t.unsent
+		l.Key, l.Columns, l.Unsent, l.Rows = t.numbers(t.key), t.columns, t.unsent, t.rows
 		for _, e := range t.edges {
 			l.Edges = append(l.Edges, layoutOfEdge{e.kind, e.target, t.numbers(e.columns)})
 		}
@@ -97,9 +99,9 @@ func (l *layout) column(num int16) *column { return numbered(l.Columns, num) }
 
 func (l *layout) leavesOut(num int16) bool { return numbered(l.Unsent, num) != nil }
 
-// leavesOut reports whether there are columns that the stream does not have because nobody reads them.
+// leavesOut reports whether there are columns or rows that the stream does not have because nobody reads them.
 func leavesOut(all []layout) bool {
-	return slices.ContainsFunc(all, func(l layout) bool { return len(l.Unsent) > 0 })
+	return slices.ContainsFunc(all, func(l layout) bool { return len(l.Unsent) > 0 || l.Rows != nil })
 }
 
 func numbered(columns []column, num int16) *column {
@@ -126,6 +128,7 @@ func (l *layout) like(other *layout) bool {
 	return l.Spec == other.Spec && l.Label == other.Label && l.Missing == other.Missing && l.OID == other.OID && l.Name == other.Name &&
 		l.Filter == other.Filter && l.Whole == other.Whole && slices.Equal(l.Key, other.Key) &&
 		slices.EqualFunc(l.Columns, other.Columns, alike) && slices.EqualFunc(l.Unsent, other.Unsent, alike) &&
+		l.Rows.Covers(other.Rows) && other.Rows.Covers(l.Rows) &&
 		slices.EqualFunc(l.Edges, other.Edges, layoutOfEdge.equal) && slices.EqualFunc(l.Ends, other.Ends, layoutOfEdge.equal) &&
 		slices.EqualFunc(l.Parts, other.Parts, func(a, b part) bool { return a.OID == b.OID }) &&
 		slices.EqualFunc(l.Stored, other.Stored, stored.sameFile) && maps.Equal(l.Types, other.Types)
@@ -148,7 +151,7 @@ func (e layoutOfEdge) equal(other layoutOfEdge) bool {
 func (l *layout) state() string {
 	same := *l
 	same.Spec, same.Asked, same.File, same.Columns, same.Unsent, same.Parts = "", "", 0, slices.Concat(l.Columns, l.Unsent), nil, slices.Clone(l.Parts)
-	same.Stored = nil
+	same.Rows, same.Stored = nil, nil
 	slices.SortFunc(same.Columns, byNumber)
 	for i := range same.Parts {
 		same.Parts[i].Full = false
@@ -326,6 +329,10 @@ func (d *differ) elements(old, now *layout) {
 		}
 		if now.otherNames(old) {
 			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "are written otherwise, since labels of an enum or attributes of a composite type are others", graph.MissedDiff)
+		}
+		if !slices.Equal(old.Rows[others], now.Rows[others]) {
+			d.state = "" // it does not say which rows are sent
+			d.add(graph.SchemaMissed, now.Name, now.labels(), "", "were left out, since somebody altered the row filter of the publication", graph.MissedDiff)
 		}
 		if now.rewritten(old) {
 			d.state = "" // it does not say where rows are

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/source"
 )
 
 // ownership marks a publication as ours, so that we alter and drop no other, and says which slot was made for it:
@@ -32,8 +33,9 @@ type publication struct {
 // published is a table of a publication.
 type published struct {
 	name    tableName
-	columns []string // empty: the server is too old to say
-	filter  string   // condition of the rows
+	columns []string    // empty: the server is too old to say
+	filter  string      // condition of the rows
+	rows    source.Only // what that lets in, where the publication is ours
 }
 
 func (p *publication) table(name tableName) *published {
@@ -132,6 +134,10 @@ func (s *Source) published(ctx context.Context, conn *pgx.Conn, c *catalog) erro
 	defer cancel()
 	for _, t := range c.tables {
 		p := c.publication.table(t.name)
+		if p != nil && s.ours(c.publication) {
+			p.rows = t.rowsOf(p.filter)
+			t.rows = p.rows
+		}
 		if t.unpublished = p == nil; t.unpublished {
 			var there *bool // the view sees what was dropped since the transaction began
 			if err := conn.QueryRow(ctx, "SELECT pg_relation_is_publishable($1)", t.oid).Scan(&there); err != nil {
@@ -242,11 +248,11 @@ func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, c *catal
 	return false, wrap(err, "altering the publication")
 }
 
-// has reports whether our own publication is as the spec wants it. It may have fewer columns where Run chooses them.
+// has reports whether our own publication is as the spec wants it. It may have fewer columns and rows where Run chooses them.
 func (p *publication) has(c *catalog, chosen bool) bool {
 	for _, t := range c.tables {
 		have, want := p.table(t.name), t.listed(c)
-		if have == nil || have.filter != "" {
+		if have == nil || have.filter != "" && (!chosen || t.rowsOf(have.filter)[others] != nil) {
 			return false
 		}
 		least := t.listOf(c, nil)

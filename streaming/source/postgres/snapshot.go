@@ -244,6 +244,9 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 		if missing := slices.IndexFunc(t.unsent, func(col column) bool { return has(scope.Properties, col.name) }); missing >= 0 {
 			return plan, failure.SnapshotLost.Errorf("reading %s: the publication does not have column %s", t.name, t.unsent[missing].name)
 		}
+		if scope.Only = t.rows; !scope.Only.Covers(t.restricted(tables, wanted)) {
+			return plan, failure.SnapshotLost.Errorf("reading %s: the publication does not have all rows", t.name)
+		}
 		if err := s.measure(ctx, conn, t, &scope); err != nil {
 			return plan, err
 		}

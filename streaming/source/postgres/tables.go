@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/streaming/source"
 )
 
 // table is one of the spec's tables as the catalog describes it.
@@ -26,10 +27,12 @@ type table struct {
 	hidesRows   bool // row security applies to the role
 	identity    byte // replica identity: d(efault), f(ull), i(ndex), n(othing)
 	all         []column
-	generated   []column // which the stream has from Postgres 18 on, where the publication says so
-	columns     []column // those of all that the stream has and that are kept
-	unsent      []column // those that are kept and that the stream does not have, because nobody reads them
+	generated   []column    // which the stream has from Postgres 18 on, where the publication says so
+	columns     []column    // those of all that the stream has and that are kept
+	unsent      []column    // those that are kept and that the stream does not have, because nobody reads them
+	rows        source.Only // those that the stream has of our own publication
 	nullable    []string
+	bytewise    []string // columns whose values are equal if their bytes are
 	kept        []string // names of columns that are kept; nil means all
 	primary     []string // columns of the primary key, in its order
 	deferrable  bool     // the primary key
@@ -41,7 +44,7 @@ type table struct {
 	edges       []edge   // beside the nodes
 	ends        []edge   // of the rows that are relationships: start and end
 	optional    bool     // an end may be missing, since a column of its foreign key may be null
-	filter      string   // rows that are published
+	filter      string   // rows that a publication has that somebody else made
 	leaves      []*table // partitions that have rows
 }
 

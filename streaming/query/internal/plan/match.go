@@ -25,6 +25,8 @@ type Match struct {
 	Anchors []Anchor
 	// Incoming is the way to all matches from a row that came in. Its first steps bind the shared positions.
 	Incoming Anchor
+	// Inner says that it is part of a subquery or of OPTIONAL MATCH.
+	Inner bool
 	// Root says that the input is Unit: there is one row, so that none is remembered. It comes before any element, so that
 	// Incoming has no steps.
 	Root bool

@@ -365,7 +365,7 @@ func (m *match) finish() {
 	}
 	n := m.node
 	n.Number = len(m.plan.Matches)
-	n.Input = m.chain.at
+	n.Input, n.Inner = m.chain.at, m.chain.scope != NoSlot
 	_, n.Root = m.plan.Nodes[n.Input].(*Unit)
 	n.Nodes = len(m.nodes)
 	for i, e := range all {
