@@ -19,7 +19,7 @@ func BenchmarkWants(b *testing.B) {
 		var all errgroup.Group
 		for i := range queries {
 			all.Go(func() error {
-				return h.want(b.Context(), "default", fmt.Sprintf("source-%d", n), fmt.Sprintf("query-%d", i), source.Wanted{"Item": {"price", "name"}})
+				return h.want(b.Context(), "default", fmt.Sprintf("source-%d", n), fmt.Sprintf("query-%d", i), source.Wanted{"Item": {Properties: []string{"name", "price"}}})
 			})
 		}
 		require.NoError(b, all.Wait())

@@ -318,7 +318,7 @@ func TestSnapshotsKnowTheState(t *testing.T) {
 			d.since("15")
 			d.exec("CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE size AS ENUM ('s', 'l'); CREATE TABLE a (id serial PRIMARY KEY, v int, s size)")
 			spec := fmt.Sprintf(`"publish": %q, "tables": [{"name": "a"}], "statusInterval": `, c.publish)
-			s, wanted := d.source(spec+`"100ms"`), source.Wanted{"a": {"v"}}
+			s, wanted := d.source(spec+`"100ms"`), source.Wanted{"a": reads("v")}
 			sink := sourcetest.NewSink("")
 			stop := running(t, s, "", sink)
 			sink.Want(wanted)
