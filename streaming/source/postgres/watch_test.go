@@ -94,7 +94,7 @@ func TestOldTransactionsAreAwaitedWithPatience(t *testing.T) {
 	_, err = old.Exec(t.Context(), "BEGIN; INSERT INTO b VALUES (1, 'v')")
 	require.NoError(t, err)
 	again := &clockedSink{Sink: withholding(t, sink.Sink, source.Wanted{})}
-	wanted := source.Wanted{"b": {"v"}}
+	wanted := source.Wanted{"b": reads("v")}
 	again.Want(wanted)
 	running(t, d.unprovisioned(spec+`"1h"`), sink.Durable(), again)
 	sourcetest.Eventually(t, "it looks now and then", func() bool { return len(again.waited()) >= 4 })
