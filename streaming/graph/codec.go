@@ -34,7 +34,7 @@ const (
 	tagWhole
 	tagFragment
 	tagLastFragment
-	tagStaged      // fragment 0, which is elsewhere
+	tagStaged               // fragment 0, which is elsewhere
 	tagSchema byte = 1 << 7 // with one of the others: changes of the schema follow
 )
 

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -147,8 +148,15 @@ func (r *rig) changeLog() []graph.Transaction {
 	defer cancel()
 	var all []graph.Transaction
 	var position graph.Position
-	err = (&feed{source: "shop", log: log}).run(ctx, 0, func(m message) error {
+	staged := func(ctx context.Context) (*stream.Log, error) { return r.host().openStaged(ctx, "default", "shop") }
+	err = (&feed{source: "shop", log: log, staged: staged}).run(ctx, 0, func(m message) error {
 		for _, tx := range m.Transactions {
+			if m.Parts != nil {
+				require.NoError(r.t, m.Parts(func(changes []graph.Change) error {
+					tx.Changes = append(tx.Changes, slices.Clone(changes)...)
+					return nil
+				}))
+			}
 			require.Positive(r.t, tx.Position.Compare(position), "%s follows %s", tx.Position, position)
 			position = tx.Position
 			all = append(all, tx)
