@@ -44,8 +44,12 @@ type rig struct {
 	attempts  atomic.Uint64
 }
 
-func newRig(t testing.TB) *rig {
-	server, err := stream.Serve(stream.ServerOptions{Dir: t.TempDir(), Log: zap.NewNop()})
+func newRig(t testing.TB) *rig { return newRigOn(t, stream.ServerOptions{}) }
+
+// newRigOn is newRig with a stream server of its own kind.
+func newRigOn(t testing.TB, o stream.ServerOptions) *rig {
+	o.Dir, o.Log = t.TempDir(), zap.NewNop()
+	server, err := stream.Serve(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -255,8 +255,7 @@ func (k *keeper) trim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the state of the change log: %w", err)
 	}
-	staged, err := k.sink.staging.trim(ctx, max(to, state.First))
-	if err != nil {
+	if err := k.sink.staging.trim(ctx, max(to, state.First)); err != nil {
 		return err
 	}
 	k.trimTo = limit // last: a round that failed is repeated at once and must not count
@@ -267,10 +266,7 @@ func (k *keeper) trim(ctx context.Context) error {
 		warning = fmt.Sprintf("holds %d of at most %d bytes; the slowest query must catch up before the oldest are dropped", state.Bytes, bound)
 	}
 	k.progress.SetDetail("changeLog", warning)
-	if warning = ""; !k.sink.Stages() {
-		warning = fmt.Sprintf("%d bytes were published of transactions in progress, or have yet to be read by the slowest query: of others the source waits for the end", staged)
-	}
-	k.progress.SetDetail("stagedLog", warning)
+	k.progress.SetDetail("stagedLog", k.sink.staging.warning())
 	return nil
 }
 

@@ -89,6 +89,7 @@ type staging struct {
 	log        *stream.Log        // nil as long as there is none
 	acked      uint64             // sequence of the last message that is acknowledged
 	bytes      uint64             // in the log, or on their way to it
+	refused    error              // why there is no log, and none is asked for any more
 	inProgress map[uint64]*staged // by the source's number
 	references []*reference       // in the order of the change log
 	recorded   []reference
@@ -154,10 +155,20 @@ func (s *staging) close() {
 	}
 }
 
+// publish returns 0 for what is not kept, because the stream server has no room for the log. It reserves as much as the log
+// may grow to, which one that was set up for the change logs may not have: then a source does without.
 func (s *staging) publish(ctx context.Context, id string, data []byte) (uint64, error) {
 	return retried(ctx, func() (uint64, error) {
+		if s.refusal() != nil {
+			return 0, nil
+		}
 		if s.writer == nil {
-			if err := s.open(ctx); err != nil {
+			if err := s.open(ctx); failure.CodeOf(err) == failure.StreamFull {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.refused = err
+				return 0, nil
+			} else if err != nil {
 				return 0, err
 			}
 		}
@@ -165,7 +176,16 @@ func (s *staging) publish(ctx context.Context, id string, data []byte) (uint64, 
 	})
 }
 
+func (s *staging) refusal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
 func (s *staging) published(c *stagedChanges, sequence uint64) {
+	if sequence == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.of.from == 0 {
@@ -179,7 +199,7 @@ func (s *staging) published(c *stagedChanges, sequence uint64) {
 func (s *staging) hasRoom() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes < uint64(s.options.MaxBytes)/5*4
+	return s.refused == nil && !s.full()
 }
 
 func (s *staging) stage(ctx context.Context, transaction uint64, changes []graph.Change) error {
@@ -253,6 +273,9 @@ func (s *staging) refer(ctx context.Context, transaction uint64) (*staged, *refe
 	s.mu.Unlock()
 	if of == nil {
 		return nil, nil, failure.Panic.Errorf("nothing was staged of transaction %d", transaction)
+	}
+	if err := s.refusal(); err != nil {
+		return nil, nil, failure.StagedLost.Errorf("staging a transaction: %w", err)
 	}
 	state, err := retried(ctx, func() (stream.LogState, error) { return s.log.State(ctx) })
 	if err != nil && !errors.Is(err, stream.ErrMissing) {
@@ -335,8 +358,8 @@ func (s *staging) needed() []reference {
 	return needed
 }
 
-// trim drops what nobody needs any more, now that the change log goes on at a message. It returns how much there is.
-func (s *staging) trim(ctx context.Context, from uint64) (bytes uint64, err error) {
+// trim drops what nobody needs any more, now that the change log goes on at a message.
+func (s *staging) trim(ctx context.Context, from uint64) error {
 	s.mu.Lock()
 	s.references = slices.DeleteFunc(s.references, func(r *reference) bool { return r.Offset != 0 && r.Offset < from })
 	log, to, recorded := s.log, s.acked+1, s.recorded
@@ -350,28 +373,44 @@ func (s *staging) trim(ctx context.Context, from uint64) (bytes uint64, err erro
 	}
 	s.mu.Unlock()
 	if log == nil {
-		return 0, nil
+		return nil
 	}
 	if !slices.Equal(recorded, s.needed()) {
 		if err := s.record(ctx); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if to > s.trimmedTo {
 		if err := log.TrimBefore(ctx, to); err != nil {
-			return 0, fmt.Errorf("trimming the log of what is staged: %w", err)
+			return fmt.Errorf("trimming the log of what is staged: %w", err)
 		}
 		s.trimmedTo = to
 	}
 	state, err := log.State(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("reading the state of the log of what is staged: %w", err)
+		return fmt.Errorf("reading the state of the log of what is staged: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes = state.Bytes + uint64(s.out.queued())
-	return state.Bytes, nil
+	return nil
 }
+
+// warning says for people why nothing is staged any more; "" while something may be.
+func (s *staging) warning() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.refused != nil:
+		return fmt.Sprintf("transactions in progress are not published until they end: %v", s.refused)
+	case s.full():
+		return fmt.Sprintf("holds %d of at most %d bytes, of transactions in progress and of others that the slowest query has yet to read; more are not published until they end",
+			s.bytes, s.options.MaxBytes)
+	}
+	return ""
+}
+
+func (s *staging) full() bool { return s.bytes >= uint64(s.options.MaxBytes)/5*4 }
 
 // openStaged opens the log of what is staged, to which a change log refers.
 func (h *Host) openStaged(ctx context.Context, instance, source string) (*stream.Log, error) {

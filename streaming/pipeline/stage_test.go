@@ -68,8 +68,7 @@ func TestWhatIsStagedIsKeptAsLongAsItIsNeeded(t *testing.T) {
 	h := r.host()
 	trim := func(s *staging, from uint64) {
 		t.Helper()
-		_, err := s.trim(t.Context(), from)
-		require.NoError(t, err)
+		require.NoError(t, s.trim(t.Context(), from))
 	}
 	first := r.staging(h, 0)
 	trim(first, 1) // there is no log yet
@@ -169,16 +168,30 @@ func TestNothingIsStagedWithoutRoom(t *testing.T) {
 	first, _, err := s.refer(t.Context(), 0)
 	require.NoError(t, err, "it is there")
 	require.Equal(t, first.key, r.stagedMessages(s)[0])
-	_, err = s.trim(t.Context(), 1)
-	require.NoError(t, err)
+	require.NoError(t, s.trim(t.Context(), 1))
 	require.False(t, s.hasRoom())
 	for i := range n {
 		s.drop(uint64(i))
 	}
 	s.referred(s.references[0], 1)
-	_, err = s.trim(t.Context(), 2)
-	require.NoError(t, err)
+	require.NoError(t, s.trim(t.Context(), 2))
 	require.True(t, s.hasRoom())
+}
+
+// TestNothingIsStagedWhereThereIsNoLog has a stream server that has room for the change log alone.
+func TestNothingIsStagedWhereThereIsNoLog(t *testing.T) {
+	r := newRigOn(t, stream.ServerOptions{MaxBytes: 40 << 20})
+	r.source.Policy.RetainBytes = 24 << 20
+	h := r.host()
+	require.NoError(t, h.ProvisionSource(t.Context(), r.source))
+	s := r.staging(h, 0)
+	require.True(t, s.hasRoom())
+	r.stageMessages(s, 1, 3)
+	require.False(t, s.hasRoom())
+	require.Contains(t, s.warning(), "insufficient")
+	_, _, err := s.refer(t.Context(), 1)
+	require.Equal(t, failure.StagedLost, failure.CodeOf(err))
+	require.NoError(t, s.trim(t.Context(), 1))
 }
 
 // largeItems commits a transaction whose rows are large, of which the book stages a part.
