@@ -88,8 +88,8 @@ type Sink interface {
 	// of which nothing was. It never blocks.
 	Unstage(transaction uint64)
 	// AppendStaged makes what was staged of a transaction, of which something must have been, its part 0: AppendPart goes on
-	// with number 1. When it fails for reasons that may go away, what was staged may be lost: the source begins again with
-	// that transaction, and appends it otherwise.
+	// with number 1. When it fails for reasons that may go away, what was staged may be lost: the source drops it, begins again
+	// with that transaction, and appends it otherwise.
 	AppendStaged(ctx context.Context, transaction uint64, committed time.Time) error
 	// Idle says that the source stands at position with nothing to send, so that it may be confirmed once everything
 	// appended before is durable. It never blocks.

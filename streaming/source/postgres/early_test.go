@@ -148,8 +148,9 @@ func TestLostStagedChangesComeAgain(t *testing.T) {
 	d.exec("%s", insertDocuments(1, 2000))
 	requireTable(d, sink.Sink)
 	require.Equal(t, int64(1), sink.failed.Load())
-	_, staged := sink.Staged()
+	inProgress, staged := sink.Staged()
 	require.Zero(t, staged, "it is not staged again")
+	require.Zero(t, inProgress, "what could not be appended is dropped")
 	sink.remembers.Store(true)
 	d.exec("%s", insertDocuments(3000, 2000))
 	requireTable(d, sink.Sink)
@@ -170,6 +171,5 @@ func (s *forgetfulSink) AppendStaged(ctx context.Context, transaction uint64, co
 		return s.Sink.AppendStaged(ctx, transaction, committed)
 	}
 	s.failed.Add(1)
-	s.Unstage(transaction)
 	return failure.StagedLost.Errorf("it is gone")
 }

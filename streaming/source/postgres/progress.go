@@ -126,7 +126,6 @@ func (p *inProgress) commit(ctx context.Context, src []byte, to committing) erro
 	if t == nil {
 		t = &unfinished{}
 	}
-	delete(p.transactions, xid)
 	defer t.close()
 	// As a transaction that is sent when it has ended: begin (final position, time, id), what is in it, commit.
 	begin := append([]byte{'B'}, src[1:9]...)
@@ -139,6 +138,7 @@ func (p *inProgress) commit(ctx context.Context, src []byte, to committing) erro
 			return err
 		}
 	}
+	delete(p.transactions, xid) // until then, what was staged has to be dropped when the connection ends
 	if err := t.replay(func(message []byte) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
