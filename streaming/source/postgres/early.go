@@ -46,7 +46,7 @@ func (e *early) take(ctx context.Context, t *unfinished, kind byte, src []byte) 
 		return false, nil
 	}
 	a := &e.assembler
-	a.relations, a.known = t.relations, e.main.known
+	a.relations, a.known, a.news, a.schema = t.relations, e.main.known, false, nil
 	defer a.reuse()
 	switch kind {
 	case 'Y', 'O':

@@ -54,6 +54,8 @@ func TestPlainChangesAreStaged(t *testing.T) {
 		{"keys that are checked late", insertDocuments(15_000, 1000) + "UPDATE late SET id = id + 1; " + insertDocuments(16_000, 1000), 1000, 1008},
 		{"a column is added", insertDocuments(17_000, 1000) + "ALTER TABLE document ADD note text; " + insertDocuments(18_000, 1000), 1000, 1000},
 		{"and known", insertDocuments(19_000, 1000), 1000, 0},
+		{"a table is renamed for a while", insertDocuments(50_000, 1000) + "ALTER TABLE document RENAME TO other; INSERT INTO other VALUES (-2, 'x', 0); ALTER TABLE other RENAME TO document; " + insertDocuments(51_000, 1000), 1000, 1001},
+		{"and called as before", insertDocuments(52_000, 1000), 1000, 0},
 		{"truncate", insertDocuments(20_000, 1000) + "TRUNCATE document; " + insertDocuments(21_000, 1000), 1000, 1001},
 	} {
 		_, before := sink.Staged()
