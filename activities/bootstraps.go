@@ -75,7 +75,7 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 	if err := b.runner.store.remove(ctx, controlBucket, ref.ID); err != nil {
 		return translate(err)
 	}
-	released, err := b.runner.watchControl(ctx, ref.ID, uint64(ref.SnapshotGeneration), b.runner.log)
+	released, err := b.runner.control.drain(ctx, ref.ID, uint64(ref.SnapshotGeneration))
 	if err != nil {
 		return translate(err)
 	}

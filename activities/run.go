@@ -2,9 +2,7 @@ package activities
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -46,6 +44,7 @@ type runner struct {
 	log     *zap.Logger
 	outlive bool
 	loops   *Loops
+	control *controlWatch
 	metrics *telemetry.Metrics
 	now     func() time.Time
 	stalled time.Duration
@@ -99,7 +98,7 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
-	asked, err := r.watchControl(loopCtx, in.Component, in.Generation, a.log)
+	asked, err := r.control.drain(loopCtx, in.Component, in.Generation)
 	if err != nil {
 		leave()
 		return RunResult{}, a.failed(ctx, err)
@@ -350,37 +349,6 @@ func unreachable(cause error) bool {
 	)
 	return errors.Is(cause, context.DeadlineExceeded) || errors.As(cause, &deadline) || errors.As(cause, &unavailable) || errors.As(cause, &cancelled) ||
 		errors.As(cause, &busy) || errors.As(cause, &internal)
-}
-
-// watchControl returns a channel that is closed when the control plane asks for a drain of that generation.
-func (r *runner) watchControl(ctx context.Context, id string, generation uint64, log *zap.Logger) (<-chan struct{}, error) {
-	b, err := r.store.bucket(ctx, controlBucket)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := b.Watch(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("watching the control key: %w", err)
-	}
-	asked := make(chan struct{})
-	go func() {
-		told := false
-		for e := range entries {
-			var c control
-			if e.Value == nil {
-				continue
-			}
-			if err := json.Unmarshal(e.Value, &c); err != nil {
-				log.Error("the control key cannot be read", zap.Error(err))
-				continue
-			}
-			if c.drains(generation) && !told {
-				told = true
-				close(asked)
-			}
-		}
-	}()
-	return asked, nil
 }
 
 // contain turns a panic of f into a failure that carries its stack.

@@ -97,7 +97,8 @@ func New(o Options) *Set {
 		o.HeartbeatRate = 100
 	}
 	r := &runner{
-		store: o.Store, hostID: o.HostID, loops: o.Loops, metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
+		store: o.Store, hostID: o.HostID, loops: o.Loops, control: &controlWatch{store: o.Store, log: o.Log},
+		metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
 	}
 	s := &Set{
 		Sources:    &Sources{host: o.Host, runner: r},

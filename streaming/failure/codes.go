@@ -63,6 +63,7 @@ var (
 	Unsupported            = define("Unsupported", Configuration, "The server or the spec asks for something Perdure does not do.", "See the message for what is supported.")
 	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken and the chunks that are done are kept.")
 	SpillFailed            = define("SpillFailed", Transient, "A large transaction cannot be kept in a file until it ends.", "Make the worker's data directory writable; streaming goes on by itself.")
+	StagedLost             = define("StagedLost", Transient, "What was published of a large transaction while it was in progress is no longer kept.", "Nothing: the transaction is read again. Raise retainSeconds in the source's policy if transactions take longer than that.")
 	BadRecord              = define("BadRecord", Data, "A record cannot be decoded.", "Look at the record in the dead letters.")
 )
 

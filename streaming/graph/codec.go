@@ -4,6 +4,7 @@ package graph
 //
 //	message     = version transactions:u32 changes:u32 values:u32 { transaction } end position
 //	transaction = tag position seconds nanoseconds [ fragment ] count { change } [ count { schema } ]
+//	            | tag position seconds nanoseconds key from to messages bytes
 //	change      = flags [ labels ] [ shape ] id [ start end ] [ count { value } ]
 //	labels      = 0 count { string } | reference
 //	shape       = 0 count { string } | reference
@@ -17,10 +18,11 @@ package graph
 // where it is the one of the change before.
 //
 // Version 2 is version 1 with changes of the schema. A message without them has version 1, so that readers that know no
-// other go on for as long as there are none.
+// other go on for as long as there are none. So it is with version 3, which is version 2 with parts that are staged.
 const (
 	codecVersion       = 1
 	codecVersionSchema = 2
+	codecVersionStaged = 3
 )
 
 // headerSize is what version and totals take.
@@ -32,6 +34,7 @@ const (
 	tagWhole
 	tagFragment
 	tagLastFragment
+	tagStaged               // fragment 0, which is elsewhere
 	tagSchema byte = 1 << 7 // with one of the others: changes of the schema follow
 )
 
@@ -57,4 +60,16 @@ type FragmentedTransaction struct {
 	Transaction
 	Fragment int
 	Last     bool
+	Staged   *Staged // nil: the changes are those of the transaction
+}
+
+// Staged says where the first changes of a large transaction are: in messages of another log, since they came before it
+// was known that they would count. They stand for fragment 0.
+type Staged struct {
+	// Key begins the ids of these messages, and of no others.
+	Key string
+	// From and To are the sequences between which they are, both included.
+	From, To uint64
+	// Messages is how many there are, and Bytes how long they are together.
+	Messages, Bytes uint64
 }

@@ -79,7 +79,7 @@ func decodeElement(r reader) (*Element, []byte, error) {
 
 func (d *Decoder) message(r *reader) Message {
 	header := r.bytes(headerSize)
-	if header == nil || header[0] != codecVersion && header[0] != codecVersionSchema {
+	if header == nil || header[0] < codecVersion || header[0] > codecVersionStaged {
 		r.fail("unknown version")
 		return Message{}
 	}
@@ -120,15 +120,22 @@ type origin struct {
 // transaction decodes into tx, taking changes from the front of free, and returns the rest of free.
 func (d *Decoder) transaction(r *reader, tag byte, tx *FragmentedTransaction, free []Change, last *origin) []Change {
 	schema := tag&tagSchema != 0
-	if tag &^= tagSchema; tag == tagEnd || tag > tagLastFragment {
+	if tag &^= tagSchema; tag == tagEnd || tag > tagStaged || tag == tagStaged && schema {
 		r.fail("unknown kind of transaction")
 		return free
 	}
-	tx.Last = tag != tagFragment
+	tx.Last = tag == tagWhole || tag == tagLastFragment
 	tx.Position = Position(r.string())
 	sec := r.varint()
 	tx.CommitTime = time.Unix(sec, int64(r.nanoseconds())).UTC()
-	if tag != tagWhole {
+	switch tag {
+	case tagStaged:
+		tx.Staged = &Staged{Key: string(r.bytes(r.uvarint()))}
+		for _, n := range []*uint64{&tx.Staged.From, &tx.Staged.To, &tx.Staged.Messages, &tx.Staged.Bytes} {
+			*n = r.uvarint()
+		}
+		return free
+	case tagFragment, tagLastFragment:
 		n := r.uvarint()
 		if n > 1<<31 {
 			r.fail("fragment number out of range")

@@ -8,7 +8,7 @@ import (
 
 // Encoder writes messages. It is reusable and not safe for concurrent use.
 //
-// A message is made by Begin, any number of Add, AddFragment and Open with its Appends, and Finish.
+// A message is made by Begin, any number of Add, AddFragment, AddStaged and Open with its Appends, and Finish.
 type Encoder struct {
 	buf                           []byte
 	transactions, changes, values uint32
@@ -58,6 +58,16 @@ func (e *Encoder) AddFragment(tx *Transaction, changes []Change, number int, las
 		return
 	}
 	e.add(tx, changes, nil, tagFragment, number)
+}
+
+// AddStaged appends the first part of a large transaction as the place where its changes are.
+func (e *Encoder) AddStaged(tx *Transaction, staged *Staged) {
+	e.buf[0] = codecVersionStaged
+	e.transaction(tx, tagStaged, 0)
+	e.buf = appendString(e.buf, staged.Key)
+	for _, n := range []uint64{staged.From, staged.To, staged.Messages, staged.Bytes} {
+		e.buf = binary.AppendUvarint(e.buf, n)
+	}
 }
 
 // Open begins a whole transaction whose changes come one by one, by Append; those that tx has are not looked at.
@@ -121,7 +131,7 @@ func (e *Encoder) add(tx *Transaction, changes []Change, schema []SchemaChange, 
 	if len(schema) == 0 {
 		return
 	}
-	e.buf[0] = codecVersionSchema
+	e.buf[0] = max(e.buf[0], codecVersionSchema)
 	e.buf = binary.AppendUvarint(e.buf, uint64(len(schema)))
 	for i := range schema {
 		c := &schema[i]
@@ -138,7 +148,7 @@ func (e *Encoder) transaction(tx *Transaction, tag byte, fragment int) {
 	e.buf = append(e.buf, tag)
 	e.buf = appendString(e.buf, string(tx.Position))
 	e.buf = appendTime(e.buf, tx.CommitTime)
-	if tag&^tagSchema != tagWhole {
+	if tag &^= tagSchema; tag == tagFragment || tag == tagLastFragment {
 		e.buf = binary.AppendUvarint(e.buf, uint64(fragment))
 	}
 }

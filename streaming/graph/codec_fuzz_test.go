@@ -90,6 +90,9 @@ func FuzzDecode(f *testing.F) {
 	e.Begin()
 	e.Add(&graph.Transaction{Position: "1/A", Schema: []graph.SchemaChange{{Op: graph.SchemaRenamed, Labels: []string{"L"}, Table: "t", Property: "a", From: "a", To: "b"}}})
 	f.Add(e.Finish("1/A"))
+	e.Begin()
+	e.AddStaged(&graph.Transaction{CommitTime: time.Unix(1, 2)}, &graph.Staged{Key: "1.2.3", From: 4, To: 300, Messages: 5, Bytes: 6})
+	f.Add(e.Finish("1/A"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d graph.Decoder
 		m, err := d.Decode(data)
@@ -100,9 +103,12 @@ func FuzzDecode(f *testing.F) {
 		var e graph.Encoder
 		e.Begin()
 		for _, tx := range m.Transactions {
-			if tx.Fragment == 0 && tx.Last {
+			switch {
+			case tx.Staged != nil:
+				e.AddStaged(&tx.Transaction, tx.Staged)
+			case tx.Fragment == 0 && tx.Last:
 				e.Add(&tx.Transaction)
-			} else {
+			default:
 				e.AddFragment(&tx.Transaction, tx.Changes, tx.Fragment, tx.Last)
 			}
 		}
@@ -113,6 +119,7 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, tx.Position, again.Transactions[i].Position)
 			require.Equal(t, showChanges(tx.Changes), showChanges(again.Transactions[i].Changes))
 			require.Equal(t, tx.Schema, again.Transactions[i].Schema)
+			require.Equal(t, tx.Staged, again.Transactions[i].Staged)
 		}
 	})
 }

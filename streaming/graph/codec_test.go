@@ -232,12 +232,20 @@ func TestMessagesRoundTrip(t *testing.T) {
 		e.Begin()
 		for range rapid.IntRange(0, 4).Draw(t, "transactions") {
 			tx := graph.FragmentedTransaction{Transaction: anyTransaction(t), Last: true}
-			switch rapid.SampledFrom([]string{"whole", "fragment", "one by one"}).Draw(t, "way") {
+			switch rapid.SampledFrom([]string{"whole", "fragment", "staged", "one by one"}).Draw(t, "way") {
 			case "whole":
 				e.Add(&tx.Transaction)
 			case "fragment":
 				tx.Fragment, tx.Last = rapid.IntRange(0, 1000).Draw(t, "fragment"), rapid.Bool().Draw(t, "last")
 				e.AddFragment(&tx.Transaction, tx.Changes, tx.Fragment, tx.Last)
+			case "staged":
+				number := rapid.Uint64()
+				tx.Changes, tx.Last = nil, false
+				tx.Staged = &graph.Staged{
+					Key: rapid.String().Draw(t, "key"), From: number.Draw(t, "from"), To: number.Draw(t, "to"),
+					Messages: number.Draw(t, "messages"), Bytes: number.Draw(t, "bytes"),
+				}
+				e.AddStaged(&tx.Transaction, tx.Staged)
 			default:
 				e.Open(&graph.Transaction{Position: tx.Position, CommitTime: tx.CommitTime})
 				for i := range tx.Changes {
@@ -258,6 +266,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 			require.Equal(t, want[i].CommitTime, tx.CommitTime)
 			require.Equal(t, want[i].Fragment, tx.Fragment)
 			require.Equal(t, want[i].Last, tx.Last)
+			require.Equal(t, want[i].Staged, tx.Staged)
 			require.Equal(t, showChanges(want[i].Changes), showChanges(tx.Changes))
 		}
 

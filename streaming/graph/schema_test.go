@@ -60,10 +60,30 @@ func TestMessagesOfEarlierVersionsAreRead(t *testing.T) {
 	require.Equal(t, showChanges(tx.Changes), showChanges(m.Transactions[0].Changes))
 	require.Equal(t, tx.CommitTime, m.Transactions[0].CommitTime)
 
-	data[0] = 3
+	data[0] = 4
 	_, err = new(graph.Decoder).Decode(data)
 	require.Equal(t, failure.BadRecord, failure.CodeOf(err), "a version that does not exist yet")
 }
+
+// TestStagedPartIsReadAsWritten decodes what was written of a part that is elsewhere, and writes the same.
+func TestStagedPartIsReadAsWritten(t *testing.T) {
+	const written = "0301000000000000000000000004000204" + "05312e322e33" + "04" + "ac02" + "05" + "06" + "0003312f41"
+	tx, staged := graph.Transaction{CommitTime: time.Unix(1, 4).UTC()}, graph.Staged{Key: "1.2.3", From: 4, To: 300, Messages: 5, Bytes: 6}
+	var e graph.Encoder
+	e.Begin()
+	e.AddStaged(&tx, &staged)
+	data := e.Finish("1/A")
+	require.Equal(t, written, hex.EncodeToString(data))
+	m, err := new(graph.Decoder).Decode(data)
+	require.NoError(t, err)
+	require.Equal(t, graph.Message{Position: "1/A", Transactions: []graph.FragmentedTransaction{{Transaction: tx, Staged: &staged}}}, m)
+
+	data[headerSize] |= 1 << 7
+	_, err = new(graph.Decoder).Decode(data)
+	require.Equal(t, failure.BadRecord, failure.CodeOf(err), "changes of the schema belong to the end of a transaction")
+}
+
+const headerSize = 13
 
 func TestTouches(t *testing.T) {
 	for op, want := range map[graph.SchemaOp][4]bool{ // who reads nothing, a, b or all; the change is about a, which became b

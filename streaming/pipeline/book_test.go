@@ -18,14 +18,16 @@ import (
 // book is a database in memory with a log of transactions, and the factory of sources that stream it. Positions are the
 // numbers of its transactions.
 type book struct {
-	mu        sync.Mutex
-	moved     chan struct{}
-	log       []graph.Transaction
-	elements  map[graph.ElementID]graph.Element
-	confirmed graph.Position
-	parts     bool           // large transactions come in parts
-	between   func(part int) // called before each of them
-	repeats   bool           // sources send the last transactions again now and then, as after a reconnect
+	mu           sync.Mutex
+	moved        chan struct{}
+	log          []graph.Transaction
+	elements     map[graph.ElementID]graph.Element
+	confirmed    graph.Position
+	parts        bool           // large transactions come in parts
+	stages       bool           // of which the first is staged, between those of another one, which is rolled back
+	between      func(part int) // called before each of them
+	beforeStaged func()         // called before what was staged is appended
+	repeats      bool           // sources send the last transactions again now and then, as after a reconnect
 
 	snapshots map[string]map[graph.ElementID]graph.Element
 	pace      source.Pace
@@ -180,6 +182,9 @@ func (s *bookSource) append(ctx context.Context, sink source.Sink, tx *graph.Tra
 		if s.between != nil {
 			s.between(number)
 		}
+		if s.stages && number == 0 {
+			return s.stage(ctx, sink, tx, tx.Changes[from:to])
+		}
 		p := &graph.Transaction{CommitTime: tx.CommitTime, Changes: tx.Changes[from:to]}
 		last := to == len(tx.Changes)
 		if last {
@@ -193,6 +198,26 @@ func (s *bookSource) append(ctx context.Context, sink source.Sink, tx *graph.Tra
 		}
 	}
 	return nil
+}
+
+// stage hands over the first part of a transaction in progress, which then commits.
+func (s *bookSource) stage(ctx context.Context, sink source.Sink, tx *graph.Transaction, changes []graph.Change) error {
+	const commits, rollsBack = 7, 8
+	half := len(changes) / 2
+	wrong := []graph.Change{item(graph.OpInsert, "Item", 999, "rolled back", 999)}
+	for _, step := range []struct {
+		transaction uint64
+		changes     []graph.Change
+	}{{rollsBack, wrong}, {commits, changes[:half]}, {rollsBack, wrong}, {commits, changes[half:]}} {
+		if err := sink.Stage(ctx, step.transaction, step.changes); err != nil {
+			return err
+		}
+	}
+	sink.Unstage(rollsBack)
+	if s.beforeStaged != nil {
+		s.beforeStaged()
+	}
+	return sink.AppendStaged(ctx, commits, tx.CommitTime)
 }
 
 // HoldSnapshot implements source.Snapshotter.

@@ -5,6 +5,7 @@
 // # What a stage is
 //
 //	RunSource    source.Run ──► sink ──► change log CHG_<instance>_<source>
+//	                              └──► transactions in progress: STAGED_<instance>_<source>, to which the change log refers
 //	RunQuery     change logs ──► feeds ──► query.Apply ──► outlet ──► result log RES_<instance>_<query>
 //	                                           └──► shown to Results.Follow at once
 //	RunReaction  result logs ──► lanes ──► Deliver ──► what is refused: dead letters LETTERS_<instance>_<reaction>;
@@ -42,6 +43,10 @@
 //     attempt adds to the record, and none removes a part that a checkpoint on record has.
 //  11. A store of a query's state is on record before there is anything in it. The newest attempt claims the record before
 //     it goes by it, and no older one writes it after that.
+//  12. What is staged of a transaction counts when it is committed and a message of the change log refers to it, which is
+//     appended when all of it is acknowledged. A reference is on record before it is there, so that what it needs stays as
+//     long as a query needs it: see stage.go. The log of what is staged drops nothing to make room: when it is nearly full,
+//     the source is told to stage no more.
 //
 // # Checkpoints
 //
@@ -106,7 +111,7 @@
 //
 //	goroutine          started by         stops when                    on error
 //	source reader      the source's Run   drained or context ends       ends the stage
-//	outlet             RunSource,         context ends                  ends the stage; additions fail
+//	outlet             RunSource (two),   context ends                  ends the stage; additions fail
 //	                   RunQuery, copying
 //	source keeper      RunSource          context ends                  tried again for a minute, then ends the stage
 //	drain watcher      RunSource,         drain closed, context ends    has none
@@ -133,8 +138,9 @@
 //
 // # Memory
 //
-// What waits anywhere is bounded in bytes: 8 MiB encoded in an outlet, 8 messages of about 512 KiB between feed and query,
-// or of 1 MiB where they are parts of a large transaction, 20 MiB that a reader of a log asked for ahead, 16 deliveries per
-// lane, one part of a view, 256 messages of up to 16 KiB that are shown to one who follows. The exception is a transaction
-// larger than that: the query holds, beside up to 8 MiB of it, what it changes, since it must become visible at once.
+// What waits anywhere is bounded in bytes: 8 MiB encoded in an outlet, of which a source has two, 8 messages of about 512 KiB
+// between feed and query, or of 1 MiB where they are parts of a large transaction, 20 MiB that a reader of a log asked for
+// ahead, 16 deliveries per lane, one part of a view, 256 messages of up to 16 KiB that are shown to one who follows. The
+// exception is a transaction larger than that: the query holds, beside up to 8 MiB of it, what it changes, since it must
+// become visible at once.
 package pipeline

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
@@ -11,10 +12,12 @@ import (
 )
 
 // feed reads a source's change log and puts transactions of several fragments together again. While they come in they
-// are held in memory; those of a transaction that is larger than that are read again when it is complete.
+// are held in memory; those of a transaction that is larger than that are read again when it is complete, and so is what was
+// staged of one.
 type feed struct {
 	source  string
 	log     *stream.Log
+	staged  func(ctx context.Context) (*stream.Log, error) // opens the log of what is staged
 	decoder graph.Decoder
 
 	parts   []graph.Change // of the transaction whose fragments are coming in
@@ -50,27 +53,28 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 		if err != nil {
 			return fmt.Errorf("reading the change log of %s: %w", f.source, err)
 		}
-		b, err := f.decode(ctx, m.Sequence, m.Data)
+		b, bytes, err := f.decode(ctx, m.Sequence, m.Data)
 		if err != nil {
 			return err
 		}
 		if f.anew { // still: reading would have to begin here again
 			continue
 		}
-		if err := take(message{Batch: b, sequence: m.Sequence, bytes: len(m.Data)}); err != nil {
+		if err := take(message{Batch: b, sequence: m.Sequence, bytes: bytes}); err != nil {
 			return err
 		}
 	}
 }
 
-// decode turns a message into the batch of the transactions that are complete with it. While one is not, the batch's
-// offset stays before the message in which it began.
-func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.Batch, error) {
+// decode turns a message into the batch of the transactions that are complete with it, and returns how many bytes these
+// changes have. While one is not, the batch's offset stays before the message in which it began.
+func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (b query.Batch, bytes int, err error) {
 	m, err := f.decoder.Decode(data)
 	if err != nil {
-		return query.Batch{}, fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
+		return b, 0, fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
 	}
-	b := query.Batch{Source: f.source, Position: m.Position, Transactions: make([]graph.Transaction, 0, len(m.Transactions))}
+	bytes = len(data)
+	b = query.Batch{Source: f.source, Position: m.Position, Transactions: make([]graph.Transaction, 0, len(m.Transactions))}
 	anew := f.anew
 	f.anew = false
 	for i := range m.Transactions {
@@ -89,10 +93,15 @@ func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.
 			f.next, f.parts, f.bytes, f.barrier = 0, nil, 0, sequence-1
 		}
 		if part.Fragment != f.next {
-			return query.Batch{}, failure.StateCorrupt.Errorf("message %d of the change log of %s holds fragment %d of a transaction, expected %d",
+			return b, 0, failure.StateCorrupt.Errorf("message %d of the change log of %s holds fragment %d of a transaction, expected %d",
 				sequence, f.source, part.Fragment, f.next)
 		}
-		if f.bytes += len(data); f.bytes > maxHeld {
+		f.bytes += len(data)
+		if part.Staged != nil {
+			bytes += int(part.Staged.Bytes)
+			f.bytes = maxHeld + 1
+		}
+		if f.bytes > maxHeld {
 			f.parts = nil
 		} else {
 			f.parts = append(f.parts, part.Changes...)
@@ -111,12 +120,12 @@ func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (query.
 	b.Offset = sequence
 	if f.next > 0 {
 		if len(b.Transactions) > 0 {
-			return query.Batch{}, failure.StateCorrupt.Errorf("message %d of the change log of %s holds whole transactions and a part of another",
+			return b, 0, failure.StateCorrupt.Errorf("message %d of the change log of %s holds whole transactions and a part of another",
 				sequence, f.source)
 		}
 		b.Offset = f.barrier
 	}
-	return b, nil
+	return b, bytes, nil
 }
 
 // again returns what reads the fragments of a transaction again, which are all there is from one message to another.
@@ -139,11 +148,63 @@ func (f *feed) again(ctx context.Context, from, to uint64) func(yield func([]gra
 				return fmt.Errorf("decoding message %d of the change log of %s: %w", sequence, f.source, err)
 			}
 			for i := range fragments.Transactions {
-				if err := yield(fragments.Transactions[i].Changes); err != nil {
+				part := &fragments.Transactions[i]
+				if part.Staged != nil {
+					err = f.readStaged(ctx, part.Staged, yield)
+				} else {
+					err = yield(part.Changes)
+				}
+				if err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	}
+}
+
+// readStaged reads the changes to which the change log refers. Those of other transactions are between them.
+func (f *feed) readStaged(ctx context.Context, staged *graph.Staged, yield func([]graph.Change) error) error {
+	log, err := f.staged(ctx)
+	if err != nil {
+		return err
+	}
+	state, err := log.State(ctx)
+	if err != nil {
+		return fmt.Errorf("reading what was staged of a transaction of %s: %w", f.source, err)
+	}
+	if state.Last < staged.To { // reading would wait
+		return failure.StreamTrimmed.Errorf("what was staged of a transaction of %s ends with message %d, and its log with %d", f.source, staged.To, state.Last)
+	}
+	r, err := log.Read(ctx, staged.From)
+	if err != nil {
+		return fmt.Errorf("reading what was staged of a transaction of %s: %w", f.source, err)
+	}
+	defer r.Close()
+	var decoder graph.Decoder
+	found := uint64(0)
+	for sequence := uint64(0); sequence < staged.To; {
+		m, err := r.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("reading what was staged of a transaction of %s: %w", f.source, err)
+		}
+		if sequence = m.Sequence; !strings.HasPrefix(m.ID, staged.Key+":") {
+			continue
+		}
+		found++
+		changes, err := decoder.Decode(m.Data)
+		if err != nil {
+			return fmt.Errorf("decoding message %d of what is staged of %s: %w", sequence, f.source, err)
+		}
+		for i := range changes.Transactions {
+			if err := yield(changes.Transactions[i].Changes); err != nil {
+				return err
+			}
+		}
+	}
+	if found != staged.Messages {
+		return failure.StateCorrupt.Errorf("of %d messages of a transaction of %s, staged from %d to %d, there are %d",
+			staged.Messages, f.source, staged.From, staged.To, found)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,11 +44,14 @@ type rig struct {
 	attempts  atomic.Uint64
 }
 
-func newRig(t testing.TB) *rig { return newRigIn(t, t.TempDir()) }
+func newRig(t testing.TB) *rig { return newRigOn(t, stream.ServerOptions{}) }
 
-// newRigIn has the stream server use a directory.
-func newRigIn(t testing.TB, dir string) *rig {
-	server, err := stream.Serve(stream.ServerOptions{Dir: dir, Log: zap.NewNop()})
+// newRigOn is newRig with a stream server of its own kind, in a directory of its own unless the options name one.
+func newRigOn(t testing.TB, o stream.ServerOptions) *rig {
+	if o.Log = zap.NewNop(); o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	server, err := stream.Serve(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -189,8 +193,15 @@ func (r *rig) changeLog() []graph.Transaction {
 	defer cancel()
 	var all []graph.Transaction
 	var position graph.Position
-	err = (&feed{source: "shop", log: log}).run(ctx, 0, func(m message) error {
+	staged := func(ctx context.Context) (*stream.Log, error) { return r.host().openStaged(ctx, "default", "shop") }
+	err = (&feed{source: "shop", log: log, staged: staged}).run(ctx, 0, func(m message) error {
 		for _, tx := range m.Transactions {
+			if m.Parts != nil {
+				require.NoError(r.t, m.Parts(func(changes []graph.Change) error {
+					tx.Changes = append(tx.Changes, slices.Clone(changes)...)
+					return nil
+				}))
+			}
 			require.Positive(r.t, tx.Position.Compare(position), "%s follows %s", tx.Position, position)
 			position = tx.Position
 			all = append(all, tx)

@@ -333,7 +333,7 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 func (r *queryRun) loadChanges(ctx context.Context, b *boot, at token, end uint64) (token, error) {
 	// The snapshot was taken after the place to begin was chosen, so it has the transaction within which that may be.
 	anew := at.Offset+1 == b.record.From
-	err := (&feed{source: b.source, log: r.logs[b.source], anew: anew}).run(ctx, at.Offset+1, func(m message) error {
+	err := r.feed(b.source, anew).run(ctx, at.Offset+1, func(m message) error {
 		r.attempt.Progress.Tick()
 		if err := r.fits(m, b.record.position); err != nil {
 			return b.again(err)

@@ -17,6 +17,7 @@ import (
 
 // Names of logs. A log's name begins with what it is for, so that they can be listed by kind.
 func changeLog(instance, source string) string       { return "CHG_" + instance + "_" + source }
+func stagedLog(instance, source string) string       { return "STAGED_" + instance + "_" + source }
 func resultLog(instance, query string) string        { return "RES_" + instance + "_" + query }
 func deadLetterLog(instance, reaction string) string { return "LETTERS_" + instance + "_" + reaction }
 func rejectedLog(instance, source string) string     { return "REJECTS_" + instance + "_" + source }
@@ -36,7 +37,7 @@ func checkpointObjects(instance, query string) string { return "CKPT_" + instanc
 
 // Names of buckets.
 const (
-	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there; .wants: what is read of it
+	positionsBucket     = "positions"     // <instance>.<source>: where a source is durable; .schema: what elements look like there; .wants: what is read of it; .staged: what the change log refers to
 	subscriptionsBucket = "subscriptions" // <instance>.<source>.<query>[.bootstrap]: what must not be trimmed yet
 	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.scope.<generation>-<number>]: bootstraps and what they copy
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state

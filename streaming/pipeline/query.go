@@ -251,10 +251,10 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	batches := make(chan message, buffered)
 	reading, stopReading := context.WithCancel(g.ctx)
 	defer stopReading()
-	for name, log := range r.logs {
+	for name := range r.logs {
 		from, anew := state.Offsets[name]+1, state.Positions[name] == ""
 		g.run(func(ctx context.Context) error {
-			err := (&feed{source: name, log: log, anew: anew}).run(reading, from, func(m message) error {
+			err := r.feed(name, anew).run(reading, from, func(m message) error {
 				m.followed = r.tracer.read(r.id.Name, m.Batch)
 				select {
 				case batches <- m:
@@ -286,6 +286,13 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// feed returns what reads the changes of a source.
+func (r *queryRun) feed(source string, anew bool) *feed {
+	return &feed{source: source, log: r.logs[source], anew: anew, staged: func(ctx context.Context) (*stream.Log, error) {
+		return r.host.openStaged(ctx, r.id.Instance, source)
+	}}
 }
 
 // state returns the query's state with sequences as others know them.

@@ -55,7 +55,7 @@ func (s *sink) heldUp() string {
 	switch {
 	case why != nil:
 		return "room for the change log: " + why.Error()
-	case s.out.isFull():
+	case s.out.isFull() || s.staging.out.isFull():
 		return "the change log takes changes more slowly than the source sends them"
 	}
 	return ""

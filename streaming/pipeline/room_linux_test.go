@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/streaming/graph"
+	"github.com/perdure/perdure/streaming/stream"
 )
 
 // TestChangeLogFillsTheDisk has a source write, while its query is stopped, until the disk of the stream server is short of
@@ -20,7 +21,7 @@ func TestChangeLogFillsTheDisk(t *testing.T) {
 		t.Skip("this needs the right to mount: ", err)
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
-	r := newRigIn(t, dir)
+	r := newRigOn(t, stream.ServerOptions{Dir: dir})
 	r.elsewhere()
 	src := r.readySource()
 	query := r.startQuery(late)

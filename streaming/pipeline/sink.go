@@ -19,11 +19,12 @@ type changes struct {
 	position graph.Position // where the source is after the message
 	commit   time.Time      // of its last transaction, zero if it has none
 	followed []storing      // those of its transactions that are followed
+	staged   *reference     // that it holds; nil: none
 }
 
 func (c *changes) reset() {
 	c.encoder.Begin()
-	c.name, c.position, c.commit, c.followed = "", "", time.Time{}, c.followed[:0]
+	c.name, c.position, c.commit, c.followed, c.staged = "", "", time.Time{}, c.followed[:0], nil
 }
 
 func (c *changes) size() int    { return c.encoder.Size() }
@@ -34,6 +35,7 @@ func (c *changes) data() []byte { return c.encoder.Finish(c.position) }
 // copied or queued as objects, and published by the outlet's goroutine.
 type sink struct {
 	out      *outlet[*changes]
+	staging  *staging
 	epoch    stream.Epoch
 	progress *Progress
 	metrics  *telemetry.Source
@@ -136,13 +138,54 @@ func (s *sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 	return nil
 }
 
+// Stages implements source.Sink.
+func (s *sink) Stages() bool { return s.staging.hasRoom() }
+
+// Stage implements source.Sink.
+func (s *sink) Stage(ctx context.Context, transaction uint64, changes []graph.Change) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	return s.staging.stage(ctx, transaction, changes)
+}
+
+// Unstage implements source.Sink.
+func (s *sink) Unstage(transaction uint64) { s.staging.drop(transaction) }
+
+// AppendStaged implements source.Sink.
+func (s *sink) AppendStaged(ctx context.Context, transaction uint64, committed time.Time) error {
+	if err := s.admit(ctx); err != nil {
+		return err
+	}
+	of, r, err := s.staging.refer(ctx, transaction)
+	if err != nil {
+		return err
+	}
+	before := s.begin()
+	if err := s.out.add(ctx, true, func(c *changes) {
+		c.encoder.AddStaged(&graph.Transaction{CommitTime: committed}, &graph.Staged{Key: of.key, From: of.from, To: of.to, Messages: of.messages, Bytes: of.bytes})
+		c.staged = r
+		s.label(c, before, committed)
+	}); err != nil {
+		return err
+	}
+	s.metrics.Changes.Add(float64(of.changes))
+	s.fragments, s.parts = 1, of.changes
+	return nil
+}
+
+// begin notes that parts of a transaction come in, and returns where the source stands until the last one.
+func (s *sink) begin() graph.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.within = true
+	return s.appended
+}
+
 // appendFragments appends parts of a transaction, each as a message of its own. Until the last one the source stands where
 // it stood before the transaction.
 func (s *sink) appendFragments(ctx context.Context, tx *graph.Transaction, parts [][]graph.Change, last bool) error {
-	before := s.standing()
-	s.mu.Lock()
-	s.within = true
-	s.mu.Unlock()
+	before := s.begin()
 	for i, part := range parts {
 		last := last && i == len(parts)-1
 		position := before
@@ -223,6 +266,9 @@ func (s *sink) acked(c *changes, sequence uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offset, s.sent, s.published = sequence, time.Now(), c.position
+	if c.staged != nil {
+		s.staging.referred(c.staged, sequence)
+	}
 	if c.commit.IsZero() {
 		s.metrics.Lag.Set(0)
 	} else {
@@ -312,7 +358,7 @@ func (s *sink) Measure(name string, value float64) { s.metrics.Measure(name, val
 
 // Tick implements source.Sink. A source that is alive but whose changes go nowhere is not progress.
 func (s *sink) Tick() {
-	if !s.out.isStuck() {
+	if !s.out.isStuck() && !s.staging.out.isStuck() {
 		s.progress.Tick()
 	}
 }

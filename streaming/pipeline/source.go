@@ -60,6 +60,11 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 	if err != nil {
 		return err
 	}
+	staging, err := h.newStaging(ctx, spec, fence, positions, w.Last())
+	if err != nil {
+		return err
+	}
+	defer staging.close()
 	from := resume.Position
 	schema, err := h.learner(id)(ctx)
 	if err != nil {
@@ -69,7 +74,7 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 	metrics := h.metrics.Source(id.Instance, id.Name)
 	defer metrics.Close()
 	s := newSink(w, a.Epoch, resume, schema, a.Progress, metrics)
-	s.tracer, s.name, s.kind = h.tracer(id.Instance), id.Name, spec.Kind
+	s.tracer, s.name, s.kind, s.staging = h.tracer(id.Instance), id.Name, spec.Kind, staging
 	wants := &wantsKeeper{host: h, key: key, epoch: a.Epoch, sink: s}
 	s.withhold = wants.withhold
 	keeper := &keeper{host: h, spec: spec, log: log, fence: fence, sink: s, wants: wants, positions: positions, key: key, progress: a.Progress, learned: schema}
@@ -79,6 +84,7 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 
 	g := newGroup(ctx)
 	g.run(s.out.run)
+	g.run(staging.out.run)
 	g.run(keeper.run)
 	g.run(func(ctx context.Context) error { return streamSource(ctx, a, src, from, s) })
 	if err := g.wait(); !errors.Is(err, errDrained) {
@@ -212,7 +218,7 @@ func (k *keeper) report(ctx context.Context) error {
 		k.learned = schema
 	}
 	now, commit := k.sink.where()
-	k.sink.metrics.Queue.Set(float64(k.sink.out.queued()))
+	k.sink.metrics.Queue.Set(float64(k.sink.out.queued() + k.sink.staging.out.queued()))
 	k.progress.Set(func(s *Status) {
 		s.Position, s.Offset, s.CommitTime, s.Backpressure = now.Position, now.Offset, commit, k.sink.heldUp()
 	})
@@ -226,8 +232,9 @@ func (k *keeper) report(ctx context.Context) error {
 	return nil
 }
 
-// trim drops what every subscriber has consumed, but never the last message, which says where to resume. What this
-// round finds is dropped in the next: a query that subscribes in between has seen the log as it is until then.
+// trim drops what every subscriber has consumed, with what was staged of it, but never the last message, which says where to
+// resume. What this round finds is dropped in the next: a query that subscribes in between has seen the log as it is until
+// then.
 func (k *keeper) trim(ctx context.Context) error {
 	limit := k.sink.offsetNow()
 	least, err := k.host.leastSubscribed(ctx, k.key)
@@ -235,7 +242,8 @@ func (k *keeper) trim(ctx context.Context) error {
 		return err
 	}
 	limit = min(limit, least)
-	if to := min(k.trimTo, limit); to > 1 {
+	to := min(k.trimTo, limit)
+	if to > 1 {
 		if err := k.log.TrimBefore(ctx, to); err != nil {
 			return fmt.Errorf("trimming the change log: %w", err)
 		}
@@ -243,6 +251,9 @@ func (k *keeper) trim(ctx context.Context) error {
 	state, err := k.log.State(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the state of the change log: %w", err)
+	}
+	if err := k.sink.staging.trim(ctx, max(to, state.First)); err != nil {
+		return err
 	}
 	k.trimTo = limit // last: a round that failed is repeated at once and must not count
 	warning, bound := "", uint64(k.spec.Policy.WithDefaults().RetainBytes)
@@ -252,6 +263,7 @@ func (k *keeper) trim(ctx context.Context) error {
 		warning = fmt.Sprintf("holds %d of at most %d bytes; the slowest query must catch up before the oldest are dropped", state.Bytes, bound)
 	}
 	k.progress.SetDetail("changeLog", warning)
+	k.progress.SetDetail("stagedLog", k.sink.staging.warning())
 	return nil
 }
 
@@ -314,6 +326,9 @@ func (h *Host) TeardownSource(ctx context.Context, spec component.SourceSpec) er
 	id := spec.ID()
 	if err := h.conn.DeleteLog(ctx, changeLog(id.Instance, id.Name)); err != nil {
 		return fmt.Errorf("deleting the change log: %w", err)
+	}
+	if err := h.conn.DeleteLog(ctx, stagedLog(id.Instance, id.Name)); err != nil {
+		return fmt.Errorf("deleting the log of what is staged: %w", err)
 	}
 	if err := h.conn.DeleteLog(ctx, rejectedLog(id.Instance, id.Name)); err != nil {
 		return fmt.Errorf("deleting the dead-letter log: %w", err)

@@ -23,7 +23,9 @@ func (r *rig) requireWholeLog() {
 	for i := range got {
 		require.Equal(r.t, r.book.log[i].Position, got[i].Position)
 		require.Len(r.t, got[i].Changes, len(r.book.log[i].Changes))
-		require.Equal(r.t, r.book.log[i].Changes[0].Element.ID, got[i].Changes[0].Element.ID)
+		for n := range got[i].Changes {
+			require.Equal(r.t, r.book.log[i].Changes[n].Element.ID, got[i].Changes[n].Element.ID)
+		}
 	}
 }
 
@@ -65,13 +67,15 @@ func TestSourceConfirmsOnlyWhatIsDurable(t *testing.T) {
 	}
 }
 
-func TestSourceSplitsLargeTransactions(t *testing.T) { largeTransactions(t, false) }
+func TestSourceSplitsLargeTransactions(t *testing.T) { largeTransactions(t, false, false) }
 
-func TestSourceTakesPartsOfTransactions(t *testing.T) { largeTransactions(t, true) }
+func TestSourceTakesPartsOfTransactions(t *testing.T) { largeTransactions(t, true, false) }
 
-func largeTransactions(t *testing.T, parts bool) {
+func TestSourceTakesStagedTransactions(t *testing.T) { largeTransactions(t, true, true) }
+
+func largeTransactions(t *testing.T, parts, stages bool) {
 	r := newRig(t)
-	r.book.parts = parts
+	r.book.parts, r.book.stages = parts, stages
 	text := strings.Repeat("x", 10_000)
 	large := func() {
 		var changes []graph.Change
@@ -154,6 +158,7 @@ func TestChangeLogIsTrimmedToTheSlowestSubscriber(t *testing.T) {
 	require.NoError(t, err)
 
 	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "20", Offset: before.Last}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
+	s.staging = r.staging(h, before.Last)
 	k := &keeper{host: h, spec: shop, log: log, sink: s, key: "default.shop"}
 	for range 2 {
 		require.NoError(t, k.trim(t.Context()))
@@ -186,7 +191,8 @@ func TestTrimmingWaitsForAWholeRound(t *testing.T) {
 	state, err := log.State(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, r.conn.DeleteLog(t.Context(), changeLog("default", "shop")))
-	k := &keeper{host: h, spec: shop, log: log, sink: newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil, nil, telemetry.NewMetrics("").Source("default", "shop")), key: "default.shop"}
+	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "3", Offset: state.Last}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
+	k := &keeper{host: h, spec: shop, log: log, sink: s, key: "default.shop"}
 	require.ErrorIs(t, k.trim(t.Context()), stream.ErrMissing)
 	require.Zero(t, k.trimTo)
 }

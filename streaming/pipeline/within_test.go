@@ -12,6 +12,11 @@ import (
 // TestBeginningWithinALargeTransaction has a query begin where the change log ends with some fragments of a transaction:
 // one that reads a snapshot, which has that transaction, and one that takes the changes from then on.
 func TestBeginningWithinALargeTransaction(t *testing.T) {
+	t.Run("in parts", func(t *testing.T) { beginningWithin(t, false) })
+	t.Run("staged", func(t *testing.T) { beginningWithin(t, true) })
+}
+
+func beginningWithin(t *testing.T, stages bool) {
 	large := func(r *rig, name string) {
 		var changes []graph.Change
 		for i := range 9 {
@@ -21,7 +26,7 @@ func TestBeginningWithinALargeTransaction(t *testing.T) {
 	}
 	begin := func(t *testing.T) (r *rig, finish func()) {
 		r = newRig(t)
-		r.book.parts = true
+		r.book.parts, r.book.stages = true, stages
 		reached, finished := make(chan struct{}), make(chan struct{})
 		second := 0
 		r.book.between = func(part int) { // in the goroutine of the source

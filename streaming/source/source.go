@@ -79,6 +79,19 @@ type Sink interface {
 	// whole. A source that cannot go on with one, because it lost its connection, begins again with part 0, or with
 	// another transaction.
 	AppendPart(ctx context.Context, part *graph.Transaction, number int, last bool) error
+	// Stage takes some changes, in order, of a transaction of which it is not known yet whether it will commit, under a number
+	// that the source gives it; others may be staged or appended in between. It may block, and is done with the changes when
+	// it returns, as Append. A source need not stage anything, and should not while Stages is false: then what was staged
+	// takes up as much room as it may.
+	Stage(ctx context.Context, transaction uint64, changes []graph.Change) error
+	Stages() bool
+	// Unstage drops what was staged of a transaction, because that was rolled back or comes again from its begin; also of one
+	// of which nothing was. It never blocks.
+	Unstage(transaction uint64)
+	// AppendStaged makes what was staged of a transaction, of which something must have been, its part 0: AppendPart goes on
+	// with number 1. When it fails for reasons that may go away, what was staged may be lost: the source drops it, begins again
+	// with that transaction, and appends it otherwise.
+	AppendStaged(ctx context.Context, transaction uint64, committed time.Time) error
 	// Idle says that the source stands at position with nothing to send, so that it may be confirmed once everything
 	// appended before is durable. It never blocks.
 	Idle(position graph.Position)

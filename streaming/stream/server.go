@@ -58,6 +58,7 @@ func Serve(o ServerOptions) (*Server, error) {
 		NoLog:      true, // ours is set below
 	}
 	opts.JetStreamMaxStore = math.MaxInt64 / 2
+	opts.JetStreamLimits.DefaultMaxConsumers = -1 // each query of a source is one of its log's: it is ours to bound them
 	if o.MaxBytes > 0 {
 		opts.JetStreamMaxStore = o.MaxBytes
 	}

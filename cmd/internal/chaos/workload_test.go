@@ -189,10 +189,30 @@ func statement(ctx context.Context, tx pgx.Tx, r *rand.Rand) (err error) {
 			INSERT INTO customers SELECT -id, name, region FROM gone`)
 	case n < 91: // many rows
 		_, err = tx.Exec(ctx, `UPDATE orders SET total = total + 1 WHERE customer_id = `+anyCustomer)
+	case n < 92:
+		err = bulk(ctx, tx, r)
 	default:
 		err = transfer(ctx, tx, r)
 	}
 	return err
+}
+
+// bulk writes so much that the server sends it before the transaction ends, and takes most of it back; half of the time also
+// in a savepoint that is rolled back.
+func bulk(ctx context.Context, tx pgx.Tx, r *rand.Rand) error {
+	statements := []string{
+		`INSERT INTO orders (customer_id, status, total) SELECT id, 'bulk', i FROM customers, generate_series(1, 1500) i WHERE id = ` + anyCustomer,
+		`UPDATE orders SET status = 'paid' WHERE status = 'bulk' AND total % 100 = 0`,
+	}
+	if r.IntN(2) == 0 {
+		statements = append(statements, `SAVEPOINT bulk`, `UPDATE orders SET total = total + 1 WHERE status = 'bulk'`, `ROLLBACK TO bulk`)
+	}
+	for _, statement := range append(statements, `DELETE FROM orders WHERE status = 'bulk'`) {
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // transfer moves money from one account to another, which may be another row by then. One at a time: who waits for a row

@@ -65,6 +65,7 @@ type countingSink struct {
 	count, want int
 	done        chan struct{}
 	wanted      source.Wanted
+	staged      map[uint64]int
 }
 
 func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
@@ -76,6 +77,19 @@ func (s *countingSink) Append(_ context.Context, tx *graph.Transaction) error {
 }
 func (s *countingSink) AppendPart(ctx context.Context, part *graph.Transaction, _ int, _ bool) error {
 	return s.Append(ctx, part)
+}
+func (s *countingSink) Stage(_ context.Context, transaction uint64, changes []graph.Change) error {
+	if s.staged == nil {
+		s.staged = make(map[uint64]int)
+	}
+	s.staged[transaction] += len(changes)
+	return nil
+}
+func (s *countingSink) Stages() bool               { return true }
+func (s *countingSink) Unstage(transaction uint64) { delete(s.staged, transaction) }
+func (s *countingSink) AppendStaged(ctx context.Context, transaction uint64, _ time.Time) error {
+	s.count += s.staged[transaction]
+	return s.Append(ctx, &graph.Transaction{})
 }
 func (s *countingSink) Idle(graph.Position)            {}
 func (s *countingSink) System() string                 { return "" }

@@ -208,7 +208,7 @@ func (s *decodingScript) arrived() string {
 	var out strings.Builder
 	all := s.sink.Transactions()
 	for _, tx := range all[s.shown:] {
-		if !tx.Changes[0].Element.HasLabel("mark") {
+		if len(tx.Changes) > 0 && !tx.Changes[0].Element.HasLabel("mark") { // without any it tells of DDL, if it was looked at before a row came
 			out.WriteString(showChanges(tx.Changes) + "commit\n")
 		}
 	}

@@ -160,8 +160,11 @@
 // it is rolled back.
 //
 // A large transaction reaches the sink in parts. One that outgrows the server's logical_decoding_work_mem is sent while
-// it is in progress; it waits in a file until it commits, without what was rolled back of it. On Linux the file gives back
-// what was read, so that the disk need not have room for the transaction in the file and in the change log.
+// it is in progress, and staged as it comes: when it commits, hardly anything is left to do. What cannot be known before its
+// end waits in a file, with all that comes after it, without what is rolled back: rows of a subtransaction, which a savepoint
+// or an exception block begins, rows of which something has to be read, or that cannot be decoded, TRUNCATE, and what comes
+// behind DDL. So does all of it while the log has no room. On Linux the file gives back what was read, so that the disk need
+// not have room for the transaction in the file and in the change log.
 //
 // On every connection the server must be the one that was read before, on the same timeline or on one that left it
 // behind our position. While streaming it looks at its slot: what the server keeps for it, how that grows and when the

@@ -184,6 +184,10 @@ func (s blockedSink) AppendPart(ctx context.Context, part *graph.Transaction, _ 
 	return s.Append(ctx, part)
 }
 
+func (s blockedSink) Stage(ctx context.Context, _ uint64, _ []graph.Change) error {
+	return s.Append(ctx, nil)
+}
+
 // TestProvisionFailsLate: what is there when the last step of provisioning fails is of use to the next attempt.
 func TestProvisionFailsLate(t *testing.T) {
 	d := newDB(t)

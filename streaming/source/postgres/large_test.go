@@ -61,7 +61,7 @@ func TestLargeTransaction(t *testing.T) {
 // rolled back, with subtransactions that are rolled back alone.
 func TestTransactionsInProgress(t *testing.T) {
 	d, s := documents(t)
-	d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET logical_decoding_work_mem = ''64kB''', current_database()); END $$`)
+	d.streamsEarly()
 	sink := sourcetest.NewSink("")
 	stop := running(t, s, "", sink)
 	ctx := context.Background()

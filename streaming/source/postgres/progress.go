@@ -11,14 +11,33 @@ import (
 // inProgress is the transactions that the server sends before they end, because they are large. From version 2 of the
 // protocol on it sends them in blocks, one transaction at a time; in a block each message names its subtransaction.
 type inProgress struct {
-	dir    string
-	spools map[uint32]*spool // by transaction
-	block  *spool            // the one whose block is open; nil: none
+	dir          string
+	early        *early                 // nil: nothing is staged
+	transactions map[uint32]*unfinished // by their numbers
+	block        *unfinished            // the one whose block is open; nil: none
 }
 
-// take takes a message if it is about a transaction in progress. When one commits, replay gets all of it as if it had
-// been sent then. The messages are valid until done is called, or take returns.
-func (p *inProgress) take(ctx context.Context, src []byte, replay func(message []byte) error, done func() error) (taken bool, err error) {
+// unfinished is a transaction in progress: what was staged of it, and behind that what waits.
+type unfinished struct {
+	spool
+	xid       uint32
+	relations map[uint32]*relation // as its messages describe them; see assembler
+	waits     bool                 // nothing more is staged
+	staged    bool                 // something is
+}
+
+// committing is what becomes of a transaction in progress when it commits.
+type committing struct {
+	// replay gets all of it as if it had been sent then, but for what was staged. The messages are valid until done is called,
+	// or take returns.
+	replay func(message []byte) error
+	done   func() error
+	// staged is called behind the begin when something was staged, whose place is there.
+	staged func(t *unfinished) error
+}
+
+// take takes a message if it is about a transaction in progress.
+func (p *inProgress) take(ctx context.Context, src []byte, to committing) (taken bool, err error) {
 	if len(src) == 0 {
 		return false, nil
 	}
@@ -31,14 +50,32 @@ func (p *inProgress) take(ctx context.Context, src []byte, replay func(message [
 	case kind == 'A':
 		return true, p.abort(src[1:])
 	case kind == 'c':
-		return true, p.commit(ctx, src[1:], replay, done)
+		return true, p.commit(ctx, src[1:], to)
 	case p.block == nil:
 		return false, nil
 	case len(src) < 5:
 		return true, failure.BadRecord.Errorf("the server sent a message of %d bytes in a transaction in progress", len(src))
 	}
-	owner := binary.BigEndian.Uint32(src[1:])
-	return true, p.block.add(owner, src[0], src[5:])
+	return true, p.add(ctx, p.block, binary.BigEndian.Uint32(src[1:]), src[0], src[5:])
+}
+
+// add stages a message or has it wait. What describes a table waits in any case: it is for the rows that wait, too, and what
+// it tells of DDL counts when the transaction commits.
+func (p *inProgress) add(ctx context.Context, t *unfinished, owner uint32, kind byte, message []byte) error {
+	if !t.waits {
+		plain := false
+		if p.early != nil && owner == t.xid {
+			var err error
+			if plain, err = p.early.take(ctx, t, kind, message); err != nil {
+				return err
+			}
+		}
+		if t.waits = !plain; plain && kind != 'R' {
+			t.bytes += int64(len(message))
+			return nil
+		}
+	}
+	return t.spool.add(owner, kind, message)
 }
 
 func (p *inProgress) start(src []byte) error {
@@ -46,13 +83,13 @@ func (p *inProgress) start(src []byte) error {
 		return failure.BadRecord.Errorf("the server sent the start of a block of %d bytes", len(src))
 	}
 	xid := binary.BigEndian.Uint32(src)
-	if p.spools[xid] == nil {
-		if p.spools == nil {
-			p.spools = make(map[uint32]*spool)
+	if p.transactions[xid] == nil {
+		if p.transactions == nil {
+			p.transactions = make(map[uint32]*unfinished)
 		}
-		p.spools[xid] = &spool{dir: p.dir, memory: spoolMemory}
+		p.transactions[xid] = &unfinished{xid: xid, relations: make(map[uint32]*relation), spool: spool{dir: p.dir, memory: spoolMemory}}
 	}
-	p.block = p.spools[xid]
+	p.block = p.transactions[xid]
 	return nil
 }
 
@@ -61,60 +98,73 @@ func (p *inProgress) abort(src []byte) error {
 		return failure.BadRecord.Errorf("the server sent the rollback of a transaction in progress of %d bytes", len(src))
 	}
 	xid, sub := binary.BigEndian.Uint32(src), binary.BigEndian.Uint32(src[4:])
-	switch s := p.spools[xid]; {
-	case s == nil:
+	switch t := p.transactions[xid]; {
+	case t == nil:
 	case sub == xid:
-		s.close()
-		delete(p.spools, xid)
+		p.drop(t)
+		delete(p.transactions, xid)
 	default:
-		s.abort(sub)
+		t.abort(sub)
 	}
 	return nil
 }
 
-func (p *inProgress) commit(ctx context.Context, src []byte, replay func(message []byte) error, done func() error) error {
+// drop lets go of a transaction that was not committed, or is to come again.
+func (p *inProgress) drop(t *unfinished) {
+	t.close()
+	if t.staged {
+		p.early.sink.Unstage(uint64(t.xid))
+	}
+}
+
+func (p *inProgress) commit(ctx context.Context, src []byte, to committing) error {
 	if len(src) != 4+25 {
 		return failure.BadRecord.Errorf("the server sent the commit of a transaction in progress of %d bytes", len(src))
 	}
 	xid, src := binary.BigEndian.Uint32(src), src[4:]
-	s := p.spools[xid]
-	if s == nil {
-		s = &spool{}
+	t := p.transactions[xid]
+	if t == nil {
+		t = &unfinished{}
 	}
-	delete(p.spools, xid)
-	defer s.close()
+	defer t.close()
 	// As a transaction that is sent when it has ended: begin (final position, time, id), what is in it, commit.
 	begin := append([]byte{'B'}, src[1:9]...)
 	begin = binary.BigEndian.AppendUint32(append(begin, src[17:25]...), xid)
-	if err := replay(begin); err != nil {
+	if err := to.replay(begin); err != nil {
 		return err
 	}
-	if err := s.replay(func(message []byte) error {
+	if t.staged {
+		if err := to.staged(t); err != nil {
+			return err
+		}
+	}
+	delete(p.transactions, xid) // until then, what was staged has to be dropped when the connection ends
+	if err := t.replay(func(message []byte) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return replay(message)
-	}, done); err != nil {
+		return to.replay(message)
+	}, to.done); err != nil {
 		return err
 	}
-	return replay(append([]byte{'C'}, src...))
+	return to.replay(append([]byte{'C'}, src...))
 }
 
-// String says how many transactions are kept and how large they are; "" when there are none.
+// String says how many transactions there are and how large they are; "" when there are none.
 func (p *inProgress) String() string {
-	if len(p.spools) == 0 {
+	if len(p.transactions) == 0 {
 		return ""
 	}
 	var bytes int64
-	for _, s := range p.spools {
-		bytes += s.bytes
+	for _, t := range p.transactions {
+		bytes += t.bytes
 	}
-	return fmt.Sprintf("%d, of %d MiB so far", len(p.spools), bytes>>20)
+	return fmt.Sprintf("%d, of %d MiB so far", len(p.transactions), bytes>>20)
 }
 
 func (p *inProgress) close() {
-	for _, s := range p.spools {
-		s.close()
+	for _, t := range p.transactions {
+		p.drop(t)
 	}
-	p.spools, p.block = nil, nil
+	p.transactions, p.block = nil, nil
 }

@@ -88,10 +88,13 @@ func FuzzInProgress(f *testing.F) {
 			n := min(int(data[0]), len(data)-1)
 			message := data[1 : 1+n]
 			data = data[1+n:]
-			_, err := p.take(t.Context(), message, func(message []byte) error {
-				require.NotEmpty(t, message)
-				return nil
-			}, func() error { return nil })
+			_, err := p.take(t.Context(), message, committing{
+				replay: func(message []byte) error {
+					require.NotEmpty(t, message)
+					return nil
+				},
+				done: func() error { return nil },
+			})
 			if err != nil {
 				require.Equal(t, failure.BadRecord, failure.CodeOf(err))
 			}

@@ -41,13 +41,13 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 	}
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = firstRetry, longestRetry, 0.3
-	lost := false
+	lost, unstaged := false, uint64(0)
 	known, err := decodeLayouts(sink.Schema())
 	if err != nil {
 		return err
 	}
 	for {
-		st := &stream{source: s, sink: sink, last: last}
+		st := &stream{source: s, sink: sink, last: last, unstaged: unstaged}
 		st.known.Store(&known)
 		err := st.run(ctx, func() {
 			if lost {
@@ -56,7 +56,7 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 			lost = false
 			wait.Reset()
 		})
-		last, known = st.last, *st.known.Load()
+		last, known, unstaged = st.last, *st.known.Load(), st.unstaged
 		if ctx.Err() == nil && err != nil {
 			if last, err = s.goOn(ctx, sink, last, err); err == nil {
 				continue
@@ -135,6 +135,8 @@ type stream struct {
 	source *Source
 	sink   source.Sink
 	last   uint64 // end of the last transaction appended, or where we stood idle after it
+	// unstaged is where a transaction commits that could not be appended with what was staged of it. Up to there nothing is.
+	unstaged uint64
 
 	conn      *pgconn.PgConn
 	wire      net.Conn
@@ -228,6 +230,7 @@ func (st *stream) start(ctx context.Context) error {
 	st.assembler.rawText = st.assembler.catalog.rawText
 	st.assembler.reload = func(oid uint32) error { return st.resolve(ctx, []uint32{oid}) }
 	st.assembler.serverText = func(oid uint32, src []byte) (string, error) { return st.side.text(ctx, oid, src) }
+	st.progress.early = newEarly(st.sink, &st.assembler, func() bool { return st.last < st.unstaged })
 	if st.conn, err = s.connectReplication(ctx); err != nil {
 		return err
 	}
@@ -373,16 +376,20 @@ func (st *stream) take(ctx context.Context, message pgproto3.BackendMessage) err
 	return failure.BadRecord.Errorf("the server sent an unexpected %T", message)
 }
 
-// data takes one message of the plugin. Transactions in progress are kept until they commit.
+// data takes one message of the plugin. What transactions in progress send is staged, or kept until they commit.
 func (st *stream) data(ctx context.Context, lsn uint64, src []byte) error {
 	replayed := 0
 	st.assembler.borrows = true // of what take keeps, for as long as it does
-	taken, err := st.progress.take(ctx, src, func(message []byte) error {
-		if replayed++; replayed%lookEvery == 0 {
-			st.sink.Tick()
-		}
-		return st.change(ctx, 0, message)
-	}, func() error { return st.appendPart(ctx, 1) })
+	taken, err := st.progress.take(ctx, src, committing{
+		replay: func(message []byte) error {
+			if replayed++; replayed%lookEvery == 0 {
+				st.sink.Tick()
+			}
+			return st.change(ctx, 0, message)
+		},
+		done:   func() error { return st.appendPart(ctx, 1) },
+		staged: func(t *unfinished) error { return st.appendStaged(ctx, t) },
+	})
 	st.assembler.borrows = false
 	if !taken && err == nil {
 		return st.change(ctx, lsn, src)
@@ -431,6 +438,20 @@ func (st *stream) appendPart(ctx context.Context, least int) error {
 		return fmt.Errorf("appending changes: %w", err)
 	}
 	st.assembler.reuse()
+	return nil
+}
+
+// appendStaged makes what was staged of the transaction at hand its first part.
+func (st *stream) appendStaged(ctx context.Context, t *unfinished) error {
+	if st.assembler.taken {
+		st.sink.Unstage(uint64(t.xid))
+		return nil
+	}
+	if err := st.sink.AppendStaged(ctx, uint64(t.xid), st.assembler.commitTime); err != nil {
+		st.unstaged = st.assembler.end
+		return fmt.Errorf("appending changes: %w", err)
+	}
+	st.assembler.parts = 1
 	return nil
 }
 

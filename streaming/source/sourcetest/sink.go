@@ -28,6 +28,9 @@ type Sink struct {
 	parts        []graph.Change // of a transaction that is not complete
 	part         int            // number of the next part
 	mostParts    int
+	staged       map[uint64][]graph.Change // of transactions in progress
+	tookStaged   int                       // changes that were appended by AppendStaged
+	refuses      bool
 	repeated     int
 	notes        []string
 	measures     map[string]float64
@@ -94,6 +97,62 @@ func (s *Sink) AppendPart(ctx context.Context, part *graph.Transaction, number i
 		return nil
 	}
 	return s.Append(ctx, whole)
+}
+
+// Stage implements source.Sink.
+func (s *Sink) Stage(ctx context.Context, transaction uint64, changes []graph.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.staged == nil {
+		s.staged = make(map[uint64][]graph.Change)
+	}
+	s.staged[transaction] = append(s.staged[transaction], clone(&graph.Transaction{Changes: changes}).Changes...)
+	return nil
+}
+
+// Stages implements source.Sink.
+func (s *Sink) Stages() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.refuses
+}
+
+// RefuseToStage makes Stages false from now on.
+func (s *Sink) RefuseToStage() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses = true
+}
+
+// Unstage implements source.Sink.
+func (s *Sink) Unstage(transaction uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.staged, transaction)
+}
+
+// AppendStaged implements source.Sink.
+func (s *Sink) AppendStaged(ctx context.Context, transaction uint64, committed time.Time) error {
+	s.mu.Lock()
+	changes := s.staged[transaction]
+	delete(s.staged, transaction)
+	s.tookStaged += len(changes)
+	s.mu.Unlock()
+	if len(changes) == 0 {
+		return fmt.Errorf("nothing was staged of transaction %d", transaction)
+	}
+	return s.AppendPart(ctx, &graph.Transaction{CommitTime: committed, Changes: changes}, 0, false)
+}
+
+// Staged returns how many transactions in progress there are of which something was staged, and how many changes of others
+// were staged before these were appended.
+func (s *Sink) Staged() (transactions, appended int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.staged), s.tookStaged
 }
 
 // clone copies a transaction, whose memory is the source's.

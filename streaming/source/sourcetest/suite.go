@@ -339,6 +339,11 @@ func (s *fullSink) AppendPart(ctx context.Context, part *graph.Transaction, _ in
 	return s.Append(ctx, part)
 }
 
+// Stage takes nothing of a transaction in progress.
+func (s *fullSink) Stage(ctx context.Context, _ uint64, _ []graph.Change) error {
+	return s.Append(ctx, nil)
+}
+
 func (s *suite) teardown(t *testing.T) {
 	made := s.provisioned(t)
 	for range 2 {
