@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -232,7 +231,7 @@ func TestRateIsLimited(t *testing.T) {
 	src.drained()
 }
 
-// TestBootstrapDisturbsNobody: while rows are copied for one query, the others go on.
+// TestBootstrapDisturbsNobody: while rows are copied for one query, the others go on, and one that has what it needs goes live.
 func TestBootstrapDisturbsNobody(t *testing.T) {
 	r := newRig(t)
 	src := r.readySource()
@@ -241,26 +240,32 @@ func TestBootstrapDisturbsNobody(t *testing.T) {
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	r.stock(200)
 
-	var (
-		once    sync.Once
-		changed atomic.Bool
-	)
+	quick := auto
+	quick.Name = "quick"
+	var began atomic.Bool
+	var live *run
 	r.book.readRows = func() {
-		once.Do(func() { // the copy does not go on before the other query has seen the change
-			r.book.commit(item(graph.OpInsert, "Item", 5000, "in between", 20))
-			r.settled("late")
-			changed.Store(true)
-		})
+		if began.Swap(true) {
+			return
+		}
+		// The copy does not go on before the other query has seen the change, and another one has come and is live.
+		r.book.commit(item(graph.OpInsert, "Item", 5000, "in between", 20))
+		r.settled("late")
+		r.bootstrapAs(quick, BootstrapRef{ID: "quick"})
+		live = r.startQuery(quick)
+		r.settled("quick")
 	}
 	other := auto
 	other.Name = "other"
 	r.bootstrapAs(other, BootstrapRef{ID: "second"})
-	require.True(t, changed.Load())
+	require.NotNil(t, live)
 	r.book.scribble(rand.New(rand.NewPCG(1, 1)), 20)
 	second := r.startQuery(other)
 	r.settled("other")
 	r.settled("late")
+	r.settled("quick")
 	query.drained()
+	live.drained()
 	second.drained()
 	src.drained()
 }

@@ -87,7 +87,9 @@
 // A table is read by COPY in ranges of its blocks, several at the same time, without the columns that nobody asked for.
 // That needs no right but SELECT, and locks a table only as reading it does, for as long as a range takes; a table that
 // was rewritten in between (TRUNCATE, VACUUM FULL, ALTER TABLE) makes the snapshot lost. chunkTime, snapshotParallelism
-// and snapshotRowsPerSecond say how hard the server is worked.
+// and snapshotRowsPerSecond say how hard the server is worked. Each query has a snapshot of its own, of the tables that it
+// reads, so that one of small tables goes live while those of others are being copied; within a query, none of its tables
+// counts before all are there, since what joins a table with half of another one is wrong.
 //
 // # Columns and rows
 //
