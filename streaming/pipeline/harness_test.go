@@ -27,7 +27,9 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(clustertest.M(m),
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		// nats.go forgets the channel that this reads if it starts late, and then it waits for ever.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
 // rig is everything that stages need, in one process, with real parts but for the database.

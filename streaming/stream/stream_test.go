@@ -17,7 +17,10 @@ import (
 	"github.com/perdure/perdure/streaming/stream/streamtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// nats.go forgets the channel that this reads if it starts late, and then it waits for ever.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 // writer opens a log and takes it over under an epoch.
 func writer(t testing.TB, conn *stream.Conn, log *stream.Log, generation uint64) *stream.Writer {
