@@ -240,7 +240,9 @@ func (s *bookSource) HoldSnapshot(ctx context.Context, ready func(source.Snapsho
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			s.lose()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.snapshots, snapshot.Name)
 			return nil
 		}
 	}

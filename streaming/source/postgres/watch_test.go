@@ -62,7 +62,7 @@ type clockedSink struct {
 
 func (s *clockedSink) Note(name, text string) {
 	s.Sink.Note(name, text)
-	if strings.HasPrefix(text, "columns come when the transactions have ended") {
+	if strings.HasPrefix(text, "columns and rows come when the transactions have ended") {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.waits = append(s.waits, time.Now())
