@@ -462,17 +462,20 @@ func TestUpdatesAnswer(t *testing.T) {
 	h := newHarness(t, "source.default.orders")
 	h.healthy()
 	h.loops(sources.SourceRun, 10*time.Minute, drained, nil)
-	var paused, again Status
+	var paused, resumed, again Status
 	var refused error
 	h.at(time.Minute, func() {
 		h.UpdateWorkflow(CommandPause, "u1", callbacks(t, &paused, nil), map[string]string{"requestId": "p"})
+		h.UpdateWorkflow(CommandResume, "u4", callbacks(t, &resumed, nil))
 		h.UpdateWorkflow(CommandPause, "u2", callbacks(t, &again, nil), map[string]string{"requestId": "p"})
 		h.UpdateWorkflow(CommandSkip, "u3", callbacks(t, nil, &refused))
 	})
 	h.at(20*time.Minute, func() { h.CancelWorkflow() })
 	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
 	require.Equal(t, Paused, paused.Desired)
-	require.Len(t, again.Commands, 1)
+	require.Equal(t, Running, resumed.Desired)
+	require.Equal(t, Paused, again.Desired, "what is sent again is answered as it was")
+	require.Len(t, again.Commands, 2)
 	require.ErrorContains(t, refused, "not available for source")
 }
 

@@ -85,6 +85,9 @@ type request struct {
 	ID      string `json:"id"`
 	Outcome string `json:"outcome"`
 	Error   string `json:"error,omitempty"`
+	// Desired and SpecVersion are what it left behind; empty in states of earlier builds.
+	Desired     Desired `json:"desired,omitempty"`
+	SpecVersion int     `json:"specVersion,omitempty"`
 }
 
 // err is why the command was rejected, nil if it was not.
@@ -110,7 +113,7 @@ func (c *core) record(done Command) {
 	if done.RequestID == "" {
 		return
 	}
-	c.Requests = append(c.Requests, request{done.RequestID, done.Outcome, done.Error})
+	c.Requests = append(c.Requests, request{done.RequestID, done.Outcome, done.Error, c.Desired, c.SpecVersion})
 	c.Requests = slices.Clone(c.Requests[max(0, len(c.Requests)-keptRequests):])
 }
 

@@ -197,7 +197,7 @@ func (d *desk) update(ctx workflow.Context, name string, raw converter.RawValue)
 		if err := before.err(); err != nil {
 			return nil, rejected(err)
 		}
-		return d.owner.answer(), nil
+		return d.answerAgain(before), nil
 	}
 	if work := d.lasting(name); work != nil && d.refuse(name, in) == nil {
 		ctx, _ = workflow.NewDisconnectedContext(ctx)
@@ -210,6 +210,18 @@ func (d *desk) update(ctx workflow.Context, name string, raw converter.RawValue)
 		return nil, rejected(err)
 	}
 	return d.owner.answer(), nil
+}
+
+// answerAgain is the answer to a command that was done before, and says what that left behind: others may have come since.
+func (d *desk) answerAgain(r request) any {
+	c := d.core
+	if r.Desired == "" {
+		return d.owner.answer()
+	}
+	desired, version := c.Desired, c.SpecVersion
+	defer func() { c.Desired, c.SpecVersion = desired, version }()
+	c.Desired, c.SpecVersion = r.Desired, r.SpecVersion
+	return d.owner.answer()
 }
 
 // parseUpdate is parseCommand for an update. One that nobody gave an id has that of the update: a client that did not get

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,10 +84,18 @@ func runChild(t *testing.T, text string) {
 		// Each process either goes on while its sources are read again, and has that done once, or ends when it needs that.
 		if c.Attempt%2 == 0 {
 			a.Reload = fmt.Sprint("attempt ", c.Attempt)
+			asked, atWork := 0, new(atomic.Bool)
 			a.Need = func(ctx context.Context, n Need) error {
-				go func() { // ends with the process
+				if atWork.Swap(true) { // it is asked for again
+					return nil
+				}
+				asked++
+				ref := c.ref(a, n.Outcome, n.Missing)
+				ref.ID += fmt.Sprint("-", asked) // as a workflow that is started again
+				go func() {                      // ends with the process
+					defer atWork.Store(false)
 					_, err := backoff.Retry(ctx, func() (struct{}, error) {
-						return struct{}{}, c.bootstrap(ctx, c.ref(a, n.Outcome, n.Missing), int(a.Epoch.Generation))
+						return struct{}{}, c.bootstrap(ctx, ref, int(a.Epoch.Generation))
 					}, backoff.WithBackOff(backoff.NewConstantBackOff(20*time.Millisecond)), backoff.WithMaxElapsedTime(trialBound))
 					log.Info("bootstrap ended", zap.Error(err))
 				}()
