@@ -18,7 +18,7 @@ import (
 func TestChangeLogFillsTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=96m"); err != nil {
-		t.Skip("this needs the right to mount: ", err)
+		t.Skip("the disk to be filled is a small tmpfs, which this user may not mount (run as root): ", err)
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
 	r := newRigOn(t, stream.ServerOptions{Dir: dir})

@@ -238,7 +238,7 @@ func TestStagedTransactionsReachAQuery(t *testing.T) {
 		query.kill()
 		r.largeItems("a query killed " + place)
 		query = r.startQuery(auto)
-		time.Sleep(time.Duration(len(place)) * time.Millisecond) // somewhere within it
+		eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query is about to read it")
 		query.kill()
 		query = r.startQuery(auto)
 		r.settled("late")

@@ -329,13 +329,19 @@ func TestQueriesChooseRowsWithTheirEnds(t *testing.T) {
 	require.Empty(t, first.done, "it was not disturbed")
 }
 
-// TestWantedElementsAreOnRecord: the source learns which elements queries read.
-func TestWantedElementsAreOnRecord(t *testing.T) {
-	r := newRig(t)
+// wants returns what agrees for a source with those that read it.
+func (r *rig) wants() (*Host, *sink, *wantsKeeper) {
 	h := r.host()
 	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
 	k := &wantsKeeper{host: h, key: "default.shop", epoch: stream.Epoch{Generation: 2}, sink: s}
 	s.withhold = k.withhold
+	return h, s, k
+}
+
+// TestWantedElementsAreOnRecord: the source learns which elements queries read.
+func TestWantedElementsAreOnRecord(t *testing.T) {
+	r := newRig(t)
+	h, s, k := r.wants()
 	need := func(text string) source.Wanted {
 		compiled, err := compile(component.QuerySpec{Name: "q", Sources: []string{"shop"}, Query: text, Parameters: map[string]json.RawMessage{"tenant": json.RawMessage("7")}})
 		require.NoError(t, err)
@@ -479,10 +485,7 @@ func TestMissingColumnIsNotNull(t *testing.T) {
 // TestWithheldOnlyWhatNobodyWants: queries and attempts at a source agree by one record.
 func TestWithheldOnlyWhatNobodyWants(t *testing.T) {
 	r := newRig(t)
-	h := r.host()
-	s := newSink(nil, stream.Epoch{}, sourcePosition{Position: "4"}, nil, nil, telemetry.NewMetrics("").Source("default", "shop"))
-	k := &wantsKeeper{host: h, key: "default.shop", epoch: stream.Epoch{Generation: 2}, sink: s}
-	s.withhold = k.withhold
+	h, s, k := r.wants()
 	require.NoError(t, k.keep(t.Context()))
 	require.Equal(t, source.Wanted{}, s.Wanted())
 	<-s.WantedChanged()

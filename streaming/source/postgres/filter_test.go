@@ -38,6 +38,19 @@ const (
 	tenants78   = "t (tenant = ANY ('{7,8}'::integer[]))"
 )
 
+// filtered returns what a source writes to that runs, with a table of which one tenant's rows are read.
+func filtered(t *testing.T) (db, *sourcetest.Sink) {
+	t.Helper()
+	d := newDB(t)
+	d.since("15")
+	d.exec(tenants)
+	sink := sourcetest.NewSink("")
+	running(t, d.source(tenantsSpec), "", sink)
+	sink.Want(source.Wanted{"t": only("tenant", "7")})
+	d.becomesFiltered(tenant7)
+	return d, sink
+}
+
 // comes writes a row with another value, which it returns, and waits until it has come, and so has all that was written before.
 func (d db) comes(sink *sourcetest.Sink, tenant, id int) (value string) {
 	d.Helper()
@@ -305,14 +318,7 @@ func TestFilterFollowsReplicaIdentity(t *testing.T) {
 // TestFilteredKeys: what a filter keeps an application from is what the documentation warns of. With another primary key the
 // source takes the filter away.
 func TestFilteredKeys(t *testing.T) {
-	d := newDB(t)
-	d.since("15")
-	d.exec(tenants)
-	s := d.source(tenantsSpec)
-	sink := sourcetest.NewSink("")
-	running(t, s, "", sink)
-	sink.Want(source.Wanted{"t": only("tenant", "7")})
-	d.becomesFiltered(tenant7)
+	d, sink := filtered(t)
 	d.comes(sink, 7, 1)
 	conn, err := pgx.Connect(t.Context(), d.url)
 	require.NoError(t, err)
@@ -333,14 +339,7 @@ func TestFilteredKeys(t *testing.T) {
 
 // TestRenamedColumnOfAFilter: the filter follows the column, and the query that names it stops.
 func TestRenamedColumnOfAFilter(t *testing.T) {
-	d := newDB(t)
-	d.since("15")
-	d.exec(tenants)
-	s := d.source(tenantsSpec)
-	sink := sourcetest.NewSink("")
-	running(t, s, "", sink)
-	sink.Want(source.Wanted{"t": only("tenant", "7")})
-	d.becomesFiltered(tenant7)
+	d, sink := filtered(t)
 	d.exec("ALTER TABLE t RENAME tenant TO owner")
 	d.becomesFiltered("t")
 	sourcetest.Eventually(t, "it is told of", func() bool {
@@ -354,14 +353,7 @@ func TestRenamedColumnOfAFilter(t *testing.T) {
 func TestAlteredFilterIsMended(t *testing.T) {
 	for name, filter := range map[string]string{"another form": "tenant > 8", "our form": "tenant = ANY ('{9}'::int[])"} {
 		t.Run(name, func(t *testing.T) {
-			d := newDB(t)
-			d.since("15")
-			d.exec(tenants)
-			s := d.source(tenantsSpec)
-			sink := sourcetest.NewSink("")
-			running(t, s, "", sink)
-			sink.Want(source.Wanted{"t": only("tenant", "7")})
-			d.becomesFiltered(tenant7)
+			d, sink := filtered(t)
 			d.comes(sink, 7, 1)
 			d.exec("ALTER PUBLICATION %s SET TABLE ONLY t WHERE (%s)", d.text("SELECT quote_ident(pubname) FROM pg_publication"), filter)
 			const told = "rows of public.t were left out, since somebody altered the row filter of the publication"
