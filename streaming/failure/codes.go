@@ -73,6 +73,7 @@ var (
 	DiskFull          = define("DiskFull", Transient, "A disk is full.", "Free space; work goes on by itself.")
 	SourceMissing     = define("SourceMissing", Transient, "A source that the query names has no change stream yet.", "Start the source; the query goes on by itself.")
 	QueryMissing      = define("QueryMissing", Transient, "A query that is asked for has no result stream yet.", "Start the query; the reaction goes on by itself.")
+	StateLost         = define("StateLost", Invalidated, "A query's state is gone, and the query may not read its sources.", "Delete the query and start it again: it begins empty. With bootstrap: auto, which reconfigure can give it, it reads its sources by itself.")
 	ChangesLost       = define("ChangesLost", Invalidated, "Changes of a source are lost, and the query may not read the source again.", "Delete the query and start it again; with bootstrap: auto it reads its sources again by itself.")
 	RowFailed         = define("RowFailed", Data, "An expression failed for a row.", "See the row's element ids in the query's errors.")
 	PatternUnbounded  = define("PatternUnbounded", Configuration, "A variable-length pattern has more ways around one changed element than the query may follow.", "Give the pattern an upper bound or conditions on its relationships, or raise limits.pathSteps in the query's spec.")

@@ -428,6 +428,28 @@ func (c cutting) Restore(name string, bytes int64, fill func(dir string) error) 
 	return errors.Join(c.Durable.Restore(name, bytes, fill), errCut)
 }
 
+// TestLostStateThatMayNotBeReadAgain: a query without bootstrap that went on from nothing would look right and be wrong.
+func TestLostStateThatMayNotBeReadAgain(t *testing.T) {
+	r := newRig(t)
+	r.stock(100)
+	src := r.readySource()
+	r.elsewhere()
+	query := r.startQuery(late)
+	r.following(query)
+	r.book.scribble(rand.New(rand.NewPCG(2, 7)), 50)
+	r.caughtUp("late")
+	query.kill() // before there is a checkpoint
+	r.elsewhere()
+	for range 2 { // the first finding is not what is lost next
+		require.Equal(t, failure.StateLost, failure.CodeOf(r.startQuery(late).result()))
+	}
+	r.bootstrapAs(auto, BootstrapRef{ID: "first"})
+	query = r.startQuery(auto)
+	r.settled("late")
+	query.drained()
+	src.drained()
+}
+
 // TestRestoreOfSeveralSourcesBeginsAnew takes the disk of a query whose sources' changes were taken in an order that only
 // its index knew.
 func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {

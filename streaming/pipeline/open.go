@@ -38,6 +38,9 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		if r.spec.Bootstrap != "none" {
 			return false, nil
 		}
+		if (current.Begun || len(current.Bootstraps) > 0) && r.planOf(current) == r.plan { // an empty one would look right
+			return false, failure.StateLost.Errorf("the state is neither on this host nor in a checkpoint, and the query is declared with bootstrap none")
+		}
 	}
 	if err := r.want(ctx); err != nil {
 		return false, err
@@ -77,7 +80,11 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if boots == nil {
-		return true, r.begin(ctx)
+		if err := r.begin(ctx); err != nil {
+			return false, err
+		}
+		wanted.Begun = true
+		return true, r.put(ctx, records, wanted)
 	}
 	if err := r.load(ctx, boots); err != nil {
 		return false, err
@@ -250,6 +257,7 @@ type queryRecord struct {
 	// Base is what is added to the sequences of this state: those of a query never begin anew, so that a client that
 	// comes back after the state was built anew is not given other events under the numbers that it knows.
 	Base       uint64   `json:"base,omitempty"`
+	Begun      bool     `json:"begun,omitempty"`      // a state without bootstraps is there, and can be lost
 	Bootstraps []string `json:"bootstraps,omitempty"` // ids of the bootstraps it was built from, in order of the sources
 	// Schemas are what elements looked like in those, by source and label: a change of the schema that led there is part of
 	// the copy, whatever its position, which may be behind the moment at which it happened.

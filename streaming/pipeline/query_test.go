@@ -410,16 +410,15 @@ func (r *rig) age(log string) {
 
 // TestEmptyResultLogIsNoNewBeginning lets the events of a query that was built anew age out of its result log.
 func TestEmptyResultLogIsNoNewBeginning(t *testing.T) {
-	r := newRig(t)
-	source := r.readySource()
-	query := r.startQuery(late)
+	r, source := newReading(t, 20)
+	query := r.startQuery(auto)
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	random := rand.New(rand.NewPCG(1, 2))
 	r.book.scribble(random, 20)
 	r.caughtUp("late")
 	query.drained()
-	r.index = newRig(t).index
-	query = r.startQuery(late)
+	r.bootstrapAs(auto, BootstrapRef{ID: "again", Rebuild: true})
+	query = r.startQuery(auto)
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	w := r.watch()
 	var before uint64
@@ -432,7 +431,7 @@ func TestEmptyResultLogIsNoNewBeginning(t *testing.T) {
 	eventually(t, func() bool { return w.seen() == before }, "all is seen")
 
 	r.age(resultLog("default", "late"))
-	query = r.startQuery(late)
+	query = r.startQuery(auto)
 	eventually(t, func() bool { return len(query.done) > 0 || query.status.Snapshot().Phase == "following" }, "the query runs")
 	require.Empty(t, query.done, "the query ended")
 	r.book.scribble(random, 20)
