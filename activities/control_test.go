@@ -233,7 +233,7 @@ func TestBootstrapActivities(t *testing.T) {
 	require.NoError(t, err)
 	var plan BootstrapPlan
 	require.NoError(t, value.Get(&plan))
-	require.Equal(t, BootstrapPlan{2, 3, 4, 5}, plan)
+	require.Equal(t, BootstrapPlan{2, 3, 4, 5, 6}, plan)
 
 	b.host.copy = func(context.Context) (pipeline.CopyProgress, error) {
 		return pipeline.CopyProgress{Chunks: 3, Rows: 30}, nil

@@ -52,7 +52,7 @@ func failedWith(err error) string {
 func applicationError(err error, o temporal.ApplicationErrorOptions) error {
 	report := failure.Describe(err)
 	report.Message = shorten(report.Message)
-	report.Causes = report.Causes[:min(len(report.Causes), maxCauses)]
+	report.Causes = failure.Outline(report.Causes, maxCauses)
 	for i, cause := range report.Causes {
 		report.Causes[i] = shorten(cause)
 	}

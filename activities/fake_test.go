@@ -123,7 +123,7 @@ func (f *fakeHost) HoldSnapshot(ctx context.Context, _ pipeline.BootstrapRef, _ 
 }
 
 func (f *fakeHost) PlanChunks(context.Context, pipeline.BootstrapRef, component.SourceSpec, component.QuerySpec) (pipeline.Plan, error) {
-	return pipeline.Plan{Tables: 2, Chunks: 3, Rows: 4, Parallelism: 5}, nil
+	return pipeline.Plan{Tables: 2, Chunks: 3, Rows: 4, Parallelism: 5, Kept: 6}, nil
 }
 
 func (f *fakeHost) CopyChunks(ctx context.Context, _ pipeline.BootstrapRef, _ component.SourceSpec, _ string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error) {

@@ -178,6 +178,7 @@ type BootstrapPlan struct {
 	Chunks      int   `json:"chunks"`                // at most
 	Rows        int64 `json:"rows,string"`           // estimate
 	Parallelism int   `json:"parallelism,omitempty"` // copy workers that the source wants
+	Kept        int64 `json:"kept,string,omitempty"` // rows that earlier snapshots left copied
 }
 
 // CopyInput is the input of Bootstraps.CopyWorker.

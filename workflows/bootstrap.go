@@ -74,7 +74,7 @@ const (
 const (
 	defaultParallelism = 4
 	maxParallelism     = 64
-	// lostInARow is how many snapshots may be lost, one after the other, before the query is told.
+	// lostInARow is how many snapshots may be lost, one after the other and without progress, before the query is told.
 	lostInARow = 5
 	// lostPause is the wait before a snapshot is taken after one was lost, times how many were.
 	lostPause = 5 * time.Second
@@ -95,6 +95,7 @@ type bootstrap struct {
 	released  bool  // it did end
 	workers   map[int]workflow.CancelFunc
 	nextCopy  int
+	kept      int64 // rows that were copied before
 	exhausted bool  // no chunk is left
 	failed    error // of a copy worker
 }
@@ -188,7 +189,7 @@ func (b *bootstrap) run() (*BootstrapResult, error) {
 		}
 		report := trimmed(activities.ReportOf(err))
 		b.status.LastError = &report
-		if b.status.ChunksDone > done {
+		if b.progressed(done) {
 			inARow = 1
 		}
 		if inARow >= lostInARow {
@@ -200,11 +201,23 @@ func (b *bootstrap) run() (*BootstrapResult, error) {
 	}
 }
 
+// progressed reports whether the snapshot that was lost had its use: while it was copied, rows came. What a copy worker that
+// is cancelled or lost had done is in what the holder told. A complete copy of which the verification finds that its changes
+// are lost was of none.
+func (b *bootstrap) progressed(chunksBefore int) bool {
+	chunks := b.status.ChunksDone > chunksBefore
+	if workflow.GetVersion(b.ctx, "progress of lost snapshots", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return chunks
+	}
+	rows := b.status.Progress != nil && b.status.Progress.Rows > b.kept
+	return b.status.Phase == bootCopying && (chunks || rows)
+}
+
 // attempt copies what is left under a new generation of the snapshot. It fails with SnapshotLost when that is lost.
 func (b *bootstrap) attempt() (*BootstrapResult, error) {
 	b.status.Snapshot++
 	b.ready, b.lost, b.released, b.exhausted, b.failed = false, nil, false, false, nil
-	b.status.Progress = nil
+	b.status.Progress, b.kept = nil, 0
 	b.workers = make(map[int]workflow.CancelFunc)
 	b.enter(bootSnapshotting)
 	b.hold()
@@ -300,7 +313,7 @@ func (b *bootstrap) plan() error {
 	if lost := b.await(func() bool { return ended }); lost != nil {
 		return lost
 	}
-	b.status.Tables, b.status.Chunks, b.status.Rows = plan.Tables, plan.Chunks, plan.Rows
+	b.status.Tables, b.status.Chunks, b.status.Rows, b.kept = plan.Tables, plan.Chunks, plan.Rows, plan.Kept
 	if b.want == 0 {
 		b.want = min(cmp.Or(plan.Parallelism, defaultParallelism), maxParallelism)
 	}

@@ -186,6 +186,54 @@ func TestBootstrapGivesUp(t *testing.T) {
 	}
 }
 
+// TestBootstrapGoesOnWhileThereIsProgress: what cancelled copy workers had copied counts too, if this snapshot's did it.
+func TestBootstrapGoesOnWhileThereIsProgress(t *testing.T) {
+	const losses = lostInARow + 2
+	for name, rows := range map[string]int64{"each snapshot brings rows": 301, "nothing but what was there before": 300} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, bootID)
+			h.holds(10*time.Minute, coded(failure.SnapshotLost)).Times(losses)
+			h.holds(72*time.Hour, nil)
+			h.OnActivity(bootstraps.PlanChunks, mock.Anything, mock.Anything).Return(activities.BootstrapPlan{Tables: 2, Chunks: 100, Rows: 1000, Kept: 300}, nil)
+			h.OnActivity(bootstraps.CopyWorker, mock.Anything, mock.Anything).Return(activities.CopyResult{Chunks: 2, Rows: 200}, nil).After(time.Hour)
+			h.bootstraps(100)
+			for generation := 1; generation <= losses+1; generation++ {
+				begun := time.Duration(generation-1) * 11 * time.Minute // a loss is followed by less than a minute's pause
+				h.at(begun+time.Minute, func() {
+					if h.count("HoldSnapshot") == generation {
+						h.snapshotReady(generation)()
+					}
+				})
+				h.at(begun+2*time.Minute, func() {
+					h.signal(activities.SignalBootstrapProgress, activities.BootstrapProgress{SnapshotGeneration: generation, Rows: rows, Estimate: 1000})
+				})
+			}
+			h.ExecuteWorkflow(TypeBootstrap, bootInput())
+			if rows == 300 {
+				require.Equal(t, failure.SnapshotLost.ID, activities.ReportOf(h.GetWorkflowError()).Code)
+				require.Equal(t, lostInARow, h.count("HoldSnapshot"))
+				return
+			}
+			require.NoError(t, h.GetWorkflowError())
+			require.Equal(t, losses+1, h.count("HoldSnapshot"))
+		})
+	}
+}
+
+// TestBootstrapGivesUpWhatCannotBeVerified: a complete copy is no progress when the changes after it are lost.
+func TestBootstrapGivesUpWhatCannotBeVerified(t *testing.T) {
+	h := newHarness(t, bootID)
+	h.holds(72*time.Hour, nil)
+	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(coded(failure.SnapshotLost))
+	h.bootstraps(100)
+	for generation := 1; generation <= lostInARow; generation++ {
+		h.at(time.Duration(generation-1)*15*time.Minute+time.Minute, h.snapshotReady(generation))
+	}
+	h.ExecuteWorkflow(TypeBootstrap, bootInput())
+	require.Equal(t, failure.SnapshotLost.ID, activities.ReportOf(h.GetWorkflowError()).Code)
+	require.Equal(t, lostInARow, h.count("VerifyBootstrap"))
+}
+
 func TestBootstrapFailsWhereACopyFails(t *testing.T) {
 	h := newHarness(t, bootID)
 	h.holds(72*time.Hour, nil)

@@ -450,11 +450,14 @@ func TestStateStaysSmall(t *testing.T) {
 	for range 20 {
 		report.Causes = append(report.Causes, long)
 	}
+	report.Causes = append(report.Causes, "the root")
 	s.Breaker.LastError = &LastError{Report: trimmed(report)}
 	data, err := json.Marshal(s)
 	require.NoError(t, err)
 	require.Len(t, s.Commands, keptCommands)
 	require.Len(t, s.Requests, keptRequests)
+	require.Equal(t, "the root", s.Breaker.LastError.Causes[5])
+	require.Len(t, s.Breaker.LastError.Causes, 6)
 	t.Log(len(data))
 }
 

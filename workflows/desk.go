@@ -357,7 +357,7 @@ func trimmed(r failure.Report) failure.Report {
 	const most = 6
 	r.Message = shorten(r.Message, 1000)
 	causes := make([]string, 0, most)
-	for _, c := range r.Causes[:min(len(r.Causes), most)] {
+	for _, c := range failure.Outline(r.Causes, most) {
 		causes = append(causes, shorten(c, 500))
 	}
 	r.Causes = causes

@@ -52,7 +52,8 @@ them with ` + "`-update`" + `.
 	require.Equal(t, string(written), text.String(), "run the test with -update")
 }
 
-// TestEachCodeIsProduced: some code fails with it, and some test of another package says when.
+// TestEachCodeIsProduced: some code fails with it, and some test of another package says when. Errors that tests make up do
+// not count, nor do the tests of workflows, whose activities only pretend.
 func TestEachCodeIsProduced(t *testing.T) {
 	names := variables(t)
 	produced, shown := make(map[string]bool), make(map[string]bool)
@@ -77,11 +78,17 @@ func TestEachCodeIsProduced(t *testing.T) {
 			}
 			return nil
 		}
+		if test && filepath.Base(filepath.Dir(path)) == "workflows" {
+			return nil
+		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 		require.NoError(t, err)
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.SelectorExpr:
+				if test && n.Sel.Name == "Errorf" {
+					return false // made up
+				}
 				if of, ok := n.X.(*ast.Ident); ok && of.Name == "failure" {
 					if id := names[n.Sel.Name]; test {
 						shown[id] = true

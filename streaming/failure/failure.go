@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // Class says what is to be done about an error.
@@ -139,35 +140,69 @@ type Report struct {
 	Code    string            `json:"code"`
 	Class   string            `json:"class"`
 	Message string            `json:"message"`
-	Causes  []string          `json:"causes,omitempty"` // outermost first, each adding something to the one before
+	Causes  []string          `json:"causes,omitempty"` // outermost first, each adding something to those before
 	Fix     string            `json:"fix,omitempty"`
 	Details map[string]string `json:"details,omitempty"`
 }
 
-// Describe reports err; details of all coded errors in the chain are merged, outer ones winning.
+// Describe reports err; details of all coded errors that it wraps are merged, outer ones winning.
 func Describe(err error) Report {
 	code := CodeOf(err)
 	r := Report{Code: code.ID, Class: code.Class.String(), Message: err.Error(), Fix: code.Fix}
 	if e := Of(err); e != nil {
 		r.Fix = e.Fix()
 	}
-	last := r.Message
-	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
-		if m := cause.Error(); m != last {
-			r.Causes, last = append(r.Causes, m), m
+	for _, cause := range tree(err) {
+		if m := cause.Error(); m != r.Message && !slices.Contains(r.Causes, m) {
+			r.Causes = append(r.Causes, m)
 		}
-	}
-	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
-		if e, ok := cause.(*Error); ok { //nolint:errorlint // walking the chain link by link
-			for k, v := range e.details {
-				if r.Details == nil {
-					r.Details = make(map[string]string)
-				}
-				if _, taken := r.Details[k]; !taken {
-					r.Details[k] = v
-				}
+		e, ok := cause.(*Error) //nolint:errorlint // walking the tree link by link
+		if !ok {
+			continue
+		}
+		for k, v := range e.details {
+			if r.Details == nil {
+				r.Details = make(map[string]string)
+			}
+			if _, taken := r.Details[k]; !taken {
+				r.Details[k] = v
 			}
 		}
 	}
 	return r
+}
+
+// maxTree is how many errors are looked at. Only what joins errors in a loop has more.
+const maxTree = 100
+
+// tree returns err and all that it wraps, in the order in which errors.As looks at them: where an error wraps several, each
+// is followed by its own causes before the next.
+func tree(err error) []error {
+	var all []error
+	for left := []error{err}; len(left) > 0 && len(all) < maxTree; {
+		next := left[len(left)-1]
+		left = left[:len(left)-1]
+		if next == nil {
+			continue
+		}
+		all = append(all, next)
+		switch next := next.(type) { //nolint:errorlint // walking the tree link by link
+		case interface{ Unwrap() error }:
+			left = append(left, next.Unwrap())
+		case interface{ Unwrap() []error }:
+			for _, cause := range slices.Backward(next.Unwrap()) {
+				left = append(left, cause)
+			}
+		}
+	}
+	return all
+}
+
+// Outline returns at most so many of a report's causes, at least three: the outermost, a mark for those that are left out,
+// and always the root.
+func Outline(causes []string, most int) []string {
+	if len(causes) <= most {
+		return causes
+	}
+	return append(slices.Clone(causes[:most-2]), "...", causes[len(causes)-1])
 }

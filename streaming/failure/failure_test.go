@@ -43,6 +43,36 @@ func TestDescribeKeepsTheCauseChainAndMergesDetails(t *testing.T) {
 	require.Equal(t, "Run ALTER ROLE app REPLICATION.", failure.Describe(low).Fix)
 }
 
+// TestDescribeWalksTheTree: pgconn joins the errors of all hosts, and what is torn down joins those of all parts.
+func TestDescribeWalksTheTree(t *testing.T) {
+	denied := failure.PermissionDenied.Errorf("creating slot: %w", io.EOF).WithDetail("sqlstate", "42501").WithDetail("slot", "first")
+	missing := failure.TableMissing.Errorf("%w", errors.Join(nil, errors.New("no table"))).WithDetail("table", "public.orders").WithDetail("slot", "second")
+	err := fmt.Errorf("stopping: %w", errors.Join(denied, fmt.Errorf("%w, then %w", missing, io.ErrShortWrite)))
+
+	r := failure.Describe(err)
+	require.Equal(t, "PermissionDenied", r.Code)
+	require.Equal(t, []string{
+		"creating slot: EOF\nno table, then short write", "creating slot: EOF", "EOF", "no table, then short write", "no table", "short write",
+	}, r.Causes)
+	require.Equal(t, map[string]string{"sqlstate": "42501", "slot": "first", "table": "public.orders"}, r.Details)
+}
+
+func TestDescribeEnds(t *testing.T) {
+	var many []error
+	for n := range 1000 {
+		many = append(many, fmt.Errorf("error %d", n))
+	}
+	require.Len(t, failure.Describe(fmt.Errorf("all: %w", errors.Join(many...))).Causes, 99)
+}
+
+func TestOutlineKeepsTheRoot(t *testing.T) {
+	all := []string{"a", "b", "c", "d", "e"}
+	require.Equal(t, all, failure.Outline(all, 5))
+	require.Equal(t, []string{"a", "b", "...", "e"}, failure.Outline(all, 4))
+	require.Equal(t, []string{"a", "...", "e"}, failure.Outline(failure.Outline(all, 4), 3))
+	require.Equal(t, []string{"a", "b", "c", "d", "e"}, all, "the report stays")
+}
+
 func TestDescribeFindsACodeInsideJoinedErrors(t *testing.T) {
 	r := failure.Describe(errors.Join(errors.New("first"), failure.TableMissing.Errorf("table %s", "t")))
 	require.Equal(t, "TableMissing", r.Code)

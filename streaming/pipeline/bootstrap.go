@@ -23,6 +23,7 @@ type Plan struct {
 	Chunks      int   // at most; they become larger where reading is quick
 	Rows        int64 // estimate
 	Parallelism int   // chunks that should be copied at the same time
+	Kept        int64 // rows that earlier snapshots left copied
 }
 
 // Subscribe begins a bootstrap: from now on the source's change log keeps what the query will need, and the source knows
@@ -203,6 +204,9 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 	for _, scope := range scopes {
 		plan.Chunks += int((scope.Places + scope.Least - 1) / scope.Least)
 		plan.Rows += scope.Rows
+		if scope.generation != ref.SnapshotGeneration {
+			plan.Kept += scope.rows()
+		}
 	}
 	return plan, nil
 }

@@ -49,20 +49,20 @@ func TestMistakesParkTheWorkflowWithCodeAndFix(t *testing.T) {
 	for _, c := range []struct {
 		workflowType, name string
 		spec               object
-		code               string
-		cause              string // what the chain ends with; empty where the message is all there is
+		code, class        string
+		sqlstate           string // with which the server refuses the connection, if it does
 	}{
-		{"Source", "unknown-table", source(object{"tables": []object{{"name": "public.nowhere"}}}), "TableMissing", ""},
-		{"Source", "no-primary-key", source(object{"tables": []object{{"name": "public.keyless"}}}), "KeyMissing", ""},
-		{"Source", "no-replication", source(object{"user": "plain"}), "PermissionDenied", ""},
-		{"Source", "wal-level", source(object{"port": physical.Port()}), "WalLevelNotLogical", ""},
-		{"Source", "wrong-password", source(object{"user": "guarded", "password": object{"$secret": "file:" + secret}}), "AuthFailed", "28P01"},
-		{"Source", "unknown-role", source(object{"user": "nobody"}), "AuthFailed", "28000"},
-		{"Source", "missing-secret", source(object{"password": object{"$secret": "env:PERDURE_E2E_UNSET"}}), "SecretMissing", ""},
-		{"Source", "literal-password", source(object{"password": "hunter2"}), "ConfigInvalid", ""},
-		{"Source", "unknown-field", source(object{"tabels": tables}), "ConfigInvalid", ""},
-		{"Query", "unknown-field", object{"query": "MATCH (o:Order) RETURN o.id AS id", "sources": []string{"shop"}, "source": "shop"}, "ConfigInvalid", ""},
-		{"Query", "does-not-parse", object{"query": "MATCH (o:Order RETURN o", "sources": []string{"shop"}}, "QueryInvalid", ""},
+		{"Source", "unknown-table", source(object{"tables": []object{{"name": "public.nowhere"}}}), "TableMissing", "configuration", ""},
+		{"Source", "no-primary-key", source(object{"tables": []object{{"name": "public.keyless"}}}), "KeyMissing", "configuration", ""},
+		{"Source", "no-replication", source(object{"user": "plain"}), "PermissionDenied", "authorisation", ""},
+		{"Source", "wal-level", source(object{"port": physical.Port()}), "WalLevelNotLogical", "configuration", ""},
+		{"Source", "wrong-password", source(object{"user": "guarded", "password": object{"$secret": "file:" + secret}}), "AuthFailed", "authorisation", "28P01"},
+		{"Source", "unknown-role", source(object{"user": "nobody"}), "AuthFailed", "authorisation", "28000"},
+		{"Source", "missing-secret", source(object{"password": object{"$secret": "env:PERDURE_E2E_UNSET"}}), "SecretMissing", "configuration", ""},
+		{"Source", "literal-password", source(object{"password": "hunter2"}), "ConfigInvalid", "configuration", ""},
+		{"Source", "unknown-field", source(object{"tabels": tables}), "ConfigInvalid", "configuration", ""},
+		{"Query", "unknown-field", object{"query": "MATCH (o:Order) RETURN o.id AS id", "sources": []string{"shop"}, "source": "shop"}, "ConfigInvalid", "configuration", ""},
+		{"Query", "does-not-parse", object{"query": "MATCH (o:Order RETURN o", "sources": []string{"shop"}}, "QueryInvalid", "configuration", ""},
 	} {
 		id := strings.ToLower(c.workflowType) + ".default." + c.name
 		t.Run(id, func(t *testing.T) {
@@ -70,9 +70,13 @@ func TestMistakesParkTheWorkflowWithCodeAndFix(t *testing.T) {
 			s.startComponent(c.workflowType, id, object{"spec": c.spec})
 			st := s.awaitPhase(id, "NeedsOperator", 60*time.Second)
 			s.requireShown(st, c.code)
-			if c.cause != "" {
-				require.NotEmpty(t, st.Breaker.LastError.Causes)
-				require.Contains(t, st.Breaker.LastError.Causes[len(st.Breaker.LastError.Causes)-1], c.cause)
+			require.Equal(t, id, st.Component)
+			require.Equal(t, c.class, st.Breaker.LastError.Class)
+			if c.sqlstate != "" {
+				causes := st.Breaker.LastError.Causes
+				require.Greater(t, len(causes), 2, "what was done, the connection, the server's answer")
+				require.Regexp(t, `^FATAL: .* \(SQLSTATE `+c.sqlstate+`\)$`, causes[len(causes)-1])
+				require.Equal(t, c.sqlstate, st.Breaker.LastError.Details["sqlstate"])
 			}
 		})
 	}
@@ -197,7 +201,10 @@ func TestUnreachableHostIsRetriedUntilItAnswers(t *testing.T) {
 	s.startComponent("Source", "source.default.shop", sourceInput(s))
 	st := s.awaitPhase("source.default.shop", "NeedsOperator", 60*time.Second)
 	s.requireShown(st, "Unreachable")
-	require.NotEmpty(t, st.Breaker.LastError.Causes)
+	require.Equal(t, "source.default.shop", st.Component)
+	require.Equal(t, "transient", st.Breaker.LastError.Class)
+	causes := st.Breaker.LastError.Causes
+	require.Equal(t, "connection refused", causes[len(causes)-1], "from the system call on")
 	require.WithinDuration(t, time.Now(), st.Breaker.OpenUntil, 2*time.Minute, "the next try")
 
 	s.restartPostgres(nil)

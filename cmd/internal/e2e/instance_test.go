@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,16 +17,18 @@ const instanceID = "instance.default"
 type instanceStatus struct {
 	Phase       string
 	SpecVersion int
-	Components  []struct {
-		ID, Desired, Phase string
-		SpecVersion        int
-		Error              *struct{ Code, Message, Fix string }
-	}
-	Failing  []string
-	Problems []struct{ Component, Code, Message string }
-	Commands []struct{ Name, Outcome, Error string }
-	Breaker  struct{ Failures int }
-	History  struct{ Events int }
+	Components  []instanceComponent
+	Failing     []string
+	Problems    []struct{ Component, Code, Message string }
+	Commands    []struct{ Name, Outcome, Error string }
+	Breaker     struct{ Failures int }
+	History     struct{ Events int }
+}
+
+type instanceComponent struct {
+	ID, Desired, Phase string
+	SpecVersion        int
+	Error              *struct{ Code, Message, Fix string }
 }
 
 func (s *system) awaitInstance(what string, bound time.Duration, want func(instanceStatus) bool) instanceStatus {
@@ -165,6 +168,17 @@ func TestOneOfTenComponentsDoesNotStop(t *testing.T) {
 			require.Equal(t, "ComponentMissing", c.Error.Code)
 		}
 	}
+
+	// What somebody started in its place does not do what a reaction does.
+	_, err = c.ExecuteWorkflow(s.context(10*time.Second), client.StartWorkflowOptions{ID: gone, TaskQueue: "perdure"}, "Source")
+	require.NoError(t, err)
+	s.signal(instanceID, "resume")
+	s.awaitInstance("with a component that refuses", time.Minute, func(st instanceStatus) bool {
+		return slices.ContainsFunc(st.Components, func(c instanceComponent) bool {
+			return c.ID == gone && c.Error != nil && c.Error.Code == "ComponentRefused"
+		})
+	})
+	require.NoError(t, c.TerminateWorkflow(s.context(10*time.Second), gone, "", "for the test"))
 	s.signal(instanceID, "resume")
 	s.awaitInstance("with all components", time.Minute, inPhase("Running"))
 }

@@ -67,10 +67,12 @@ type status struct {
 	Breaker    struct {
 		OpenUntil time.Time `json:"openUntil"`
 		LastError *struct {
-			Code    string   `json:"code"`
-			Message string   `json:"message"`
-			Causes  []string `json:"causes"`
-			Fix     string   `json:"fix"`
+			Code    string            `json:"code"`
+			Class   string            `json:"class"`
+			Message string            `json:"message"`
+			Causes  []string          `json:"causes"`
+			Fix     string            `json:"fix"`
+			Details map[string]string `json:"details"`
 		} `json:"lastError"`
 	} `json:"breaker"`
 	Bootstrap struct {

@@ -20,6 +20,7 @@ import (
 )
 
 func TestCodes(t *testing.T) {
+	expected := make(map[string]bool) // entries of codes
 	for _, c := range []struct {
 		state, message string
 		want           *failure.Code
@@ -55,6 +56,14 @@ func TestCodes(t *testing.T) {
 		{"42883", "no binary output function available for type x", failure.TypeUnsupported, "get_range_io_data"},
 		{"42883", "operator does not exist: ltree = ltree", failure.Unsupported, "op_error"},
 		{"42883", "function pg_current_snapshot() does not exist", failure.Unsupported, "ParseFuncOrColumn"},
+		{"3F000", `schema "x" does not exist`, failure.TableMissing, ""},
+		{"55P03", "could not obtain lock on relation", failure.ServerBusy, ""},
+		{"42710", `replication slot "x" already exists`, failure.SlotTaken, ""},
+		{"25P03", "terminating connection due to idle-in-transaction timeout", failure.ConnectionLost, ""},
+		{"25P04", "terminating connection due to transaction timeout", failure.ConnectionLost, ""},
+		{"57P05", "terminating connection due to idle-session timeout", failure.ConnectionLost, ""},
+		{"22021", `invalid byte sequence for encoding "UTF8": 0xff`, failure.Unsupported, ""},
+		{"55P02", `parameter "wal_level" cannot be changed without restarting the server`, failure.WalLevelNotLogical, ""},
 		{"XX000", "internal error", failure.Unclassified, ""},
 		{"99999", "news to us", failure.Unclassified, ""},
 	} {
@@ -64,6 +73,15 @@ func TestCodes(t *testing.T) {
 		require.ErrorIs(t, err, cause)
 		require.Equal(t, map[string]string{"sqlstate": c.state, "table": "s.t"}, failure.Describe(err).Details)
 		require.ErrorContains(t, err, "doing this: outer: ")
+		for _, n := range []int{5, 3, 2} {
+			if _, ok := codes[c.state[:n]]; ok {
+				expected[c.state[:n]] = true
+				break
+			}
+		}
+	}
+	for state := range codes {
+		require.True(t, expected[state], "SQLSTATE %s stands in the table of codes and not in this one", state)
 	}
 }
 

@@ -147,6 +147,20 @@ func TestSnapshotLost(t *testing.T) {
 	require.Equal(t, "0", d.text("SELECT count(*) FROM pg_replication_slots WHERE temporary AND database = current_database()"))
 }
 
+// TestSnapshotOfAnotherSpec: between planning and reading, the source was given a spec that does not name a table any more.
+func TestSnapshotOfAnotherSpec(t *testing.T) {
+	d := newDB(t)
+	d.exec(`CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1)`)
+	s := d.source(`"tables": [{"name": "item"}, {"name": "other"}]`)
+	snapshot, release := hold(t, s)
+	defer release()
+	chunks := sourcetest.Chunks(t, s, snapshot, source.Wanted{"other": reads("*")})
+	require.Len(t, chunks, 1)
+	s = d.unprovisioned(`"tables": [{"name": "item"}]`)
+	err := sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
+	require.Equal(t, failure.SchemaMismatch, failure.CodeOf(err), "%v", err)
+}
+
 // TestSnapshotDoesNotWaitForEver: a slot can be made only when all transactions that run have ended.
 func TestSnapshotDoesNotWaitForEver(t *testing.T) {
 	d := newDB(t)
