@@ -21,6 +21,7 @@ import (
 func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
 	const bound = 10 * time.Second // the aim is 1 s, on a machine with nothing else to do
 	s := newSystem(t, apart(t), externalWorkers)
+	s.env = append(s.env, "PERDURE_LOG_LEVEL=info") // so that workers say when they work
 	worker := s.startWorker("worker-0")
 	s.startOrders()
 	var silence silence
