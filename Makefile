@@ -10,7 +10,7 @@ WORKFLOWCHECK := go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0
 CHECKED := ./streaming/... ./activities/... ./workflows/... ./workers/... ./cmd/worker/... ./cmd/internal/config/... ./cmd/internal/process/... ./cmd/internal/httpapi/... ./cmd/internal/node/... ./cmd/internal/version/...
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tctl demo dev test test-pg regress race lint generate bench soak chaos fuzz clean
+.PHONY: help setup build tctl demo dev test test-pg regress race lint generate bench soak long chaos fuzz clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,10 +65,18 @@ soak: build ## hold random queries against the reference evaluator, then write 2
 	@PERDURE_SOAK=$(SOAK) go test -count=1 -run Random -timeout 0 -v ./streaming/query
 	@PERDURE_SOAK=$(SOAK) go test -count=1 -run MemoryStaysFlat -timeout 0 -v ./cmd/internal/e2e
 
+AWAY ?= 5m
+CYCLES ?= 500
+IDLE ?= 1000
+long: setup build tctl ## run the long forms of tests, for hours: AWAY=5m without Temporal, CYCLES=500 of an instance, IDLE=1000 pipelines, 30 minutes of load, more kills
+	@PERDURE_AWAY=$(AWAY) PERDURE_BIN_DIR=$(CURDIR)/bin go test -count=1 -run ControlPlaneIsAway -timeout 0 -v ./cmd/internal/chaos
+	@PERDURE_FULL=1 PERDURE_CYCLES=$(CYCLES) PERDURE_SOAK=30m PERDURE_BIN_DIR=$(CURDIR)/bin go test -count=1 -timeout 0 -v ./cmd/internal/e2e
+	@PERDURE_IDLE=$(IDLE) PERDURE_BIN_DIR=$(CURDIR)/bin go test -run '^$$' -bench Idle -benchtime 1x -timeout 0 ./cmd/internal/e2e
+
 FIRST ?= 1
 SEEDS ?= 100
 DURATION ?= 1h
-chaos: setup build ## break parts of the whole system at random, for SEEDS=100 seeds from FIRST=1 on or DURATION=1h; SEED=7 replays one
+chaos: setup build ## break parts of the whole system at random, for SEEDS=100 seeds from FIRST=1 on or DURATION=1h; SEED=7 replays one, FAULT='drop slot' makes one kind only
 	@PERDURE_FIRST=$(FIRST) PERDURE_SEEDS=$(SEEDS) PERDURE_SEED=$(SEED) PERDURE_FOR=$(DURATION) PERDURE_FAULT='$(FAULT)' PERDURE_BIN_DIR=$(CURDIR)/bin \
 		go test -count=1 -run NothingIsLost -timeout 0 -v ./cmd/internal/chaos
 

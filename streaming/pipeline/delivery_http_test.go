@@ -18,7 +18,6 @@ import (
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/reaction"
 	reactionhttp "github.com/perdure/perdure/streaming/reaction/http"
-	"github.com/perdure/perdure/streaming/result"
 )
 
 // hook is a real HTTP server that fails as behave says.
@@ -146,8 +145,9 @@ func TestHookThatFails(t *testing.T) {
 	}
 }
 
-// TestDeadReactionHurtsNobody: of two reactions to one query, one is dead while a long backlog builds up. The other is as
-// quick as ever, memory stays flat, and the dead one has everything once it is alive again.
+// TestDeadReactionHurtsNobody: of two reactions to one query, one is dead while a backlog builds up of several times what
+// readers hold. Source, query and the other reaction are as quick as ever, memory stays flat, and the dead one has
+// everything once it is alive again.
 func TestDeadReactionHurtsNobody(t *testing.T) {
 	r := newRig(t)
 	var mu sync.Mutex
@@ -162,47 +162,61 @@ func TestDeadReactionHurtsNobody(t *testing.T) {
 	})
 	well := newHook(t, func(int, http.ResponseWriter, *http.Request) bool { return true })
 	r.reactions = []reaction.Factory{reactionhttp.Factory{}}
-	out := r.results()
+	src := r.readySource()
+	queryRun := r.startQuery(late)
+	r.following(queryRun)
 	deadSpec := dead.spec("dead")
 	deadSpec.Delivery.Unit, deadSpec.Delivery.Lanes = "row", 8
 	deadRun := r.startReactionOf(deadSpec)
 	wellRun := r.startReactionOf(well.spec("well"))
 
-	// The backlog: 128 MiB, far more than what may wait in readers.
-	note := graph.String(strings.Repeat("x", 1024))
-	backlog := func(events int) {
-		for range events {
-			e := &result.Event{Sequence: out.next, Source: "shop", Columns: []string{"id", "note"}}
-			for k := range 64 {
-				e.Diffs = append(e.Diffs, result.Diff{Op: result.Added, Key: rowKey(k), After: []graph.Value{graph.Int(int64(k)), note}})
+	// Each event is a transaction in which all rows change: it has them as they were and as they are, 512 KiB together.
+	// The first 40 MiB are twice what a reader holds, and after them 80 MiB come.
+	const rows, rowBytes, full, events = 8, 32 << 10, 80, 240
+	note := strings.Repeat("x", rowBytes)
+	written := 0
+	commit := func() {
+		written++
+		var changes []graph.Change
+		for id := range rows {
+			changes = append(changes, item(graph.OpInsert, "Item", id, note, 10+written))
+		}
+		r.book.commit(changes...)
+	}
+	hasAll := func() bool { return wellRun.status.Snapshot().Sequence == uint64(written) }
+	commit()
+	eventually(t, func() bool { return statusOf(deadRun).Target == TargetOpen }, "the dead one is noticed")
+	eventually(t, hasAll, "the other one is not")
+	backlog := func(until int) {
+		for written < until {
+			for range min(20, until-written) {
+				commit()
 			}
-			out.append(e)
+			eventually(t, hasAll, "the other one has all")
 		}
 	}
-	backlog(1)
-	eventually(t, func() bool { return statusOf(deadRun).Target == TargetOpen }, "the dead one is noticed")
+	backlog(full)
 	before := heap()
-	events := 2000
-	if testing.Short() { // then it shows no more than that nobody waits
-		events = 200
-	}
-	backlog(events - 1)
-	eventually(t, func() bool { return wellRun.status.Snapshot().Sequence == uint64(events) }, "the other one has all")
+	backlog(events)
 	// The embedded server, which lives in the same process, gives up its caches after a while.
-	eventually(t, func() bool { return heap()-before < 64<<20 }, "memory is bounded")
-	t.Logf("the heap grew by %d KiB for %d KiB", (heap()-before)>>10, 64*events)
+	const came = 2 * rows * rowBytes * (events - full)
+	eventually(t, func() bool { return heap()-before < came/2 }, "memory is bounded")
+	t.Logf("the heap grew by %d KiB while %d KiB came", (heap()-before)>>10, came>>10)
 	require.EqualValues(t, 0, deadRun.status.Snapshot().Sequence)
 
 	var slowest time.Duration
-	for i := range 50 {
+	for range 50 {
 		began := time.Now()
-		out.rows(i)
-		eventually(t, func() bool { return wellRun.status.Snapshot().Sequence == uint64(events+1+i) }, "the next event")
+		commit()
+		eventually(t, hasAll, "the next event")
 		slowest = max(slowest, time.Since(began))
 	}
 	t.Logf("the slowest of 50 events took %s", slowest)
 	require.Less(t, slowest, 2*time.Second, "nobody waits for the dead one")
-	require.Empty(t, deadRun.done)
+	eventually(t, func() bool { return r.book.confirmedAt() == r.book.end() }, "nor does the source")
+	for _, run := range []*run{src, queryRun, deadRun} {
+		require.Empty(t, run.done)
+	}
 
 	mu.Lock()
 	alive = true
@@ -210,14 +224,15 @@ func TestDeadReactionHurtsNobody(t *testing.T) {
 	deadRun.drained() // a few are enough: what is left comes with the next run
 	deadSpec.Delivery.Unit, deadSpec.Delivery.Lanes = "event", 1
 	deadRun = r.startReactionOf(deadSpec)
-	eventually(t, func() bool { return deadRun.status.Snapshot().Sequence == out.next-1 }, "the dead one catches up")
-	deadRun.drained()
-	wellRun.drained()
+	eventually(t, func() bool { return deadRun.status.Snapshot().Sequence == uint64(written) }, "the dead one catches up")
+	for _, run := range []*run{deadRun, wellRun, queryRun, src} {
+		run.drained()
+	}
 	sequences := make(map[uint64]bool)
 	for _, one := range dead.got() {
 		sequences[one.Sequence] = true
 	}
-	require.Len(t, sequences, int(out.next-1))
+	require.Len(t, sequences, written)
 }
 
 // heap is what is in use after garbage is collected; the embedded server of the test counts too.

@@ -3,8 +3,9 @@
 // connections, while clients write. Two reactions get the results: one writes them to a file, the other posts row by row to
 // an HTTP server, which fails in its own ways: it answers errors, late or never, or it is down.
 //
-// Each seed is a plan of faults, which depends on the seed alone; what the system does while they happen does not. After
-// the last fault the clients stop, and then
+// Each seed is a plan of faults, which depends on the seed alone; what the system does while they happen does not. The kinds
+// of faults are dealt like cards, so that few seeds have them all. After the last fault the clients stop, and then, within
+// 150 s,
 //
 //   - the result of each query equals SQL on the source,
 //   - its differences, replayed from the first one on and as a client got them who followed all the time, add up to the
@@ -13,13 +14,14 @@
 //   - the reaction that writes was given every event, in order,
 //   - the HTTP server took every row of every event, each row's in order, and there are no dead letters,
 //   - every component runs, and none has waited for an operator or for its breaker,
+//   - no result was built anew, unless a slot was dropped or a query told to read again,
 //   - the slot's confirmed position advances.
 //
 // Faults of disks need the right to mount, those of clocks the right to change a process on Linux and amd64; they are left
-// out without it.
+// out without it, and the report says so.
 //
 // TestTheControlPlaneIsAway keeps the Temporal server away, for PERDURE_AWAY, and wants everything else to go on meanwhile.
 //
-// All of it is in test files; `make chaos` runs it for as long as one likes, SEED=7 replays a plan, FAULT='drop slot' draws
-// from one kind of faults only.
+// All of it is in test files; `make chaos` runs it for as long as one likes, SEED=7 replays a plan, FAULT='drop slot' deals
+// one kind of faults only.
 package chaos

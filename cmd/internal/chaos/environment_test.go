@@ -41,6 +41,8 @@ type environment struct {
 	// seeds is how many were run.
 	seeds int
 	named map[string]bool // what components said to be wrong during the last one
+	// voided is whether there was a fault yet because of which results may be built anew, also some time later.
+	voided bool
 
 	stop      context.CancelFunc
 	postgres  *cluster.Cluster
@@ -60,6 +62,16 @@ type environment struct {
 
 func (e *environment) has(k *kind) bool {
 	return (!k.mounts || len(e.mounts) > 0) && (!k.clocks || shiftsClocks())
+}
+
+// impossible returns the names of kinds that has does not have.
+func (e *environment) impossible(kinds []kind) (names []string) {
+	for i := range kinds {
+		if !e.has(&kinds[i]) {
+			names = append(names, kinds[i].name)
+		}
+	}
+	return names
 }
 
 // newEnvironment starts everything and returns when all components run.

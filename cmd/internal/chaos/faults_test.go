@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,53 +29,68 @@ const (
 )
 
 var (
-	workers  = []string{firstWorker, secondWorker}
-	services = []string{firstWorker, secondWorker, temporal, streams}
+	workers = []string{firstWorker, secondWorker}
+	servers = []string{temporal, streams}
 	// links are named by the server, for the connections of both workers, or by worker and server.
 	links = []string{
 		postgres, temporal, streams, hookName, firstWorker + ">" + postgres, secondWorker + ">" + postgres, firstWorker + ">" + temporal,
 		secondWorker + ">" + temporal, firstWorker + ">" + streams, secondWorker + ">" + streams,
 	}
+	databaseLinks = []string{postgres, firstWorker + ">" + postgres, secondWorker + ">" + postgres}
 )
 
-// kind is one class of faults.
+// kind is one class of faults: one thing that happens to one sort of target. Every cycle of seeds has each kind
+// once, and so each sort of target that has a kind of its own.
 type kind struct {
 	name    string
 	place   string // two faults of one place do not happen at once
-	weight  int
 	targets []string
 	// A fault lasts between least and most, one in six up to tail.
 	least, most, tail time.Duration
 	instant           bool // it has no length
 	mounts            bool // it needs file systems of its own
 	clocks            bool // it shifts clocks
+	voids             bool // results may be built anew because of it
 	// begin makes the fault and returns what ends it, nil when nothing does.
 	begin func(ctx context.Context, e *environment, target string) (end func(context.Context) error, err error)
 }
 
 var kinds = []kind{
-	{name: "kill", place: "process", weight: 5, targets: services, most: 2 * time.Second, tail: 12 * time.Second, begin: kill},
-	{name: "freeze", place: "process", weight: 4, targets: append([]string{"walsender"}, services...), least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freeze},
+	{name: "kill", place: "process", targets: workers, most: 2 * time.Second, tail: 12 * time.Second, begin: kill},
+	{name: "kill", place: "process", targets: []string{temporal}, most: 2 * time.Second, tail: 12 * time.Second, begin: kill},
+	{name: "kill", place: "process", targets: []string{streams}, most: 2 * time.Second, tail: 12 * time.Second, begin: kill},
+	// The whole of Postgres: the postmaster is killed, and its children end without it.
+	{name: "kill", place: "server", targets: []string{postgres}, most: 2 * time.Second, tail: 12 * time.Second, begin: killPostmaster},
+	{name: "freeze", place: "process", targets: workers, least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freeze},
+	{name: "freeze", place: "process", targets: servers, least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freeze},
+	{name: "freeze", place: "server", targets: []string{"walsender"}, least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freezeWalsenders},
+	{name: "freeze", place: "server", targets: []string{postgres}, least: 200 * time.Millisecond, most: 3 * time.Second, tail: 16 * time.Second, begin: freezePostgres},
 	// Beyond the heartbeat's timeout, so that the other worker takes over what the frozen one still believes to have.
-	{name: "outlast", place: "process", weight: 1, targets: workers, least: 32 * time.Second, most: 38 * time.Second, begin: freeze},
-	{name: "crash", place: "server", weight: 3, targets: []string{postgres}, instant: true, begin: crash},
-	{name: "terminate", place: "server", weight: 3, targets: []string{"walsenders", "backends"}, instant: true, begin: terminate},
-	{name: "drop slot", place: "server", weight: 2, targets: []string{postgres}, instant: true, begin: dropSlot},
+	{name: "outlast", place: "process", targets: workers, least: 32 * time.Second, most: 38 * time.Second, begin: freeze},
+	// As an operator does it: what runs is drained, handed over or shut down.
+	{name: "restart", place: "process", targets: workers, most: 2 * time.Second, tail: 12 * time.Second, begin: restart},
+	{name: "restart", place: "process", targets: servers, most: 2 * time.Second, tail: 12 * time.Second, begin: restart},
+	{name: "restart", place: "server", targets: []string{postgres}, most: 2 * time.Second, tail: 12 * time.Second, begin: restartPostgres},
+	{name: "crash", place: "server", targets: []string{postgres}, instant: true, begin: crash},
+	{name: "terminate", place: "server", targets: []string{"walsenders", "backends"}, instant: true, begin: terminate},
+	{name: "drop slot", place: "server", targets: []string{postgres}, instant: true, voids: true, begin: dropSlot},
 	// No fault, but a time at which one hurts: one state of a query takes the place of another.
-	{name: "read again", place: "control", weight: 2, targets: queryNames(), instant: true, begin: readAgain},
-	{name: "cut", place: "network", weight: 3, targets: links, most: 3 * time.Second, tail: 15 * time.Second, begin: cut},
-	{name: "reset", place: "network", weight: 2, targets: links, most: time.Second, tail: 5 * time.Second, begin: toxic("reset_peer", "", "downstream")},
-	{name: "delay", place: "network", weight: 2, targets: links, least: time.Second, most: 4 * time.Second, tail: 12 * time.Second, begin: toxic("latency", `"latency":300,"jitter":250`, "upstream", "downstream")},
-	{name: "black hole", place: "network", weight: 3, targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream", "downstream")},
-	{name: "half-open", place: "network", weight: 2, targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream")},
-	{name: "narrow", place: "network", weight: 2, targets: links, least: time.Second, most: 4 * time.Second, tail: 10 * time.Second, begin: toxic("bandwidth", `"rate":20`, "upstream", "downstream")},
-	{name: "fill disk", place: "disk", weight: 3, targets: []string{firstWorker, secondWorker, streams}, least: time.Second, most: 5 * time.Second, tail: 15 * time.Second, mounts: true, begin: fillDisk},
-	{name: "clock ahead", place: "clock", weight: 1, targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(10 * time.Minute)},
-	{name: "clock behind", place: "clock", weight: 1, targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(-10 * time.Minute)},
-	{name: answersError, place: "target", weight: 1, targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersError)},
-	{name: answersLate, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersLate)},
-	{name: answersNever, place: "target", weight: 1, targets: []string{hookName}, least: time.Second, most: 6 * time.Second, tail: 20 * time.Second, begin: answering(answersNever)},
-	{name: "stop", place: "target", weight: 1, targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: hookDown},
+	{name: "read again", place: "control", targets: queryNames(), instant: true, voids: true, begin: readAgain},
+	{name: "cut", place: "network", targets: links, most: 3 * time.Second, tail: 15 * time.Second, begin: cut},
+	{name: "reset", place: "network", targets: links, most: time.Second, tail: 5 * time.Second, begin: toxic("reset_peer", "", "downstream")},
+	// Connections end, and their other side learns of it late.
+	{name: "slow close", place: "network", targets: databaseLinks, least: time.Second, most: 4 * time.Second, tail: 12 * time.Second, begin: closeSlowly},
+	{name: "delay", place: "network", targets: links, least: time.Second, most: 4 * time.Second, tail: 12 * time.Second, begin: toxic("latency", `"latency":300,"jitter":250`, "upstream", "downstream")},
+	{name: "black hole", place: "network", targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream", "downstream")},
+	{name: "half-open", place: "network", targets: links, least: 500 * time.Millisecond, most: 6 * time.Second, tail: 20 * time.Second, begin: toxic("timeout", `"timeout":0`, "upstream")},
+	{name: "narrow", place: "network", targets: links, least: time.Second, most: 4 * time.Second, tail: 10 * time.Second, begin: toxic("bandwidth", `"rate":20`, "upstream", "downstream")},
+	{name: "fill disk", place: "disk", targets: []string{firstWorker, secondWorker, streams}, least: time.Second, most: 5 * time.Second, tail: 15 * time.Second, mounts: true, begin: fillDisk},
+	{name: "clock ahead", place: "clock", targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(10 * time.Minute)},
+	{name: "clock behind", place: "clock", targets: workers, least: time.Second, most: 8 * time.Second, tail: 40 * time.Second, clocks: true, begin: shiftClock(-10 * time.Minute)},
+	{name: answersError, place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersError)},
+	{name: answersLate, place: "target", targets: []string{hookName}, least: time.Second, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersLate)},
+	{name: answersNever, place: "target", targets: []string{hookName}, least: time.Second, most: 6 * time.Second, tail: 20 * time.Second, begin: answering(answersNever)},
+	{name: "stop", place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: hookDown},
 }
 
 func kill(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
@@ -82,26 +99,62 @@ func kill(_ context.Context, e *environment, target string) (func(context.Contex
 	return func(context.Context) error { s.up(); return nil }, nil
 }
 
-func freeze(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
-	if s, ok := e.services[target]; ok {
-		s.signal(syscall.SIGSTOP)
-		return func(context.Context) error { s.signal(syscall.SIGCONT); return nil }, nil
-	}
+// restart has a process end in order, and starts it again.
+func restart(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+	s := e.services[target]
+	return func(context.Context) error { s.up(); return nil }, s.stop()
+}
+
+func freeze(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
+	s := e.services[target]
+	s.signal(syscall.SIGSTOP)
+	return func(context.Context) error { s.signal(syscall.SIGCONT); return nil }, nil
+}
+
+func freezeWalsenders(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
 	var pids []int
 	err := until(ctx, 20*time.Second, "finding the walsenders", func() (err error) { // the server may be restarting
 		pids, err = column[int](ctx, e, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
 		return err
 	})
-	if err != nil {
-		return nil, err
+	sendAll(syscall.SIGSTOP, pids)
+	return func(context.Context) error { sendAll(syscall.SIGCONT, pids); return nil }, err
+}
+
+// freezePostgres freezes the postmaster, which then starts no other processes, and those that it has started.
+func freezePostgres(_ context.Context, e *environment, _ string) (func(context.Context) error, error) {
+	pids := []int{e.postgres.PID()}
+	sendAll(syscall.SIGSTOP, pids)
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pids[0]))
+	for _, field := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
 	}
-	each := func(sig syscall.Signal) {
-		for _, pid := range pids {
+	sendAll(syscall.SIGSTOP, pids)
+	return func(context.Context) error { sendAll(syscall.SIGCONT, pids); return nil }, err
+}
+
+func sendAll(sig syscall.Signal, pids []int) {
+	for _, pid := range pids {
+		if pid > 0 {
 			_ = syscall.Kill(pid, sig) // it may have ended
 		}
 	}
-	each(syscall.SIGSTOP)
-	return func(context.Context) error { each(syscall.SIGCONT); return nil }, nil
+}
+
+// killPostmaster leaves its children behind, which hold the server's memory for as long as they need to see that.
+func killPostmaster(_ context.Context, e *environment, _ string) (func(context.Context) error, error) {
+	sendAll(syscall.SIGKILL, []int{e.postgres.PID()})
+	return func(ctx context.Context) error {
+		return until(ctx, 20*time.Second, "starting Postgres", func() error { return e.postgres.Restart(ctx, false) })
+	}, nil
+}
+
+func restartPostgres(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
+	return func(ctx context.Context) error { return e.postgres.Restart(ctx, false) }, e.postgres.Stop(ctx)
 }
 
 func crash(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
@@ -196,6 +249,15 @@ func toxic(name, attributes string, directions ...string) func(context.Context, 
 			return err
 		}, nil
 	}
+}
+
+// closeSlowly ends Postgres's connections over a link whose proxies keep their other halves open for some time.
+func closeSlowly(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	end, err := toxic("slow_close", `"delay":3000`, "upstream", "downstream")(ctx, e, target)
+	if err == nil {
+		_, err = terminate(ctx, e, "backends")
+	}
+	return end, err
 }
 
 // fillDisk leaves no room on the file system of a service's state. A JetStream server that could not write to a stream

@@ -81,11 +81,11 @@ type service struct {
 
 	mu      sync.Mutex
 	wanted  bool
-	killed  bool          // by us
-	cmd     *exec.Cmd     // nil: it does not run
-	changed chan struct{} // closed, and replaced, when it has started or ended
-	exits   []string      // that nobody asked for
-	done    chan struct{} // closed when the goroutine that keeps it has ended
+	asked   syscall.Signal // that we sent so that it ends, 0 when we sent none
+	cmd     *exec.Cmd      // nil: it does not run
+	changed chan struct{}  // closed, and replaced, when it has started or ended
+	exits   []string       // that nobody asked for, or not with success
+	done    chan struct{}  // closed when the goroutine that keeps it has ended
 }
 
 // startService starts keeping a service up until ctx ends, which kills it.
@@ -139,10 +139,14 @@ func (s *service) once(ctx context.Context) {
 	fmt.Fprintf(s.log, "--- %s ended at %s: %v\n", s.name, time.Now().Format("15:04:05.000"), err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	killed := s.killed
-	s.killed = false
-	if !killed && ctx.Err() == nil {
+	asked := s.asked
+	s.asked = 0
+	switch {
+	case ctx.Err() != nil || asked == syscall.SIGKILL || asked == syscall.SIGTERM && err == nil:
+	case asked == 0:
 		s.exits = append(s.exits, fmt.Sprintf("%s: %v", s.name, err))
+	default:
+		s.exits = append(s.exits, fmt.Sprintf("%s, told to stop: %v", s.name, err))
 	}
 }
 
@@ -156,7 +160,28 @@ func (s *service) set(cmd *exec.Cmd) {
 }
 
 // kill ends the process as a crash would, and keeps it down until up is called.
-func (s *service) kill() {
+func (s *service) kill() { s.end(syscall.SIGKILL) }
+
+// stopBound is a little more than a worker takes at most to stop.
+const stopBound = process.StopBound + 10*time.Second
+
+// stop ends the process as an operator does, and keeps it down until up is called.
+func (s *service) stop() error {
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); s.end(syscall.SIGTERM) }()
+	timer := time.NewTimer(stopBound)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+		return nil
+	case <-timer.C:
+		s.kill()
+		<-stopped
+		return fmt.Errorf("%s was told to stop and still ran after %s", s.name, stopBound)
+	}
+}
+
+func (s *service) end(with syscall.Signal) {
 	s.mu.Lock()
 	s.wanted = false
 	s.mu.Unlock()
@@ -164,8 +189,8 @@ func (s *service) kill() {
 		s.mu.Lock()
 		cmd, changed := s.cmd, s.changed
 		if cmd != nil {
-			s.killed = true
-			_ = cmd.Process.Kill() // it may have ended by itself
+			s.asked = with
+			_ = cmd.Process.Signal(with) // it may have ended by itself
 		}
 		s.mu.Unlock()
 		if cmd == nil {

@@ -10,8 +10,11 @@ import (
 
 // report sums seeds up.
 type report struct {
+	asked               uint64 // how many seeds there were to be
 	seeds, failed, anew int
+	impossible          []string // the names of faults that this machine does not allow
 	commits             int64
+	longest             recovery                   // of those that nothing disturbed
 	took                map[string][]time.Duration // by kind and target of faults that were alone
 	happened            map[string]int
 }
@@ -27,6 +30,9 @@ func (r *report) add(v verdict) {
 		r.failed++
 	}
 	for _, s := range v.steps {
+		if s.took > r.longest.took {
+			r.longest = s
+		}
 		for _, f := range s.faults {
 			class := class(f)
 			r.happened[class]++
@@ -50,7 +56,15 @@ func class(f fault) string {
 
 func (r *report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d seeds, %d failed, %d commits, results built anew %d times\n", r.seeds, r.failed, r.commits, r.anew)
+	fmt.Fprintf(&b, "%d of %d seeds, %d failed, %d commits, results built anew %d times\n", r.seeds, r.asked, r.failed, r.commits, r.anew)
+	if uint64(r.seeds) < r.asked {
+		fmt.Fprintf(&b, "NOT TRIED: %d seeds, for which no time was left\n", r.asked-uint64(r.seeds))
+	}
+	if len(r.impossible) > 0 {
+		fmt.Fprintf(&b, "LEFT OUT, since this machine does not allow it: %s\n", strings.Join(r.impossible, ", "))
+	}
+	fmt.Fprintf(&b, "a seed fails when results are not complete within %s of its last fault; the longest recovery took %s, after %s\n",
+		currentBound, round(r.longest.took), r.longest.step)
 	fmt.Fprintf(&b, "%-28s %8s  recovery when it was alone: %5s %8s %8s\n", "fault", "times", "times", "median", "longest")
 	for _, class := range slices.Sorted(maps.Keys(r.happened)) {
 		fmt.Fprintf(&b, "%-28s %8d", class, r.happened[class])

@@ -78,6 +78,7 @@ func (e *environment) run(ctx context.Context, p plan) (v verdict) {
 		v.err = e.check(ctx)
 	}
 	watch.close()
+	e.voided = e.voided || p.voids()
 	v.commits, v.took, v.anew = c.commits.Load(), time.Since(began), e.builtAnew()-anew
 	for _, what := range slices.Sorted(maps.Keys(watch.named)) {
 		if !e.named[what] { // an attempt tells of the one before it for as long as it lasts
@@ -86,6 +87,9 @@ func (e *environment) run(ctx context.Context, p plan) (v verdict) {
 	}
 	e.named = watch.named
 	v.err = errors.Join(v.err, watch.err)
+	if v.anew > 0 && !e.voided {
+		v.err = errors.Join(v.err, fmt.Errorf("results were built anew %d times, and none of the faults is a reason to", v.anew))
+	}
 	for _, s := range e.services {
 		v.exits = append(v.exits, s.unasked()...)
 	}
@@ -102,6 +106,7 @@ func (e *environment) builtAnew() (n int) {
 // steps makes the faults, and measures how long recovery took.
 func (e *environment) steps(ctx context.Context, p plan) ([]recovery, error) {
 	recoveries := make([]recovery, len(p.steps))
+	var late error // of the last step: those before it may have been disturbed
 	var measuring sync.WaitGroup
 	defer measuring.Wait()
 	for i, s := range p.steps {
@@ -117,7 +122,7 @@ func (e *environment) steps(ctx context.Context, p plan) ([]recovery, error) {
 		measured, stop := context.WithCancel(ctx)
 		defer stop()
 		measuring.Go(func() {
-			if e.current(measured, currentBound, position) == nil {
+			if late = e.current(measured, currentBound, position); late == nil {
 				recoveries[i].took = time.Since(ended)
 			}
 		})
@@ -126,10 +131,11 @@ func (e *environment) steps(ctx context.Context, p plan) ([]recovery, error) {
 		}
 		if i < len(p.steps)-1 {
 			stop()
+			measuring.Wait()
 		}
 	}
 	measuring.Wait()
-	return recoveries, nil
+	return recoveries, late
 }
 
 // step makes faults at the same time and returns when the last of them is over.

@@ -17,8 +17,8 @@ import (
 )
 
 // BenchmarkIdle starts pipelines of a source, a query and a reaction each, PERDURE_IDLE of them (20 when unset), on one
-// worker and the embedded servers, and reports what they cost while nothing happens. They share PERDURE_IDLE_SOURCES
-// sources, if that is set.
+// worker and the embedded servers, and reports what they cost while nothing happens. Histories must not grow by more than
+// 60 events a day for each. They share PERDURE_IDLE_SOURCES sources, if that is set.
 func BenchmarkIdle(b *testing.B) {
 	pipelines := numberOf(b, "PERDURE_IDLE", 20)
 	sources := numberOf(b, "PERDURE_IDLE_SOURCES", pipelines)
@@ -39,17 +39,19 @@ func BenchmarkIdle(b *testing.B) {
 		ids = idsOfIdle(pipelines, sources)
 
 		const look = time.Minute
+		events := eventsOf(b, c, ids)
 		cpu, server := cpuOf(b, worker), cpuOf(b, s.dev)
-		events := eventsOf(b, c, ids[:3])
 		pause(look)
 		cpu, server = cpuOf(b, worker)-cpu, cpuOf(b, s.dev)-server
+		events = eventsOf(b, c, ids) - events
 		n := float64(pipelines)
 		b.ReportMetric(started.Seconds(), "start-s")
 		b.ReportMetric(float64(worker.rss(b)-empty)/n/(1<<20), "worker-MiB/pipeline")
 		b.ReportMetric(float64(s.dev.rss(b))/n/(1<<20), "servers-MiB/pipeline")
 		b.ReportMetric(cpu.Seconds()/look.Seconds()/n*1000, "worker-millicores/pipeline")
 		b.ReportMetric(server.Seconds()/look.Seconds()/n*1000, "servers-millicores/pipeline")
-		b.ReportMetric(float64(eventsOf(b, c, ids[:3])-events)*60, "events/pipeline/h")
+		b.ReportMetric(float64(events)*60/n, "events/pipeline/h")
+		require.LessOrEqual(b, float64(events)*24*60/n, 60.0, "events of each pipeline a day")
 		worker.terminate(b, 90*time.Second)
 	}
 	b.ReportMetric(0, "ns/op")

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -275,11 +276,15 @@ func TestPostgresRestartedImmediatelyLosesAndRepeatsNothing(t *testing.T) {
 	s.requireEqualsSQL(f, 60*time.Second)
 }
 
+// TestRestartOfEverythingResumesWithoutNewSnapshot: neither a stop nor a kill makes the query read its source again, or
+// publish anything but what two transactions did, which came while nothing ran.
 func TestRestartOfEverythingResumesWithoutNewSnapshot(t *testing.T) {
 	s := newSystem(t)
 	s.startOrders()
 	f := s.follow("open-orders")
 	s.requireEqualsSQL(f, 30*time.Second)
+	before, _, _ := f.State()
+	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
 	s.dev.terminate(t, 60*time.Second)
 
 	execSQL(t, s.connect(), `UPDATE orders SET total = total + 1 WHERE id % 2 = 0`)
@@ -290,6 +295,23 @@ func TestRestartOfEverythingResumesWithoutNewSnapshot(t *testing.T) {
 	execSQL(t, s.connect(), `DELETE FROM orders WHERE id % 5 = 0`)
 	s.startDev()
 	s.requireEqualsSQL(f, 90*time.Second)
+	after, _, _ := f.State()
+	require.Equal(t, before+2, after, "one event for each transaction")
+	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
+}
+
+// bootstraps returns how often a query was told to read its sources, which is in its history.
+func (s *system) bootstraps(id string) (n int) {
+	s.t.Helper()
+	events := s.client().GetWorkflowHistory(s.context(20*time.Second), id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		require.NoError(s.t, err)
+		if event.GetStartChildWorkflowExecutionInitiatedEventAttributes() != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // The follower has seen events that are not yet in the result log whenever everything is killed, and comes back for what

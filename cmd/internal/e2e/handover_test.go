@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perdure/perdure/cmd/internal/followtest"
+)
+
+// TestWorkerThatIsToldToStopHandsOver: under load, a worker that gets SIGTERM ends with success, and another one goes on,
+// soon, where it was.
+func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
+	const bound = 10 * time.Second // the aim is 1 s, on a machine with nothing else to do
+	s := newSystem(t, apart(t), externalWorkers)
+	s.env = append(s.env, "PERDURE_LOG_LEVEL=info") // so that workers say when they work
+	worker := s.startWorker("worker-0")
+	s.startOrders()
+	var silence silence
+	replay := followtest.NewReplay("open-orders")
+	replay.Look = func(followtest.Event) error { silence.end(); return nil }
+	f := s.followInto(replay)
+	writers := s.openShop(9, 2)
+	s.requireProgress(f, 30*time.Second, "before")
+	for n := range 3 {
+		next := s.startWorker(fmt.Sprintf("worker-%d", n+1))
+		eventually(t, 30*time.Second, "another worker", func() error {
+			if !strings.Contains(next.output.tail(1<<20), "working") {
+				return fmt.Errorf("it says %q", next.output.tail(1000))
+			}
+			return nil
+		})
+		silence.begin()
+		told := time.Now()
+		worker.terminate(t, 60*time.Second)
+		ended := time.Since(told)
+		s.requireProgress(f, 60*time.Second, "with the other worker")
+		t.Logf("the worker ended after %s; no event came for %s", ended.Round(time.Millisecond), silence.longest().Round(time.Millisecond))
+		require.Less(t, silence.longest(), bound)
+		worker = next
+	}
+	writers.close()
+	s.requireEqualsSQL(f, 60*time.Second)
+	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
+}
+
+// silence measures the longest time between events. It is safe for concurrent use.
+type silence struct {
+	mu   sync.Mutex
+	last time.Time
+	most time.Duration
+}
+
+func (s *silence) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.most = time.Now(), 0
+}
+
+func (s *silence) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.last, s.most = now, max(s.most, now.Sub(s.last))
+}
+
+func (s *silence) longest() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
+// TestPortThatIsTakenIsFreed: a reaction whose port is taken says so and hurts no other one; when the port is free, it runs.
+func TestPortThatIsTakenIsFreed(t *testing.T) {
+	s := newSystem(t, apart(t))
+	s.startOrders()
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1)[0]))
+	require.NoError(t, err)
+	defer listener.Close() //nolint:errcheck // it is closed by then
+	address := listener.Addr().String()
+	output := filepath.Join(t.TempDir(), "lines")
+	s.startComponent("Reaction", "reaction.default.serve", object{"spec": object{
+		"name": "serve", "kind": "sse", "queries": []string{"open-orders"}, "config": object{"listen": address},
+	}})
+	s.startComponent("Reaction", "reaction.default.lines", object{"spec": object{
+		"name": "lines", "kind": "log", "queries": []string{"open-orders"}, "config": object{"output": output},
+	}})
+	s.requireShown(s.awaitPhase("reaction.default.serve", "NeedsOperator", 60*time.Second), "PortInUse")
+	s.awaitPhase("reaction.default.lines", "Running", 60*time.Second)
+	execSQL(t, s.connect(), `INSERT INTO orders (customer_id, total) VALUES (3, 99.90)`)
+	eventually(t, 30*time.Second, "the result with the other reaction", func() error {
+		text, err := os.ReadFile(output)
+		if err == nil && !strings.Contains(string(text), "customer 3") {
+			err = fmt.Errorf("it was given %q", text)
+		}
+		return err
+	})
+
+	require.NoError(t, listener.Close())
+	s.signal("reaction.default.serve", "resume")
+	s.awaitPhase("reaction.default.serve", "Running", 60*time.Second)
+	f := followtest.New(followtest.NewReplay("open-orders"), "http://"+address)
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := make(chan struct{})
+	go func() { defer close(followed); f.Run(ctx) }()
+	defer func() { cancel(); <-followed }()
+	eventually(t, 30*time.Second, "a snapshot", f.Started)
+}
