@@ -8,6 +8,8 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
+
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // beater sends heartbeats from a goroutine of its own, because sending one can block for ten seconds while the server
@@ -16,22 +18,24 @@ type beater struct {
 	queue chan beat // capacity one: only the newest is of interest
 	send  chan func(beat) error
 	lost  chan error // the server says that the attempt is over; only once detached
-	done  chan struct{}
+	done  <-chan error
 	close func()
 }
 
 // newBeater starts the goroutine; close ends it and waits for it.
 func newBeater(ctx context.Context) *beater {
 	b := &beater{
-		queue: make(chan beat, 1), send: make(chan func(beat) error), lost: make(chan error, 1), done: make(chan struct{}),
+		queue: make(chan beat, 1), send: make(chan func(beat) error), lost: make(chan error, 1),
 	}
 	b.close = sync.OnceFunc(func() { close(b.queue); <-b.done })
-	go b.loop(func(details beat) error { activity.RecordHeartbeat(ctx, details); return nil })
+	b.done = failure.Go(func() error {
+		b.loop(func(details beat) error { activity.RecordHeartbeat(ctx, details); return nil })
+		return nil
+	})
 	return b
 }
 
 func (b *beater) loop(send func(beat) error) {
-	defer close(b.done)
 	for {
 		select {
 		case send = <-b.send:
@@ -39,7 +43,7 @@ func (b *beater) loop(send func(beat) error) {
 			if !open {
 				return
 			}
-			if err := send(details); over(err) {
+			if err := failure.Guard(func() error { return send(details) }); over(err) || failure.CodeOf(err) == failure.Panic {
 				select {
 				case b.lost <- err:
 				default:

@@ -82,10 +82,7 @@ func (b *Bootstraps) HoldSnapshot(ctx context.Context, ref BootstrapRef) error {
 
 	holdCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		done <- contain(func() error { return b.host.HoldSnapshot(holdCtx, ref.pipeline(), spec, ready, alive) })
-	}()
+	done := failure.Go(func() error { return b.host.HoldSnapshot(holdCtx, ref.pipeline(), spec, ready, alive) })
 	// Opening a snapshot waits for transactions in flight, however long they take; from then on only a holder that can
 	// reach its snapshot may say that it lives.
 	ticker := time.NewTicker(beatEvery)

@@ -38,7 +38,7 @@ func (s *Sources) CheckSource(ctx context.Context, in CheckInput) (SourceChecks,
 	found := SourceChecks{Component: spec.ID().String(), OK: true}
 	bounded, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if err := contain(func() (err error) {
+	if err := failure.Guard(func() (err error) {
 		found.Checks, err = s.host.CheckSource(bounded, spec)
 		return err
 	}); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
 )
 
@@ -50,8 +51,7 @@ func beating(ctx context.Context, work func(context.Context) error) error {
 // beatingWith is beating with details in the heartbeats.
 func beatingWith(ctx context.Context, details func() any, work func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan error, 1)
-	go func() { done <- contain(func() error { return work(ctx) }) }()
+	done := failure.Go(func() error { return work(ctx) })
 	activity.RecordHeartbeat(ctx, details())
 
 	ticker := time.NewTicker(beatEvery)

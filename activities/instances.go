@@ -261,11 +261,13 @@ func observe(ctx context.Context, known []ComponentState) ([]ComponentState, err
 	group.SetLimit(askAtOnce)
 	for n, k := range known {
 		group.Go(func() error {
-			state, err := newRemote(ctx, k.Component).state(ctx, k)
-			mu.Lock()
-			defer mu.Unlock()
-			seen[n] = state
-			return err
+			return failure.Guard(func() error {
+				state, err := newRemote(ctx, k.Component).state(ctx, k)
+				mu.Lock()
+				defer mu.Unlock()
+				seen[n] = state
+				return err
+			})
 		})
 	}
 	return seen, group.Wait()

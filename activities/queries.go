@@ -27,7 +27,7 @@ func (q *Queries) ValidateQuery(ctx context.Context, in SpecInput) (Checks, erro
 	if err != nil {
 		return Checks{}, translate(err)
 	}
-	if err := contain(func() error { return q.host.ValidateQuery(ctx, spec) }); err != nil {
+	if err := failure.Guard(func() error { return q.host.ValidateQuery(ctx, spec) }); err != nil {
 		return Checks{}, translate(err)
 	}
 	missing, err := q.missing(ctx, WaitInput{Instance: spec.ID().Instance, Sources: spec.Sources})

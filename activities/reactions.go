@@ -25,7 +25,7 @@ func (r *Reactions) ValidateReaction(ctx context.Context, in SpecInput) (Checks,
 	if err != nil {
 		return Checks{}, translate(err)
 	}
-	return Checks{}, translate(contain(func() error { return r.host.ValidateReaction(ctx, spec) }))
+	return Checks{}, translate(failure.Guard(func() error { return r.host.ValidateReaction(ctx, spec) }))
 }
 
 // ReactionRun delivers results until it is asked to stop.
@@ -36,16 +36,19 @@ func (r *Reactions) ReactionRun(ctx context.Context, in RunInput) (RunResult, er
 	}
 	teller := newTeller(ctx, in.Generation, r.runner.log.With(zap.String(telemetry.KeyComponent, in.Component)))
 	return r.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
-		telling, stop := context.WithCancel(ctx)
-		defer stop()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+		telling, stopTelling := context.WithCancel(ctx)
+		defer stopTelling()
+		running, stop := context.WithCancel(ctx)
+		told := failure.Go(func() error {
+			defer stop()
 			teller.run(telling, a.Progress)
-		}()
-		err := r.host.RunReaction(ctx, a, spec)
-		stop()
-		<-done
+			return nil
+		})
+		err := r.host.RunReaction(running, a, spec)
+		stopTelling()
+		if panicked := <-told; panicked != nil {
+			err = panicked
+		}
 		return OutcomeDrained, err
 	})
 }

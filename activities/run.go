@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
@@ -103,16 +102,12 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 		leave()
 		return RunResult{}, a.failed(ctx, err)
 	}
-	done := make(chan ended, 1)
-	go func() {
+	var outcome string
+	done := failure.Go(func() (err error) {
 		defer leave()
-		var e ended
-		e.err = contain(func() (err error) {
-			e.outcome, err = body(loopCtx, pipeline.Attempt{ID: id, Epoch: a.epoch, Drain: a.drain, Progress: a.progress})
-			return err
-		})
-		done <- e
-	}()
+		outcome, err = body(loopCtx, pipeline.Attempt{ID: id, Epoch: a.epoch, Drain: a.drain, Progress: a.progress})
+		return err
+	})
 	every := time.Duration(policy.HeartbeatMillis) * time.Millisecond
 	if every <= 0 {
 		every = beatEvery
@@ -120,13 +115,7 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	if a.pace = every; info.HeartbeatTimeout > UsualHeartbeat {
 		a.pace = info.HeartbeatTimeout / beatsInTimeout
 	}
-	return a.supervise(ctx, loopCtx, every, asked, done)
-}
-
-// ended is how a loop ended.
-type ended struct {
-	outcome string
-	err     error
+	return a.supervise(ctx, loopCtx, every, asked, done, &outcome)
 }
 
 // attempt is one attempt of a long activity. Only supervise's goroutine uses its variables.
@@ -150,8 +139,11 @@ type attempt struct {
 
 const stoppingWorker = "worker stops"
 
-// supervise waits for the loop's end and passes on everything that is a reason to end it.
-func (a *attempt) supervise(ctx, loopCtx context.Context, every time.Duration, asked <-chan struct{}, done <-chan ended) (RunResult, error) {
+// supervise waits for the loop's end, by when outcome says what came of it, and passes on everything that is a reason to
+// end it.
+func (a *attempt) supervise(
+	ctx, loopCtx context.Context, every time.Duration, asked <-chan struct{}, done <-chan error, outcome *string,
+) (RunResult, error) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	var (
@@ -166,9 +158,9 @@ func (a *attempt) supervise(ctx, loopCtx context.Context, every time.Duration, a
 	defer beats.close()
 	for {
 		select {
-		case e := <-done:
+		case err := <-done:
 			beats.close()
-			return a.finish(ctx, context.Cause(loopCtx), e)
+			return a.finish(ctx, context.Cause(loopCtx), *outcome, err)
 		case <-over:
 			over = nil
 			cause := context.Cause(ctx)
@@ -267,25 +259,25 @@ func (a *attempt) progressed(s pipeline.Status) bool {
 }
 
 // finish turns the loop's end into the activity's.
-func (a *attempt) finish(ctx context.Context, cause error, e ended) (RunResult, error) {
+func (a *attempt) finish(ctx context.Context, cause error, outcome string, err error) (RunResult, error) {
 	status := a.progress.Snapshot()
 	result := RunResult{
-		Outcome: e.outcome, Position: string(status.Position), Offset: number(status.Offset), Sequence: number(status.Sequence),
+		Outcome: outcome, Position: string(status.Position), Offset: number(status.Offset), Sequence: number(status.Sequence),
 		Host: a.hostID, Attempt: a.info.Attempt, StartedAt: a.began.UTC(), Missing: (*Missing)(status.Missing),
 	}
 	switch {
-	case e.err == nil && e.outcome != OutcomeDrained:
+	case err == nil && outcome != OutcomeDrained:
 		return result, nil
-	case e.err == nil && a.draining == wantedDrain:
+	case err == nil && a.draining == wantedDrain:
 		return result, nil
-	case a.draining == stoppingWorker && (e.err == nil || cause == nil && errors.Is(e.err, context.Canceled)):
+	case a.draining == stoppingWorker && (err == nil || cause == nil && errors.Is(err, context.Canceled)):
 		return RunResult{}, handOver()
 	case cause != nil:
-		return RunResult{}, a.interrupted(ctx, cause, e.err)
-	case e.err == nil:
-		e.err = errors.New("the loop ended though nobody asked it to")
+		return RunResult{}, a.interrupted(ctx, cause, err)
+	case err == nil:
+		err = errors.New("the loop ended though nobody asked it to")
 	}
-	return RunResult{}, a.failed(ctx, e.err)
+	return RunResult{}, a.failed(ctx, err)
 }
 
 // interrupted says why an attempt ended whose loop was cancelled.
@@ -349,16 +341,6 @@ func unreachable(cause error) bool {
 	)
 	return errors.Is(cause, context.DeadlineExceeded) || errors.As(cause, &deadline) || errors.As(cause, &unavailable) || errors.As(cause, &cancelled) ||
 		errors.As(cause, &busy) || errors.As(cause, &internal)
-}
-
-// contain turns a panic of f into a failure that carries its stack.
-func contain(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = failure.Panic.Errorf("panic: %v", p).WithDetail("stack", string(debug.Stack()))
-		}
-	}()
-	return f()
 }
 
 func stacks() []byte {

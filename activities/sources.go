@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
 )
 
@@ -20,7 +21,7 @@ func (s *Sources) ValidateSource(ctx context.Context, in SpecInput) (Checks, err
 	if err != nil {
 		return Checks{}, translate(err)
 	}
-	return Checks{}, translate(contain(func() error { return s.host.ValidateSource(ctx, spec) }))
+	return Checks{}, translate(failure.Guard(func() error { return s.host.ValidateSource(ctx, spec) }))
 }
 
 // ProvisionSource checks the system behind the source and creates what the source needs there. Then the spec is kept

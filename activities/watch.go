@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -78,32 +79,33 @@ func (w *controlWatch) begin(ctx context.Context) error {
 		cancel()
 		return fmt.Errorf("watching the control keys: %w", err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	done := failure.Go(func() error {
 		for e := range entries {
-			w.pass(e)
+			if err := failure.Guard(func() error { return w.pass(e) }); err != nil {
+				w.log.Error("a control key cannot be read", zap.String("key", e.Key), zap.Any("failure", failure.Describe(err)))
+			}
 		}
-	}()
+		return nil
+	})
 	w.waiting = make(map[string]map[*awaited]struct{})
 	w.stop = func() { cancel(); <-done }
 	return nil
 }
 
-func (w *controlWatch) pass(e stream.Entry) {
+func (w *controlWatch) pass(e stream.Entry) error {
 	var c control
 	if e.Value == nil {
-		return
+		return nil
 	}
 	if err := json.Unmarshal(e.Value, &c); err != nil {
-		w.log.Error("a control key cannot be read", zap.String("key", e.Key), zap.Error(err))
-		return
+		return fmt.Errorf("decoding it: %w", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for a := range w.waiting[e.Key] {
 		a.look(c)
 	}
+	return nil
 }
 
 func (w *controlWatch) leave(key string, a *awaited) {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // A process that is killed leaves attempts that the server believes in until their heartbeats are overdue, half a minute
@@ -58,7 +59,7 @@ func releaseOrphans(ctx context.Context, c client.Client, namespace, hostID stri
 		for _, w := range page.GetExecutions() {
 			id := w.GetExecution().GetWorkflowId()
 			ask.Go(func() error {
-				if err := releaseOrphansOf(ctx, c, namespace, hostID, id); err != nil {
+				if err := failure.Guard(func() error { return releaseOrphansOf(ctx, c, namespace, hostID, id) }); err != nil {
 					failed(fmt.Errorf("releasing the attempts of workflow %s: %w", id, err))
 				}
 				return nil

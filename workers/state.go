@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
@@ -26,7 +27,7 @@ func (p *process) keepRemovingOrphans(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		bounded, cancel := context.WithTimeout(ctx, orphansWithin)
-		if err := p.Host.RemoveOrphans(bounded, p.exists); err != nil && ctx.Err() == nil {
+		if err := failure.Guard(func() error { return p.Host.RemoveOrphans(bounded, p.exists) }); err != nil && ctx.Err() == nil {
 			p.log.Warn("state of queries that are gone could not be removed", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
 		}
 		cancel()

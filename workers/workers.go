@@ -85,9 +85,8 @@ func Run(ctx context.Context, o Options) error {
 	announcing, endAnnouncing := context.WithCancel(ctx)
 	defer endAnnouncing()
 	p.announce(announcing)
-	var background sync.WaitGroup
-	background.Go(func() { p.keepAnnounced(announcing) })
-	background.Go(func() { p.keepRemovingOrphans(announcing) })
+	announced := failure.Go(func() error { p.keepAnnounced(announcing); return nil })
+	removed := failure.Go(func() error { p.keepRemovingOrphans(announcing); return nil })
 
 	err := start(append(second, first...))
 	if err == nil {
@@ -96,10 +95,11 @@ func Run(ctx context.Context, o Options) error {
 		case <-ctx.Done():
 		case err = <-p.fatal:
 			err = fmt.Errorf("serving a task queue: %w", err)
+		case err = <-announced:
 		}
 	}
 	endAnnouncing()
-	background.Wait()
+	err = errors.Join(err, <-announced, <-removed)
 	p.withdraw(ctx)
 	stop(first)
 	stop(second)
@@ -202,7 +202,7 @@ func start(all []*served) error {
 	var wg sync.WaitGroup
 	for i, s := range all {
 		wg.Go(func() {
-			if err := s.worker.Start(); err != nil {
+			if err := failure.Guard(s.worker.Start); err != nil {
 				errs[i] = fmt.Errorf("starting the worker of task queue %s: %w", s.queue, err)
 				return
 			}

@@ -143,7 +143,7 @@ func (h *Host) HoldSnapshot(ctx context.Context, ref BootstrapRef, spec componen
 	if err := h.awaitServed(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix, alive); err != nil {
 		return err
 	}
-	return guard(func() error {
+	return failure.Guard(func() error {
 		return s.HoldSnapshot(ctx, func(snapshot source.Snapshot) error {
 			_, err := h.edit(ctx, ref, func(r *bootstrapRecord) error {
 				if r.Generation > ref.SnapshotGeneration {
@@ -224,7 +224,7 @@ func (h *Host) plan(
 		delete(wanted, label)
 	}
 	var plan source.SnapshotPlan
-	if err := guard(func() (err error) {
+	if err := failure.Guard(func() (err error) {
 		plan, err = s.PlanSnapshot(ctx, *record.Snapshot, wanted)
 		return err
 	}); err != nil {
@@ -329,7 +329,7 @@ func (h *Host) VerifyBootstrap(ctx context.Context, ref BootstrapRef, spec compo
 			oldest.Position = position
 		}
 	}
-	if err := guard(func() error { return s.VerifySnapshot(ctx, oldest) }); err != nil {
+	if err := failure.Guard(func() error { return s.VerifySnapshot(ctx, oldest) }); err != nil {
 		if failure.CodeOf(err) == failure.SnapshotLost {
 			err = errors.Join(err, forget(ctx, b, scopes))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/source"
 )
 
@@ -23,7 +24,7 @@ func (h *Host) CheckSource(ctx context.Context, spec component.SourceSpec) (chec
 	if !ok {
 		return []Check{{Name: "source", Severity: source.Skipped, Found: "sources of kind " + spec.Kind + " have no checks"}}, nil
 	}
-	err = guard(func() error {
+	err = failure.Guard(func() error {
 		checks, err = checker.Check(ctx)
 		return err
 	})

@@ -311,7 +311,7 @@ func (d *delivery) try(ctx context.Context, l *lane, delivery reaction.Delivery)
 func attemptDelivery(ctx context.Context, r reaction.Deliverer, timeout time.Duration, d reaction.Delivery) error {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err := guard(func() error { return r.Deliver(bounded, d) })
+	err := failure.Guard(func() error { return r.Deliver(bounded, d) })
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil && failure.Of(err) == nil {
 		return failure.Timeout.Errorf("the target did not answer within %s: %w", timeout, err)
 	}

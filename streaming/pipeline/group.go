@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"runtime/debug"
 	"sync"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -27,7 +26,7 @@ func newGroup(ctx context.Context) *group {
 // run starts f.
 func (g *group) run(f func(ctx context.Context) error) {
 	g.wg.Go(func() {
-		if err := guard(func() error { return f(g.ctx) }); err != nil {
+		if err := failure.Guard(func() error { return f(g.ctx) }); err != nil {
 			g.once.Do(func() { g.err = err })
 			g.cancel()
 		}
@@ -46,14 +45,4 @@ func (g *group) stop() {
 	g.once.Do(func() {})
 	g.cancel()
 	g.wg.Wait()
-}
-
-// guard turns a panic of f into a failure with its stack.
-func guard(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = failure.Panic.Errorf("panic: %v", p).WithDetail("stack", string(debug.Stack()))
-		}
-	}()
-	return f()
 }

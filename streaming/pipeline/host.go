@@ -102,8 +102,7 @@ func NewHost(o Options) (*Host, error) {
 // Close waits until every stage that the host runs has ended, which their contexts decide, or until ctx ends. What the
 // host was given stays open.
 func (h *Host) Close(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { h.running.Wait(); close(done) }()
+	done := failure.Go(func() error { h.running.Wait(); return nil })
 	select {
 	case <-done:
 		return nil

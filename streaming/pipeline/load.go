@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/query"
 	"github.com/perdure/perdure/streaming/result"
@@ -177,7 +178,7 @@ func ticking(ctx context.Context, p *Progress, f func() error) error {
 			}
 		}
 	})
-	err := guard(f)
+	err := failure.Guard(f)
 	done()
 	_ = g.wait() // has no errors of its own
 	return err

@@ -43,7 +43,7 @@ const (
 func (h *Host) RunQuery(ctx context.Context, a Attempt, spec component.QuerySpec) (outcome Outcome, err error) {
 	h.running.Add(1)
 	defer h.running.Done()
-	err = guard(func() error {
+	err = failure.Guard(func() error {
 		outcome, err = h.runQuery(ctx, a, spec)
 		return err
 	})

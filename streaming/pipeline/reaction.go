@@ -20,7 +20,7 @@ const closeTimeout = 10 * time.Second
 func (h *Host) RunReaction(ctx context.Context, a Attempt, spec component.ReactionSpec) error {
 	h.running.Add(1)
 	defer h.running.Done()
-	return guard(func() error { return h.runReaction(ctx, a, spec) })
+	return failure.Guard(func() error { return h.runReaction(ctx, a, spec) })
 }
 
 func (h *Host) runReaction(ctx context.Context, a Attempt, spec component.ReactionSpec) (err error) {

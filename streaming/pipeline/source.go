@@ -29,7 +29,7 @@ var errDrained = errors.New("drained")
 func (h *Host) RunSource(ctx context.Context, a Attempt, spec component.SourceSpec) error {
 	h.running.Add(1)
 	defer h.running.Done()
-	return guard(func() error { return h.runSource(ctx, a, spec) })
+	return failure.Guard(func() error { return h.runSource(ctx, a, spec) })
 }
 
 func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSpec) error {
@@ -113,7 +113,7 @@ func streamSource(ctx context.Context, a Attempt, src source.Source, from graph.
 		stop()
 		return nil
 	})
-	err := guard(func() error { return src.Run(running, from, s) })
+	err := failure.Guard(func() error { return src.Run(running, from, s) })
 	stop()
 	pauseErr := g.wait()
 	switch {
@@ -303,7 +303,7 @@ func (h *Host) ProvisionSource(ctx context.Context, spec component.SourceSpec) e
 	if err != nil {
 		return err
 	}
-	if err := guard(func() error { return src.Provision(ctx) }); err != nil {
+	if err := failure.Guard(func() error { return src.Provision(ctx) }); err != nil {
 		return err
 	}
 	id := spec.ID()
@@ -320,7 +320,7 @@ func (h *Host) TeardownSource(ctx context.Context, spec component.SourceSpec) er
 	if err != nil {
 		return err
 	}
-	if err := guard(func() error { return src.Teardown(ctx) }); err != nil {
+	if err := failure.Guard(func() error { return src.Teardown(ctx) }); err != nil {
 		return err
 	}
 	id := spec.ID()

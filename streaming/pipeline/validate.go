@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
 // ValidateSource checks a source's spec without touching anything but the secrets it refers to.
 func (h *Host) ValidateSource(_ context.Context, spec component.SourceSpec) error {
-	return guard(func() error {
+	return failure.Guard(func() error {
 		_, err := h.newSource(spec, 0)
 		return err
 	})
@@ -20,7 +21,7 @@ func (h *Host) ValidateSource(_ context.Context, spec component.SourceSpec) erro
 
 // ValidateQuery compiles a query.
 func (h *Host) ValidateQuery(_ context.Context, spec component.QuerySpec) error {
-	return guard(func() error {
+	return failure.Guard(func() error {
 		_, err := compile(spec)
 		return err
 	})
@@ -28,7 +29,7 @@ func (h *Host) ValidateQuery(_ context.Context, spec component.QuerySpec) error 
 
 // ValidateReaction checks a reaction's spec without touching anything but the secrets it refers to.
 func (h *Host) ValidateReaction(ctx context.Context, spec component.ReactionSpec) error {
-	return guard(func() error {
+	return failure.Guard(func() error {
 		re, err := h.newReaction(spec, 0)
 		if err != nil {
 			return err

@@ -78,7 +78,7 @@ func (r *queryRun) serveViews(g *group) error {
 }
 
 func (r *queryRun) serveView(ctx context.Context, inbox string) error {
-	err := guard(func() error { return r.sendView(ctx, inbox) })
+	err := failure.Guard(func() error { return r.sendView(ctx, inbox) })
 	if err == nil || errors.Is(err, errViewStopped) {
 		return nil
 	}

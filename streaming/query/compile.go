@@ -86,7 +86,7 @@ func Compile(text string, o Options) (*Plan, error) {
 		return nil, failure.ConfigInvalid.Errorf("onError is skip, null or stop, not %q", string(o.OnError))
 	}
 	p := &Plan{options: o}
-	err := guarded(func() error {
+	err := failure.Guard(func() error {
 		tree, err := cypher.Parse(text)
 		if err != nil {
 			return err

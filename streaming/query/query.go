@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -119,7 +118,7 @@ func (q *Query) write(change func(b index.Batch) error) error {
 	defer b.Discard()
 	q.network.Batch = b
 	q.network.Env.Now = q.meta.Clock
-	err := guarded(func() error {
+	err := failure.Guard(func() error {
 		if err := change(b); err != nil {
 			return err
 		}
@@ -133,16 +132,6 @@ func (q *Query) write(change func(b index.Batch) error) error {
 		return errors.Join(err, q.reload())
 	}
 	return nil
-}
-
-// guarded makes an error of a panic: a bug of an operator stops its query, not the process.
-func guarded(f func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = failure.Panic.Errorf("panic in an operator: %v", r).WithDetail("stack", string(debug.Stack()))
-		}
-	}()
-	return f()
 }
 
 // finish adds to a batch what every batch ends with.

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // BucketOptions say what a bucket is.
@@ -154,29 +157,37 @@ func (b *Bucket) Watch(ctx context.Context, keyOrPattern string) (<-chan Entry, 
 		return nil, classify(ctx, err, "watching %s of bucket %s", keyOrPattern, b.name)
 	}
 	out := make(chan Entry)
-	go func() {
+	failure.Go(func() error {
 		defer close(out)
 		defer func() { _ = w.Stop() }()
-		for {
-			select {
-			case e, open := <-w.Updates():
-				if !open {
-					return
-				}
-				if e == nil { // the current values end here
-					continue
-				}
-				select {
-				case out <- entryOf(e):
-				case <-ctx.Done():
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
+		if err := failure.Guard(func() error { return pass(ctx, w, out) }); err != nil {
+			b.conn.log.Error("a bucket is not watched any more", zap.String("bucket", b.name), zap.Any("failure", failure.Describe(err)))
 		}
-	}()
+		return nil
+	})
 	return out, nil
+}
+
+// pass passes entries on until ctx ends or there will be no more.
+func pass(ctx context.Context, w jetstream.KeyWatcher, out chan<- Entry) error {
+	for {
+		select {
+		case e, open := <-w.Updates():
+			if !open {
+				return nil
+			}
+			if e == nil { // the current values end here
+				continue
+			}
+			select {
+			case out <- entryOf(e):
+			case <-ctx.Done():
+				return nil
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func entryOf(e jetstream.KeyValueEntry) Entry {

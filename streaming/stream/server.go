@@ -146,13 +146,12 @@ func (s *Server) URL() string { return s.url }
 
 // Close stops the server; connections end. It returns early, with the stop going on, when ctx ends.
 func (s *Server) Close(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() {
+	done := failure.Go(func() error {
 		s.space.close()
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()
-		done <- s.lock.Close()
-	}()
+		return s.lock.Close()
+	})
 	select {
 	case err := <-done:
 		return err

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ type spaceGuard struct {
 	told time.Time
 	once sync.Once
 	stop chan struct{}
-	done chan struct{}
+	done <-chan error
 }
 
 // guardSpace starts a guard; close ends it.
@@ -87,42 +88,42 @@ func guardSpace(dir string, ns *server.Server, space func(dir string) (free, tot
 			}
 			return ns.GlobalAccount().UpdateJetStreamLimits(limits)
 		},
-		conn: conn, log: log.With(zap.String("dir", dir)), now: spaceAmple, stop: make(chan struct{}), done: make(chan struct{}),
+		conn: conn, log: log.With(zap.String("dir", dir)), now: spaceAmple, stop: make(chan struct{}),
 	}
-	go g.run()
+	g.done = failure.Go(g.run)
 	return g, nil
 }
 
-func (g *spaceGuard) run() {
-	defer close(g.done)
+func (g *spaceGuard) run() error {
 	ticker := time.NewTicker(spaceLooked)
 	defer ticker.Stop()
 	for {
-		g.look()
+		if err := failure.Guard(g.look); err != nil {
+			g.log.Error("the stream server's disk cannot be watched", zap.Any("failure", failure.Describe(err)))
+		}
 		select {
 		case <-ticker.C:
 		case <-g.stop:
-			return
+			return nil
 		}
 	}
 }
 
-func (g *spaceGuard) look() {
+func (g *spaceGuard) look() error {
 	free, total, err := g.space()
 	if err != nil {
-		return // a disk that cannot even be asked says so when it is written to
+		return nil // a disk that cannot even be asked says so when it is written to
 	}
 	before := g.now
-	if err := g.change(free, total); err != nil {
-		g.log.Error("the stream server cannot be told about the space on its disk", zap.Error(err))
-	}
+	changeErr := g.change(free, total)
 	if g.now == before && (g.now == spaceAmple || time.Since(g.told) < spaceTold) {
-		return
+		return changeErr
 	}
 	g.told = time.Now()
 	if err := g.conn.Publish(spaceSubject, []byte(g.now)); err != nil {
-		g.log.Error("the space on the stream server's disk cannot be told", zap.Error(err))
+		return errors.Join(changeErr, fmt.Errorf("telling about its space: %w", err))
 	}
+	return changeErr
 }
 
 func (g *spaceGuard) change(free, total uint64) error {
@@ -138,7 +139,7 @@ func (g *spaceGuard) change(free, total uint64) error {
 	}
 	if now == spaceNone || g.now == spaceNone {
 		if err := g.limit(now == spaceNone); err != nil {
-			return err
+			return fmt.Errorf("telling the server about it: %w", err)
 		}
 	}
 	g.now = now

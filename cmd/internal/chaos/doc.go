@@ -15,6 +15,7 @@
 //   - the HTTP server took every row of every event, each row's in order, and there are no dead letters,
 //   - every component runs, and none has waited for an operator or for its breaker,
 //   - no result was built anew, unless a slot was dropped or a query told to read again,
+//   - no worker has ended by itself, unless it could not reach the servers when it was started,
 //   - the slot's confirmed position advances.
 //
 // Faults of disks need the right to mount, those of clocks the right to change a process on Linux and amd64; they are left

@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -84,7 +86,7 @@ type service struct {
 	asked   syscall.Signal // that we sent so that it ends, 0 when we sent none
 	cmd     *exec.Cmd      // nil: it does not run
 	changed chan struct{}  // closed, and replaced, when it has started or ended
-	exits   []string       // that nobody asked for, or not with success
+	exits   []exit         // that nobody asked for, or not with success
 	done    chan struct{}  // closed when the goroutine that keeps it has ended
 }
 
@@ -125,6 +127,10 @@ func (s *service) keep(ctx context.Context) {
 
 // once runs the process until it ends.
 func (s *service) once(ctx context.Context) {
+	var said int64
+	if info, err := s.log.Stat(); err == nil {
+		said = info.Size()
+	}
 	cmd := exec.CommandContext(ctx, s.path, s.args...)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
@@ -141,13 +147,44 @@ func (s *service) once(ctx context.Context) {
 	defer s.mu.Unlock()
 	asked := s.asked
 	s.asked = 0
-	switch {
-	case ctx.Err() != nil || asked == syscall.SIGKILL || asked == syscall.SIGTERM && err == nil:
-	case asked == 0:
-		s.exits = append(s.exits, fmt.Sprintf("%s: %v", s.name, err))
-	default:
-		s.exits = append(s.exits, fmt.Sprintf("%s, told to stop: %v", s.name, err))
+	if ctx.Err() != nil || asked == syscall.SIGKILL || asked == syscall.SIGTERM && err == nil {
+		return
 	}
+	text, _ := os.ReadFile(s.log.Name()) // without it nothing is known of the reason
+	name := s.name
+	if asked != 0 {
+		name += ", told to stop"
+	}
+	s.exits = append(s.exits, exit{name, err, lastWords(text[min(said, int64(len(text))):])})
+}
+
+// exit is the end of a process that nobody asked for.
+type exit struct {
+	name string
+	err  error
+	why  string // what it said
+}
+
+func (x exit) String() string { return fmt.Sprintf("%s: %v: %s", x.name, x.err, x.why) }
+
+// excused reports whether a process may end like this: one that is started while the servers cannot be reached gives up soon
+// and is started again.
+func (x exit) excused() bool {
+	return strings.HasPrefix(x.why, "error: ") && slices.ContainsFunc(
+		[]string{"connecting to Temporal at", "connecting to JetStream at", "starting the worker of task queue"},
+		func(step string) bool { return strings.Contains(x.why, step) })
+}
+
+// lastWords returns the line in which a process told why it ended, "" when it did not.
+func lastWords(text []byte) string {
+	for line := range strings.Lines(string(text)) {
+		for _, word := range []string{"error: ", "panic: ", "fatal error: "} {
+			if strings.HasPrefix(line, word) {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	return ""
 }
 
 // set notes the process that runs now.
@@ -228,7 +265,7 @@ func (s *service) pid() int {
 }
 
 // unasked returns, once, how the process has ended by itself.
-func (s *service) unasked() []string {
+func (s *service) unasked() []exit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	exits := s.exits

@@ -24,7 +24,7 @@ type verdict struct {
 	commits int64
 	anew    int      // result sets that were built anew
 	named   []string // failures that the status of a component told meanwhile
-	exits   []string // of processes that nobody killed
+	exits   []string // of processes that nobody killed; those that are not excused fail the seed
 	took    time.Duration
 }
 
@@ -91,7 +91,12 @@ func (e *environment) run(ctx context.Context, p plan) (v verdict) {
 		v.err = errors.Join(v.err, fmt.Errorf("results were built anew %d times, and none of the faults is a reason to", v.anew))
 	}
 	for _, s := range e.services {
-		v.exits = append(v.exits, s.unasked()...)
+		for _, x := range s.unasked() {
+			v.exits = append(v.exits, x.String())
+			if slices.Contains(workers, x.name) && !x.excused() {
+				v.err = errors.Join(v.err, fmt.Errorf("a worker ended that nobody had ended: %s", x))
+			}
+		}
 	}
 	return v
 }

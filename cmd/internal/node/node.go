@@ -83,11 +83,13 @@ func (n *Node) Run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
-		return n.work(ctx)
+		return failure.Guard(func() error { return n.work(ctx) })
 	})
-	group.Go(func() error { process.Notify(ctx, n.Ready, n.Alive, n.Log); return nil })
+	group.Go(func() error {
+		return failure.Guard(func() error { process.Notify(ctx, n.Ready, n.Alive, n.Log); return nil })
+	})
 	if n.API != nil {
-		group.Go(func() error { return n.serve(drained) })
+		group.Go(func() error { return failure.Guard(func() error { return n.serve(drained) }) })
 	}
 	return group.Wait()
 }
@@ -226,14 +228,13 @@ func (n *Node) serve(drained <-chan struct{}) error {
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          zap.NewStdLog(n.Log.Named("http")),
 	}
-	stopped := make(chan error, 1)
-	go func() {
+	stopped := failure.Go(func() error {
 		<-drained
 		cancel()
 		bounded, done := context.WithTimeout(context.Background(), closeBound)
 		defer done()
-		stopped <- server.Shutdown(bounded)
-	}()
+		return server.Shutdown(bounded)
+	})
 	if err := server.Serve(n.API); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving the API: %w", err)
 	}

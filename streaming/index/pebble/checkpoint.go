@@ -24,11 +24,15 @@ const (
 // Checkpoint implements index.DurableStore.
 func (s *store) Checkpoint() (*index.Checkpoint, error) {
 	dir := s.path + checkpointSuffix
-	// What is copied is the log, and little else.
-	if err := s.ballast.room("making a checkpoint", s.path, s.reserve+s.db.Metrics().WAL.Size); err != nil {
+	m, err := s.metrics()
+	if err != nil {
 		return nil, err
 	}
-	err := s.guarded(func() error { return s.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
+	// What is copied is the log, and little else.
+	if err := s.ballast.room("making a checkpoint", s.path, s.reserve+m.WAL.Size); err != nil {
+		return nil, err
+	}
+	err = s.guarded(func() error { return s.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
 	if err != nil {
 		return nil, classify("making a checkpoint", err)
 	}

@@ -3,19 +3,25 @@ package pebble
 import (
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// disk is the file system as one store has it. It knows when the log could not be written, which Pebble cannot go on
-// after: it tells so at the next commit, by a panic that may end the process. And since Pebble can then not be closed
-// either, it keeps what Pebble leaves running from the files, which another store has opened by then.
+// disk is the file system as one store has it. Pebble cannot go on when its log, or the list of its files, could not be
+// written: it panics, now and then with a lock that it does not hold any more, or in a goroutine of its own, which ends the
+// process. So it is never told. What failed does not return; the store is told instead, whose writes end with the reason. And
+// since Pebble can then not be closed either, it is kept from the files, which another store may have opened by then.
 type disk struct {
 	vfs.FS
-	dir    string                // of the store, where its log is; the copy of it in a checkpoint is a file like others
-	failed atomic.Pointer[error] // of the log
+	dir    string      // of the store; the copies of its files in a checkpoint are files like others
+	opened atomic.Bool // until then, failures are errors of opening the store
+
+	once   sync.Once
+	cause  error         // set before failed is closed
+	failed chan struct{} // closed when Pebble is not to go on
 
 	mu   sync.RWMutex // held for reading while files change
 	gone bool         // the store is closed, and Pebble is not
@@ -24,12 +30,22 @@ type disk struct {
 // Lock leaves the lock to the store, since it ends with that.
 func (*disk) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
-// failure returns why the log could not be written, or nil.
+// fail ends all that Pebble does to files, and all writes that wait for it.
+func (d *disk) fail(cause error) {
+	d.once.Do(func() {
+		d.cause = cause
+		close(d.failed)
+	})
+}
+
+// failure returns why Pebble is not to go on, or nil.
 func (d *disk) failure() error {
-	if err := d.failed.Load(); err != nil {
-		return *err
+	select {
+	case <-d.failed:
+		return d.cause
+	default:
+		return nil
 	}
-	return nil
 }
 
 // leave ends what Pebble does to files.
@@ -39,84 +55,111 @@ func (d *disk) leave() {
 	d.gone = true
 }
 
-// change begins a change of files, which the function that it returns ends. It does not return once the store is gone: an
-// error would be no answer, as Pebble tries again at once, for ever.
-func (d *disk) change() (done func()) {
+// change changes files. It does not return once Pebble is not to go on: an error would be no answer, as Pebble tries again
+// at once, for ever.
+func (d *disk) change(name string, change func() error) error {
 	d.mu.RLock()
-	if d.gone {
+	if d.gone || d.failure() != nil {
 		d.mu.RUnlock()
 		select {}
 	}
-	return d.mu.RUnlock
+	err := change()
+	d.mu.RUnlock()
+	return d.note(name, err)
 }
 
-func (d *disk) file(name string, f vfs.File, err error) (vfs.File, error) {
+// note returns how something went with a file, if Pebble may know it.
+func (d *disk) note(name string, err error) error {
+	if err != nil && d.opened.Load() && d.vital(name) {
+		d.fail(err)
+		select {}
+	}
+	return err
+}
+
+// vital reports whether Pebble gives up when a file fails: the log, the list of files, which of the lists is the one, and the
+// directory with all of them.
+func (d *disk) vital(name string) bool {
+	if name == d.dir {
+		return true
+	}
+	dir, file := filepath.Split(name)
+	return filepath.Clean(dir) == d.dir &&
+		(filepath.Ext(file) == ".log" || strings.HasPrefix(file, "MANIFEST-") || strings.HasPrefix(file, "marker."))
+}
+
+// open opens a file for writing.
+func (d *disk) open(name string, open func() (vfs.File, error)) (f vfs.File, err error) {
+	err = d.change(name, func() error {
+		f, err = open()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f, disk: d, log: filepath.Ext(name) == ".log" && filepath.Dir(name) == d.dir}, nil
+	return &file{f, d, name}, nil
 }
 
 // Create implements vfs.FS, as the following do.
 func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	defer d.change()()
-	f, err := d.FS.Create(name, c)
-	return d.file(name, f, err)
+	return d.open(name, func() (vfs.File, error) { return d.FS.Create(name, c) })
 }
 
 func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
-	defer d.change()()
-	f, err := d.FS.OpenReadWrite(name, c, o...)
-	return d.file(name, f, err)
+	return d.open(name, func() (vfs.File, error) { return d.FS.OpenReadWrite(name, c, o...) })
 }
 
 func (d *disk) ReuseForWrite(before, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	defer d.change()()
-	f, err := d.FS.ReuseForWrite(before, name, c)
-	return d.file(name, f, err)
+	return d.open(name, func() (vfs.File, error) { return d.FS.ReuseForWrite(before, name, c) })
+}
+
+func (d *disk) OpenDir(name string) (vfs.File, error) {
+	f, err := d.FS.OpenDir(name)
+	if err != nil {
+		return nil, d.note(name, err)
+	}
+	return &file{f, d, name}, nil
 }
 
 func (d *disk) Link(before, name string) error {
-	defer d.change()()
-	return d.FS.Link(before, name)
+	return d.change(name, func() error { return d.FS.Link(before, name) })
 }
 
 func (d *disk) Rename(before, name string) error {
-	defer d.change()()
-	return d.FS.Rename(before, name)
+	return d.change(name, func() error { return d.FS.Rename(before, name) })
 }
 
 func (d *disk) Remove(name string) error {
-	defer d.change()()
-	return d.FS.Remove(name)
+	return d.change("", func() error { return d.FS.Remove(name) }) // what stays does no harm
 }
 
 func (d *disk) RemoveAll(name string) error {
-	defer d.change()()
-	return d.FS.RemoveAll(name)
+	return d.change("", func() error { return d.FS.RemoveAll(name) })
 }
 
-// file is one that was opened for writing.
+// file is one that was opened for writing, or a directory.
 type file struct {
 	vfs.File
 	disk *disk
-	log  bool
+	name string
 }
 
 // Write implements vfs.File, as the following do.
-func (f *file) Write(p []byte) (int, error) {
-	defer f.disk.change()()
-	n, err := f.File.Write(p)
-	return n, f.note(err)
+func (f *file) Write(p []byte) (n int, err error) {
+	err = f.disk.change(f.name, func() error {
+		n, err = f.File.Write(p)
+		return err
+	})
+	return n, err
 }
 
-func (f *file) Sync() error { return f.note(f.File.Sync()) }
+func (f *file) Sync() error { return f.disk.note(f.name, f.File.Sync()) }
 
-func (f *file) SyncData() error { return f.note(f.File.SyncData()) }
+func (f *file) SyncData() error { return f.disk.note(f.name, f.File.SyncData()) }
 
-func (f *file) note(err error) error {
-	if err != nil && f.log {
-		f.disk.failed.CompareAndSwap(nil, &err)
-	}
-	return err
+func (f *file) SyncTo(length int64) (full bool, err error) {
+	full, err = f.File.SyncTo(length)
+	return full, f.disk.note(f.name, err)
 }
+
+func (f *file) Close() error { return f.disk.note(f.name, f.File.Close()) }

@@ -17,22 +17,28 @@ import (
 )
 
 // TestDiskFillsUp has the disk fill up faster than the room that is left on it lets one see. The store ends with an error
-// that says so, and goes on when there is room again. It is a process of its own that tries, because of the goroutines
-// that Pebble leaves behind.
+// that says so, and goes on when there is room again.
 func TestDiskFillsUp(t *testing.T) {
-	const child = "PERDURE_TEST_DISK_FILLS_UP"
-	if dir := os.Getenv(child); dir != "" {
+	alone(t, func(dir string) {
 		fillUp(t, filepath.Join(dir, "commit"), func(s index.Store, commit func() error) (err error) {
 			require.Eventually(t, func() bool { err = commit(); return err != nil }, 20*time.Second, time.Millisecond, "the log cannot be written")
 			return err
 		})
 		fillUp(t, filepath.Join(dir, "sync"), func(s index.Store, _ func() error) error { return s.Sync() })
+	})
+}
+
+// alone runs a test in a process of its own, because of the goroutines that Pebble leaves behind.
+func alone(t *testing.T, test func(dir string)) {
+	const child = "PERDURE_TEST_ALONE"
+	if dir := os.Getenv(child); dir != "" {
+		test(dir)
 		if t.Failed() {
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDiskFillsUp$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), child+"="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

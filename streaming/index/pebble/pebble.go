@@ -103,11 +103,12 @@ func (b *backend) Open(name string) (index.Store, error) {
 	if err := os.RemoveAll(path + checkpointSuffix); err != nil { // of an earlier process
 		return nil, errors.Join(classify("removing a checkpoint", err), lock.Close())
 	}
-	s := &store{disk: &disk{FS: b.fs, dir: path}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
+	s := &store{disk: &disk{FS: b.fs, dir: path, failed: make(chan struct{})}, lock: lock, path: path, reserve: b.options.ReserveBytes, ballast: b.ballast, writes: newWrites(b.options.RecordBytes)}
+	log := logger{b.options.Log.Sugar().With("index", name), s.disk}
 	o := &pebble.Options{
 		FS:           s.disk, // without the wrapper that watches for slow disks, whose goroutine outlives a failed Open
 		Cache:        b.cache,
-		Logger:       logger{b.options.Log.Sugar().With("index", name)},
+		Logger:       log,
 		MemTableSize: b.options.MemTableBytes,
 		// Writing stops for a flush only when four memtables wait; level 0 may grow a little, as reads are mostly cached.
 		MemTableStopWritesThreshold: 4,
@@ -117,21 +118,35 @@ func (b *backend) Open(name string) (index.Store, error) {
 		EventListener: &pebble.EventListener{
 			// What a compaction meets is told to the query at its next commit. Without a listener it would be fatal.
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.damage(info.Path, info.Details) },
+			// What cannot be written is tried again at once, for ever. A write that waits for it does not.
+			WriteStallBegin: func(pebble.WriteStallBeginInfo) { s.stalled.Store(true) },
+			WriteStallEnd:   func() { s.stalled.Store(false) },
+			BackgroundError: func(err error) {
+				log.Errorf("background error: %s", err)
+				if s.stalled.Load() {
+					s.disk.fail(err)
+				}
+			},
 		},
 	}
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	for i := 1; i < len(o.Levels); i++ {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	if s.db, err = pebble.Open(path, o); err != nil {
+	if err := failure.Guard(func() (err error) { s.db, err = pebble.Open(path, o); return err }); err != nil {
+		if cause := s.disk.failure(); cause != nil { // it panicked with that
+			err = cause
+		}
 		if b.isNewer(path) {
 			err = failure.ConfigInvalid.Errorf("opening the index %q: a newer version has written it: %w", name, err).
 				WithFix("Run the version of Perdure that wrote it, or a newer one, on this host, then signal resume.")
 		} else {
 			err = classifyOpen(name, err)
 		}
+		s.disk.leave()
 		return nil, errors.Join(err, lock.Close())
 	}
+	s.disk.opened.Store(true)
 	s.files = o.MakeReaderOptions()
 	return s, nil
 }
@@ -280,13 +295,53 @@ func classifyOpen(name string, err error) error {
 }
 
 // logger passes on what an operator must know and nothing else.
-type logger struct{ log *zap.SugaredLogger }
+type logger struct {
+	log  *zap.SugaredLogger
+	disk *disk
+}
 
 func (logger) Infof(string, ...any) {}
 
 func (l logger) Errorf(format string, args ...any) { l.log.Errorf(format, args...) }
 
-// Fatalf must not return. A failed commit panics in the committing goroutine, which turns it into an error.
-func (l logger) Fatalf(format string, args ...any) { panic(fatal{fmt.Errorf(format, args...)}) }
+// Fatalf must not return. Whoever reads or writes gets a panic, which is turned into an error. Nobody catches one of a
+// goroutine that Pebble has started, which ends instead and lets go of its locks.
+func (l logger) Fatalf(format string, args ...any) {
+	err := fatal{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err.cause = cause
+		}
+	}
+	l.disk.fail(err)
+	if ofPebble() {
+		runtime.Goexit()
+	}
+	panic(err)
+}
 
-type fatal struct{ err error }
+// fatal is an error after which Pebble cannot go on.
+type fatal struct {
+	text  string
+	cause error // of which the text tells; may be nil
+}
+
+func (f fatal) Error() string { return f.text }
+
+func (f fatal) Unwrap() error { return f.cause }
+
+// ofPebble reports whether Pebble has started the goroutine that calls it.
+func ofPebble() bool {
+	callers := make([]uintptr, 1<<10)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers)])
+	var first string
+	for {
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "runtime.") {
+			first = frame.Function
+		}
+		if !more {
+			return strings.HasPrefix(first, "github.com/cockroachdb/pebble/")
+		}
+	}
+}

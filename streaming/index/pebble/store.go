@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -28,7 +27,9 @@ type store struct {
 	// unchecked counts bytes committed since the disk's room was last looked at; start and shortage make it look at once.
 	unchecked uint64
 	checked   bool
-	broken    error // set when Pebble gave up
+	broken    error       // set when Pebble gave up
+	stalled   atomic.Bool // a write waits for Pebble to write tables
+	bytes     uint64      // as of when Pebble was last asked
 	damaged   atomic.Pointer[failure.Error]
 	files     sstable.ReaderOptions // to check the files of a checkpoint
 	writes    writes
@@ -54,7 +55,21 @@ func (s *store) Sync() error {
 	return s.guarded(func() error { return classify("syncing the index", s.db.LogData(nil, pebble.Sync)) })
 }
 
-func (s *store) Bytes() uint64 { return s.db.Metrics().DiskSpaceUsage() }
+func (s *store) Bytes() uint64 {
+	if m, err := s.metrics(); err == nil {
+		s.bytes = m.DiskSpaceUsage()
+	}
+	return s.bytes
+}
+
+// metrics asks Pebble, which waits for whoever writes the list of files.
+func (s *store) metrics() (*pebble.Metrics, error) {
+	var m *pebble.Metrics
+	if err := s.guarded(func() error { m = s.db.Metrics(); return nil }); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
 
 func (s *store) Close() error {
 	if s.broken != nil || s.disk.failure() != nil {
@@ -64,37 +79,51 @@ func (s *store) Close() error {
 	return errors.Join(classify("closing the index", s.db.Close()), s.lock.Close())
 }
 
-// guarded runs a write. What Pebble calls fatal becomes an error of this and all later writes, as does that the log could
-// not be written, and what Pebble panics with when it finds that out before we do.
-func (s *store) guarded(write func() error) (err error) {
-	if err := s.disk.failure(); s.broken == nil && err != nil {
-		s.broken = classify("writing the index", err)
-	}
+// guarded runs what writes, or waits for those who do, in a goroutine of its own: when Pebble cannot go on it never ends.
+// What Pebble panics with, as it does with errors that it has no answer to, is an error of this and all that follow.
+func (s *store) guarded(write func() error) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	if damaged := s.damaged.Load(); damaged != nil {
-		return damaged
+	var err error
+	if s.disk.failure() == nil {
+		if damaged := s.damaged.Load(); damaged != nil {
+			return damaged
+		}
+		select {
+		case err = <-failure.Go(func() error { return caught(write) }):
+		case <-s.disk.failed:
+		}
 	}
+	var over gaveUp
+	switch cause := s.disk.failure(); {
+	case cause != nil:
+		s.broken = classify("writing the index", cause)
+	case errors.As(err, &over):
+		s.broken = classify("writing the index", over.error)
+	case failure.CodeOf(err) == failure.Panic:
+		s.broken = err
+	default:
+		return err
+	}
+	return s.broken
+}
+
+// gaveUp is what Pebble panicked with.
+type gaveUp struct{ error }
+
+// caught runs a write of Pebble's. Panics that are bugs it leaves to others.
+func caught(write func() error) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
-			return
-		case fatal:
-			s.broken = classify("writing the index", r.err)
-			if cause := s.disk.failure(); cause != nil { // of which the other has the text alone
-				s.broken = classify("writing the index", cause)
-			}
-		case runtime.Error: // a bug
-			s.broken = r
+		case runtime.Error:
 			panic(r)
 		case error:
-			s.broken = classify("writing the index", r)
+			err = gaveUp{r}
 		default:
-			s.broken = fmt.Errorf("writing the index: panic: %v", r)
 			panic(r)
 		}
-		err = s.broken
 	}()
 	return write()
 }

@@ -62,11 +62,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	var beats sync.WaitGroup
-	beats.Go(func() { c.beat(ctx, h.Heartbeat, cancel) })
+	beats := failure.Go(func() error {
+		defer cancel() // without signs of life there is no connection
+		c.beat(ctx, h.Heartbeat)
+		return nil
+	})
 	err = h.serve(ctx, c, query, resume)
 	cancel()
-	beats.Wait()
+	if panicked := <-beats; panicked != nil {
+		h.Log.Error("an event stream ended", zap.String("query", query), zap.Any("failure", failure.Describe(panicked)))
+	}
 	if !c.begun {
 		refuse(w, err)
 		return
@@ -262,8 +267,8 @@ func (c *client) diff(e *result.Event) error {
 	return c.flush()
 }
 
-// beat sends a heartbeat whenever nothing else was sent for a while. When that fails it ends the connection.
-func (c *client) beat(ctx context.Context, every time.Duration, end func()) {
+// beat sends a heartbeat whenever nothing else was sent for a while, until ctx ends or that fails.
+func (c *client) beat(ctx context.Context, every time.Duration) {
 	t := time.NewTicker(every / 2)
 	defer t.Stop()
 	for {
@@ -273,7 +278,6 @@ func (c *client) beat(ctx context.Context, every time.Duration, end func()) {
 			return
 		}
 		if err := c.heartbeat(every); err != nil {
-			end()
 			return
 		}
 	}

@@ -81,8 +81,7 @@ func (s *server) Serve(ctx context.Context, results reaction.Results) error {
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ErrorLog:          zap.NewStdLog(s.settings.Log),
 	}
-	served := make(chan error, 1)
-	go func() { served <- web.Serve(listener) }()
+	served := failure.Go(func() error { return web.Serve(listener) })
 	select {
 	case err := <-served:
 		return failure.Unclassified.Errorf("serving results: %w", err)

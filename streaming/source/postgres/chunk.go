@@ -222,24 +222,23 @@ type copyReader struct {
 
 // watch stops a copy that hears nothing of the server for a whole interval. The function it returns ends the watch.
 func (c *copyReader) watch(limit time.Duration, stop context.CancelCauseFunc) (end func()) {
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
+	done := make(chan struct{})
+	ended := failure.Go(func() error {
 		ticker := time.NewTicker(limit)
 		defer ticker.Stop()
 		c.heard.Store(true) // the first interval may begin before the first row
 		for {
 			select {
 			case <-done:
-				return
+				return nil
 			case <-ticker.C:
 				if !c.heard.Swap(false) && !c.paused.Load() {
 					stop(failure.Timeout.Errorf("the server sent nothing for %s", limit))
-					return
+					return nil
 				}
 			}
 		}
-	}()
+	})
 	return func() { close(done); <-ended }
 }
 

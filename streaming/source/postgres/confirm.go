@@ -63,7 +63,6 @@ func (c *confirmer) run(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			_ = c.wire.Close() // wakes the reader
 			return err
 		}
 	}

@@ -136,22 +136,18 @@ func (s *Source) schema(ctx context.Context, conn *pgx.Conn) (map[string]string,
 
 // createTemporarySlot waits for all transactions that are running and says meanwhile that it is alive.
 func createTemporarySlot(ctx context.Context, conn *pgconn.PgConn, name string, alive func()) (pglogrepl.CreateReplicationSlotResult, error) {
-	type answer struct {
-		slot pglogrepl.CreateReplicationSlotResult
-		err  error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		slot, err := pglogrepl.CreateReplicationSlot(ctx, conn, quote(name), "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+	var slot pglogrepl.CreateReplicationSlotResult
+	done := failure.Go(func() (err error) {
+		slot, err = pglogrepl.CreateReplicationSlot(ctx, conn, quote(name), "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 			Temporary: true, SnapshotAction: "EXPORT_SNAPSHOT", Mode: pglogrepl.LogicalReplication})
-		done <- answer{slot, err}
-	}()
+		return err
+	})
 	ticker := time.NewTicker(aliveInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case a := <-done:
-			return a.slot, a.err
+		case err := <-done:
+			return slot, err
 		case <-ticker.C:
 			alive()
 		}

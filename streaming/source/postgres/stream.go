@@ -116,8 +116,7 @@ func waitTicking(ctx context.Context, sink source.Sink, d time.Duration) bool {
 
 // ticking runs do, which waits for the server, while telling the watchdog that all is well.
 func ticking(sink source.Sink, do func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- do() }()
+	done := failure.Go(do)
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	for {
@@ -173,21 +172,22 @@ func (st *stream) run(ctx context.Context, started func()) error {
 	st.since = time.Now()
 	st.wire = st.conn.Conn()
 	confirming, stop := context.WithCancel(ctx)
-	confirmed := make(chan error, 1)
-	go func() { confirmed <- st.confirmer.run(confirming) }()
-	watched := make(chan error, 1)
-	go func() {
-		err := (&watcher{source: st.source, sink: st.sink, known: &st.known, look: st.look}).run(confirming)
-		if err != nil {
-			_ = st.wire.Close() // wakes the reader
-		}
-		watched <- err
-	}()
+	beside := func(run func(context.Context) error) <-chan error {
+		return failure.Go(func() error {
+			err := failure.Guard(func() error { return run(confirming) })
+			if err != nil {
+				_ = st.wire.Close() // wakes the reader
+			}
+			return err
+		})
+	}
+	confirmed := beside(st.confirmer.run)
+	watched := beside((&watcher{source: st.source, sink: st.sink, known: &st.known, look: st.look}).run)
 	wake := context.AfterFunc(ctx, func() { _ = st.wire.SetReadDeadline(time.Unix(1, 0)) })
 	err := st.read(ctx)
 	wake()
 	stop()
-	if broken := <-confirmed; err == nil {
+	if broken := <-confirmed; err == nil || failure.CodeOf(broken) == failure.Panic {
 		err = broken
 	}
 	if lost := <-watched; lost != nil {
