@@ -158,6 +158,12 @@ func (i *instance) commands() []string { return instanceCommands }
 
 // refuse implements owner.
 func (i *instance) refuse(name string, in CommandInput) error {
+	if in.Generation != nil {
+		return errors.New("an instance has no generation; apply takes baseSpecVersion")
+	}
+	if in.Query != "" || in.Seq != "" {
+		return errors.New("query and seq are for commands of reactions")
+	}
 	switch name {
 	case CommandResume, CommandRestart:
 		if !i.declared {
@@ -216,8 +222,7 @@ func (i *instance) pass(note func(*member) *int) {
 // check implements owner.
 func (i *instance) check(ctx workflow.Context, spec json.RawMessage) error {
 	if err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: spec}); err != nil {
-		report := activities.ReportOf(err)
-		return fmt.Errorf("%s: %s", report.Code, report.Message)
+		return refusal(err)
 	}
 	return nil
 }
@@ -241,9 +246,6 @@ func (i *instance) findProblems(ctx workflow.Context, in activities.SpecInput) e
 	return failure.ConfigInvalid.Errorf("%s", shorten(strings.Join(lines, "\n"), maxProblems)).
 		WithFix("Correct what the message, or all of the status's problems, name and send the spec again with the signal apply.")
 }
-
-// maxProblems bounds the message with all problems; the server cuts off longer ones.
-const maxProblems = 3 << 10
 
 // replace implements owner.
 func (i *instance) replace(spec json.RawMessage) error {
