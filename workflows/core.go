@@ -140,6 +140,9 @@ func shorten(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
+	if most < 3 {
+		return ""
+	}
 	return strings.ToValidUTF8(s[:most-3], "") + "..."
 }
 

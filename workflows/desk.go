@@ -374,6 +374,7 @@ func trimmed(r failure.Report) failure.Report {
 		causes = append(causes, shorten(c, 500))
 	}
 	r.Causes = causes
+	r.Fix = shorten(r.Fix, 1000)
 	if r.Details != nil {
 		details := make(map[string]string, len(r.Details))
 		for _, k := range workflow.DeterministicKeys(r.Details) {
