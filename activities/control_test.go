@@ -331,3 +331,17 @@ func enter(t *testing.T, l *Loops) {
 	_, err := l.claim(t.Context(), &claim{component: fmt.Sprintf("source.default.many-%d", l.count())})
 	require.NoError(t, err)
 }
+
+// TestPlacesReachTheHost: the place is set for the run that comes next.
+func TestPlacesReachTheHost(t *testing.T) {
+	b := newBench(t)
+	in := ResultInput{Spec: json.RawMessage(`{"name":"notify","kind":"x","queries":["q"]}`), Query: "q", Seq: "7", Generation: 3}
+	require.NoError(t, b.Reactions.SkipResult(t.Context(), in))
+	require.Equal(t, "skip q 7", b.host.placed)
+	set, err := b.Reactions.SetPosition(t.Context(), in)
+	require.NoError(t, err)
+	require.Equal(t, "7", set.Seq)
+	require.Equal(t, "set q 7 4.0", b.host.placed)
+	in.Seq = "x"
+	require.Equal(t, failure.PlaceInvalid.ID, ReportOf(b.Reactions.SkipResult(t.Context(), in)).Code)
+}

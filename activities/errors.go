@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	maxMessage = 1 << 10
+	maxMessage = 3 << 10 // it may name many problems of a spec
+	maxCause   = 1 << 10
 	maxCauses  = 12
 )
 
@@ -54,10 +55,10 @@ func applicationError(err error, o temporal.ApplicationErrorOptions) error {
 	report.Message = shorten(report.Message)
 	report.Causes = failure.Outline(report.Causes, maxCauses)
 	for i, cause := range report.Causes {
-		report.Causes[i] = shorten(cause)
+		report.Causes[i] = cut(cause, maxCause)
 	}
 	for k, v := range report.Details {
-		report.Details[k] = shorten(v)
+		report.Details[k] = cut(v, maxCause)
 	}
 	o.Details = []any{report}
 	return temporal.NewApplicationErrorWithOptions(report.Message, report.Code, o)

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
 	"github.com/perdure/perdure/streaming/stream/streamtest"
 )
 
@@ -37,6 +39,7 @@ type fakeHost struct {
 	hold         func(ctx context.Context, ready func(graph.Position) error, alive func()) error
 	copy         func(context.Context) (pipeline.CopyProgress, error)
 	retryLetters func(ids []string) (pipeline.Redelivery, error)
+	placed       string // what SkipResult or SetPlace was last asked for
 }
 
 func (f *fakeHost) run(ctx context.Context, a pipeline.Attempt) error {
@@ -112,6 +115,16 @@ func (f *fakeHost) RetryDeadLetters(_ context.Context, _ component.ReactionSpec,
 		return f.retryLetters(ids)
 	}
 	return pipeline.Redelivery{}, nil
+}
+
+func (f *fakeHost) SkipResult(_ context.Context, _ component.ReactionSpec, query string, sequence uint64) error {
+	f.placed = fmt.Sprint("skip ", query, " ", sequence)
+	return nil
+}
+
+func (f *fakeHost) SetPlace(_ context.Context, _ component.ReactionSpec, query, to string, owner stream.Epoch) (uint64, error) {
+	f.placed = fmt.Sprint("set ", query, " ", to, " ", owner)
+	return 7, nil
 }
 
 func (f *fakeHost) Subscribe(context.Context, pipeline.BootstrapRef, component.QuerySpec) (uint64, error) {

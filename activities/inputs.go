@@ -127,6 +127,20 @@ type LettersResult struct {
 	Failure *failure.Report `json:"failure,omitempty"`
 }
 
+// ResultInput is the input of Reactions.SkipResult and Reactions.SetPosition.
+type ResultInput struct {
+	Component  string          `json:"component"`
+	Spec       json.RawMessage `json:"spec"`
+	Query      string          `json:"query"`
+	Seq        string          `json:"seq"` // of an event of the query; "earliest" and "latest" are positions too
+	Generation uint64          `json:"generation"`
+}
+
+// PositionResult says which event a reaction goes on behind.
+type PositionResult struct {
+	Seq string `json:"seq"`
+}
+
 // DeadLetters is how many dead letters a component has.
 type DeadLetters struct {
 	Count  string    `json:"count,omitempty"`

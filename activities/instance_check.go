@@ -26,8 +26,9 @@ type InstanceChecks struct {
 }
 
 const (
-	maxProblems = 64
-	maxProblem  = 600
+	maxProblems    = 64
+	maxProblem     = 3 << 10 // of one component, which may have many
+	maxAllProblems = 24 << 10
 )
 
 // ValidateInstance finds everything that is wrong with the spec of an instance and of its components. What is wrong is
@@ -53,10 +54,19 @@ func (i *Instances) ValidateInstance(ctx context.Context, in SpecInput) (Instanc
 			return InstanceChecks{}, translate(err)
 		}
 	}
-	if more := len(c.problems) - maxProblems; more > 0 {
-		c.problems = append(c.problems[:maxProblems], Problem{Code: failure.ConfigInvalid.ID, Message: fmt.Sprintf("and %d more problems", more)})
+	return InstanceChecks{bounded(c.problems)}, nil
+}
+
+// bounded is as many problems as an instance keeps, and how many more there are.
+func bounded(problems []Problem) []Problem {
+	size := 0
+	for n, p := range problems {
+		if size += len(p.Component) + len(p.Message); n == maxProblems || size > maxAllProblems {
+			more := fmt.Sprintf("and %d more problems", len(problems)-n)
+			return append(problems[:n:n], Problem{Code: failure.ConfigInvalid.ID, Message: more})
+		}
 	}
-	return InstanceChecks{c.problems}, nil
+	return problems
 }
 
 // instanceCheck collects what is wrong.

@@ -83,3 +83,17 @@ func TestInstanceThatIsNotValid(t *testing.T) {
 		require.Contains(t, all, want)
 	}
 }
+
+// TestProblemsAreBounded: those that are left out are counted.
+func TestProblemsAreBounded(t *testing.T) {
+	few := []Problem{{Message: "a"}, {Message: "b"}}
+	require.Equal(t, few, bounded(few))
+	many := make([]Problem, 100)
+	require.Equal(t, "and 36 more problems", bounded(many)[maxProblems].Message)
+	for n := range many {
+		many[n].Message = strings.Repeat("x", maxProblem)
+	}
+	cut := bounded(many)
+	require.Len(t, cut, maxAllProblems/maxProblem+1)
+	require.Equal(t, "and 92 more problems", cut[len(cut)-1].Message)
+}

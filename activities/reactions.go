@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -10,6 +11,7 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
@@ -95,4 +97,28 @@ func (r *Reactions) TeardownReaction(ctx context.Context, in TeardownInput) erro
 	return translate(beating(ctx, func(ctx context.Context) error {
 		return errors.Join(r.host.TeardownReaction(ctx, spec), r.runner.store.forget(ctx, in.Component))
 	}))
+}
+
+// SkipResult has the next run of a reaction not wait for the event that it cannot get past.
+func (r *Reactions) SkipResult(ctx context.Context, in ResultInput) error {
+	spec, err := decode[component.ReactionSpec](in.Spec)
+	if err != nil {
+		return translate(err)
+	}
+	sequence, err := strconv.ParseUint(in.Seq, 10, 63)
+	if err != nil {
+		return translate(failure.PlaceInvalid.Errorf("%q is not the number of an event", in.Seq))
+	}
+	return translate(r.host.SkipResult(ctx, spec, in.Query, sequence))
+}
+
+// SetPosition has a reaction that does not run go on at another place of a query's results. The place is that of the
+// generation after the last one, so that no attempt of the last one moves it, wherever it may still be.
+func (r *Reactions) SetPosition(ctx context.Context, in ResultInput) (PositionResult, error) {
+	spec, err := decode[component.ReactionSpec](in.Spec)
+	if err != nil {
+		return PositionResult{}, translate(err)
+	}
+	sequence, err := r.host.SetPlace(ctx, spec, in.Query, in.Seq, stream.Epoch{Generation: in.Generation + 1})
+	return PositionResult{strconv.FormatUint(sequence, 10)}, translate(err)
 }

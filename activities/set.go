@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/stream"
 	"github.com/perdure/perdure/streaming/telemetry"
 )
 
@@ -42,6 +43,8 @@ type reactionHost interface {
 	RunReaction(context.Context, pipeline.Attempt, component.ReactionSpec) error
 	TeardownReaction(context.Context, component.ReactionSpec) error
 	RetryDeadLetters(ctx context.Context, spec component.ReactionSpec, ids []string) (pipeline.Redelivery, error)
+	SkipResult(ctx context.Context, spec component.ReactionSpec, query string, sequence uint64) error
+	SetPlace(ctx context.Context, spec component.ReactionSpec, query, to string, owner stream.Epoch) (uint64, error)
 }
 
 type bootstrapHost interface {

@@ -21,11 +21,16 @@ type CommandInput struct {
 	RequestID string `json:"requestId,omitempty"` // a command with an id that was seen before is not done again
 	Reason    string `json:"reason,omitempty"`    // for the record
 	Confirm   string `json:"confirm,omitempty"`   // name of the component: guards against hitting the wrong one
+	// Generation is that of the run which the command is meant for: refused if there has been another one since.
+	Generation *uint64 `json:"generation,omitempty"`
 
 	Spec            json.RawMessage `json:"spec,omitempty"`            // reconfigure, apply
 	BaseSpecVersion int             `json:"baseSpecVersion,omitempty"` // with it: refused if the spec is no longer this one
 
 	Rebuild bool `json:"rebuild,omitempty"` // rebootstrap: publish all rows anew, and not what differs
+
+	Query string `json:"query,omitempty"` // skip, setPosition: that the reaction takes the results of
+	Seq   string `json:"seq,omitempty"`   // skip: the event; setPosition: the last one that counts as delivered
 
 	IDs []string `json:"ids,omitempty"` // retry, drop: of the dead letters
 	All bool     `json:"all,omitempty"` // retry, drop: all of them, which retry takes for granted
@@ -36,6 +41,19 @@ type CommandInput struct {
 }
 
 const maxRequestID = 128
+
+// added names a field that the first builds did not know, if there is one.
+func (in CommandInput) added() string {
+	switch {
+	case in.Generation != nil:
+		return "generation"
+	case in.Query != "":
+		return "query"
+	case in.Seq != "":
+		return "seq"
+	}
+	return ""
+}
 
 func parseCommand(raw converter.RawValue) (CommandInput, error) {
 	var in CommandInput
@@ -69,8 +87,8 @@ var commandHelp = map[string]string{
 	CommandReconfigure:  "check another spec and, if it is valid, run with it: {\"spec\":{...}}",
 	CommandRebootstrap:  "read a query's sources again, while it goes on, and publish what differs; or stop it and publish all rows anew: {\"rebuild\":true}",
 	CommandResetBreaker: "forget past failures and try at once",
-	CommandSetPosition:  "not available",
-	CommandSkip:         "not available",
+	CommandSetPosition:  "have a reaction that is paused or stopped go on behind an event of a query: {\"query\":\"q\",\"seq\":\"123\",\"confirm\":\"<name>\"}, or earliest or latest as seq",
+	CommandSkip:         "have a reaction go on without the event that it cannot get past, which goes to the dead letters: {\"query\":\"q\",\"seq\":\"123\",\"confirm\":\"<name>\"}",
 	CommandUpgrade:      "drain, begin a new history with the newest code, and run",
 	CommandRetry:        "deliver a reaction's dead letters again: {\"ids\":[\"7\"]}, or all",
 	CommandDrop:         "remove dead letters of a reaction or a source: {\"ids\":[\"7\"]} or {\"all\":true}",
@@ -82,12 +100,13 @@ func (e *entity) commands() []string { return commandNames }
 
 // refuse implements owner.
 func (e *entity) refuse(name string, in CommandInput) error {
-	if err := e.refuseLetters(name, in); err != nil {
+	if g := in.Generation; g != nil && *g != e.state.Generation {
+		return fmt.Errorf("the generation is %d, not %d: the component was started anew since", e.state.Generation, *g)
+	}
+	if err := errors.Join(e.refuseLetters(name, in), e.refusePlace(name, in)); err != nil {
 		return err
 	}
 	switch name {
-	case CommandSetPosition, CommandSkip:
-		return e.notAvailable()
 	case CommandRebootstrap:
 		if e.kind.component != component.Query {
 			return e.notAvailable()
@@ -119,10 +138,13 @@ func (e *entity) unknown(name string) bool {
 
 // lasting implements owner.
 func (e *entity) lasting(name string) func(workflow.Context, CommandInput) error {
-	if !isOfLetters(name) {
-		return nil
+	switch {
+	case isOfLetters(name):
+		return func(ctx workflow.Context, in CommandInput) error { return e.handleLetters(ctx, name, in) }
+	case isOfPlaces(name):
+		return func(ctx workflow.Context, in CommandInput) error { return e.handlePlace(ctx, name, in) }
 	}
-	return func(ctx workflow.Context, in CommandInput) error { return e.handleLetters(ctx, name, in) }
+	return nil
 }
 
 // apply implements owner.
@@ -168,12 +190,7 @@ func (e *entity) retry() bool {
 
 // check implements owner.
 func (e *entity) check(ctx workflow.Context, spec json.RawMessage) error {
-	err := workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, activities.SpecInput{Component: e.id, Spec: spec}).Get(ctx, nil)
-	if err != nil {
-		report := activities.ReportOf(err)
-		err = fmt.Errorf("%s: %s", report.Code, report.Message)
-	}
-	return err
+	return refusal(workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, activities.SpecInput{Component: e.id, Spec: spec}).Get(ctx, nil))
 }
 
 // replace implements owner.

@@ -3,7 +3,6 @@ package workflows
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -437,28 +436,6 @@ func TestContinueAsNewWhenSuggestedDrainsFirst(t *testing.T) {
 	in := continued(t, h.GetWorkflowError())
 	require.Equal(t, "0/16B3748", in.Carry.Position)
 	require.Equal(t, 1, h.count("RequestDrain"))
-}
-
-// TestStateStaysSmall fills everything that is carried over with the longest that is accepted.
-func TestStateStaysSmall(t *testing.T) {
-	long := string(make([]byte, 5000))
-	var s State
-	for i := range 100 {
-		s.record(Command{RequestID: fmt.Sprintf("%0128d", i), Name: CommandPause, Outcome: Rejected, Error: long, Reason: long})
-	}
-	report := failure.Report{Message: long, Details: map[string]string{"stack": long}}
-	for range 20 {
-		report.Causes = append(report.Causes, long)
-	}
-	report.Causes = append(report.Causes, "the root")
-	s.Breaker.LastError = &LastError{Report: trimmed(report)}
-	data, err := json.Marshal(s)
-	require.NoError(t, err)
-	require.Len(t, s.Commands, keptCommands)
-	require.Len(t, s.Requests, keptRequests)
-	require.Equal(t, "the root", s.Breaker.LastError.Causes[5])
-	require.Len(t, s.Breaker.LastError.Causes, 6)
-	t.Log(len(data))
 }
 
 func TestUpdatesAnswer(t *testing.T) {

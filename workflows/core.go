@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/failure"
 )
 
@@ -75,6 +76,9 @@ type Command struct {
 	Name      string    `json:"name"`
 	Outcome   string    `json:"outcome"`
 	Error     string    `json:"error,omitempty"`
+	Code      string    `json:"code,omitempty"`   // with the error, where an activity found it: of what failed,
+	Causes    []string  `json:"causes,omitempty"` // why,
+	Fix       string    `json:"fix,omitempty"`    // and what to do
 	Result    string    `json:"result,omitempty"` // what it did, where that is more than the outcome says
 	Reason    string    `json:"reason,omitempty"`
 	At        time.Time `json:"at"`
@@ -98,28 +102,46 @@ func (r request) err() error {
 	return nil
 }
 
+// refused is why a command was not done, as an activity found.
+type refused struct{ failure.Report }
+
+func (r refused) Error() string { return r.Code + ": " + r.Message }
+
+// refusal makes the failure of an activity the reason of a refusal.
+func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refused{trimmed(activities.ReportOf(err))}
+}
+
 const (
 	keptCommands = 16
 	keptRequests = 64
 	maxName      = 64
 	maxReason    = 250
+	// maxProblems bounds a message that may name many problems; the server cuts off longer ones.
+	maxProblems = 3 << 10
 )
 
 // record keeps a command among the last ones.
 func (c *core) record(done Command) {
-	done.Name, done.Reason, done.Error = shorten(done.Name, maxName), shorten(done.Reason, maxReason), shorten(done.Error, maxReason)
+	done.Name, done.Reason, done.Error = shorten(done.Name, maxName), shorten(done.Reason, maxReason), shorten(done.Error, maxProblems)
 	c.Commands = append(c.Commands, done)
 	c.Commands = slices.Clone(c.Commands[max(0, len(c.Commands)-keptCommands):])
 	if done.RequestID == "" {
 		return
 	}
-	c.Requests = append(c.Requests, request{done.RequestID, done.Outcome, done.Error, c.Desired, c.SpecVersion})
+	c.Requests = append(c.Requests, request{done.RequestID, done.Outcome, shorten(done.Error, maxReason), c.Desired, c.SpecVersion})
 	c.Requests = slices.Clone(c.Requests[max(0, len(c.Requests)-keptRequests):])
 }
 
 func shorten(s string, most int) string {
 	if len(s) <= most {
 		return s
+	}
+	if most < 3 {
+		return ""
 	}
 	return strings.ToValidUTF8(s[:most-3], "") + "..."
 }

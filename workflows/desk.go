@@ -172,6 +172,11 @@ func (d *desk) signalled(s signal) {
 	if _, again := d.core.answered(in.RequestID); again {
 		return
 	}
+	if field := in.added(); field != "" && workflow.GetVersion(d.ctx, "command fields", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		// As the build did that began the history.
+		d.recordCommand(s.name, CommandInput{}, Rejected, fmt.Errorf("decoding the payload: json: unknown field %q", field))
+		return
+	}
 	if d.owner.unknown(s.name) {
 		d.recordCommand(s.name, in, Rejected, unknownCommand(s.name)) // as that build did
 		return
@@ -243,6 +248,10 @@ func (d *desk) lasting(name string) func(workflow.Context, CommandInput) error {
 }
 
 func rejected(err error) error {
+	var found refused
+	if errors.As(err, &found) {
+		return temporal.NewNonRetryableApplicationError(err.Error(), activities.RejectedCommand, nil, found.Report)
+	}
 	return temporal.NewNonRetryableApplicationError(err.Error(), activities.RejectedCommand, nil)
 }
 
@@ -250,6 +259,10 @@ func (d *desk) recordCommand(name string, in CommandInput, outcome string, err e
 	c := Command{RequestID: in.RequestID, Name: name, Outcome: outcome, Reason: in.Reason, At: workflow.Now(d.ctx)}
 	if err != nil {
 		c.Error = err.Error()
+		var found refused
+		if errors.As(err, &found) {
+			c.Code, c.Causes, c.Fix = found.Code, found.Causes, found.Fix
+		}
 	}
 	d.core.record(c)
 }
@@ -355,12 +368,13 @@ func permanent(report failure.Report) bool {
 // trimmed bounds a report, because it is carried along for as long as the component lives.
 func trimmed(r failure.Report) failure.Report {
 	const most = 6
-	r.Message = shorten(r.Message, 1000)
+	r.Message = shorten(r.Message, maxProblems)
 	causes := make([]string, 0, most)
 	for _, c := range failure.Outline(r.Causes, most) {
 		causes = append(causes, shorten(c, 500))
 	}
 	r.Causes = causes
+	r.Fix = shorten(r.Fix, 1000)
 	if r.Details != nil {
 		details := make(map[string]string, len(r.Details))
 		for _, k := range workflow.DeterministicKeys(r.Details) {

@@ -139,6 +139,7 @@ func (e *entity) close() (*Result, error) {
 func (e *entity) continueAsNew() error {
 	e.state.Upgrade = false
 	carry := e.state
+	carry.fit()
 	return workflow.NewContinueAsNewError(e.root, WorkflowType(e.kind.component), Input{
 		Spec: e.spec, Desired: carry.Desired, RequestedBy: e.requestedBy, Carry: &carry,
 	})

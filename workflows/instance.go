@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
@@ -133,6 +132,7 @@ func (i *instance) situation() situation {
 func (i *instance) continueAsNew() error {
 	i.state.Upgrade = false
 	carry := i.state
+	carry.fit()
 	return workflow.NewContinueAsNewError(i.root, TypeInstance, InstanceInput{
 		Spec: i.spec, Desired: carry.Desired, RequestedBy: i.requestedBy, Carry: &carry,
 	})
@@ -158,6 +158,12 @@ func (i *instance) commands() []string { return instanceCommands }
 
 // refuse implements owner.
 func (i *instance) refuse(name string, in CommandInput) error {
+	if in.Generation != nil {
+		return errors.New("an instance has no generation; apply takes baseSpecVersion")
+	}
+	if in.Query != "" || in.Seq != "" {
+		return errors.New("query and seq are for commands of reactions")
+	}
 	switch name {
 	case CommandResume, CommandRestart:
 		if !i.declared {
@@ -216,8 +222,7 @@ func (i *instance) pass(note func(*member) *int) {
 // check implements owner.
 func (i *instance) check(ctx workflow.Context, spec json.RawMessage) error {
 	if err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: spec}); err != nil {
-		report := activities.ReportOf(err)
-		return fmt.Errorf("%s: %s", report.Code, report.Message)
+		return refusal(err)
 	}
 	return nil
 }
@@ -238,12 +243,22 @@ func (i *instance) findProblems(ctx workflow.Context, in activities.SpecInput) e
 			lines[n] = p.Component + ": " + p.Message
 		}
 	}
-	return failure.ConfigInvalid.Errorf("%s", shorten(strings.Join(lines, "\n"), maxProblems)).
+	return failure.ConfigInvalid.Errorf("%s", listed(lines, maxProblems)).
 		WithFix("Correct what the message, or all of the status's problems, name and send the spec again with the signal apply.")
 }
 
-// maxProblems bounds the message with all problems; the server cuts off longer ones.
-const maxProblems = 3 << 10
+// listed is as many lines as fit, and how many more there are.
+func listed(lines []string, most int) string {
+	const room = 64 // for what is said of the others
+	text := shorten(lines[0], most-room)
+	for n, line := range lines[1:] {
+		if len(text)+1+len(line) > most-room {
+			return fmt.Sprintf("%s\nand %d more, in the status under problems", text, len(lines)-1-n)
+		}
+		text += "\n" + line
+	}
+	return text
+}
 
 // replace implements owner.
 func (i *instance) replace(spec json.RawMessage) error {

@@ -204,6 +204,7 @@ func (i *instance) tried(id string, wanted int, err error) *member {
 	m.Tried, m.Failure = wanted, nil
 	if err != nil {
 		report := trimmed(activities.ReportOf(err))
+		report.Message = shorten(report.Message, 1000) // there may be many members
 		m.Failure = &report
 	}
 	return m

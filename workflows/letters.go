@@ -67,14 +67,13 @@ func (e *entity) handleLetters(ctx workflow.Context, name string, in CommandInpu
 	var result activities.LettersResult
 	err := workflow.ExecuteActivity(withLetters(ctx, name+" dead letters"), do, input).Get(ctx, &result)
 	if err != nil {
-		report := activities.ReportOf(err)
-		err = fmt.Errorf("%s: %s", report.Code, report.Message)
+		err = refusal(err)
 		e.recordCommand(name, in, Rejected, err)
 		return err
 	}
 	e.state.DeadLetters = &result.Left
 	if result.Failure != nil {
-		err = fmt.Errorf("%s: %s", result.Failure.Code, result.Failure.Message)
+		err = refused{trimmed(*result.Failure)}
 	}
 	outcome := Applied
 	switch {

@@ -53,8 +53,8 @@ func TestDeadLetterCommands(t *testing.T) {
 		for i, want := range []Command{
 			{Name: "retry", Outcome: Applied, Result: "2 delivered, 1 refused again, 7 left"},
 			{Name: "retry", Outcome: Applied, Result: "1 refused again, 7 left", RequestID: "once"},
-			{Name: "retry", Outcome: Applied, Result: "1 delivered, 6 left", Error: "DeliveryFailed: down"},
-			{Name: "retry", Outcome: Rejected, Result: "6 left", Error: "LetterMissing: none"},
+			{Name: "retry", Outcome: Applied, Result: "1 delivered, 6 left", Error: "DeliveryFailed: down", Code: "DeliveryFailed"},
+			{Name: "retry", Outcome: Rejected, Result: "6 left", Error: "LetterMissing: none", Code: "LetterMissing"},
 		} {
 			want.At = s.Commands[i].At
 			require.Equal(t, want, s.Commands[i])

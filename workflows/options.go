@@ -92,6 +92,15 @@ func withLetters(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
+// withPlace is for somebody who waits for the answer, which may take some reads of a long log.
+func withPlace(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: summary,
+		StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: 3 * time.Minute,
+		RetryPolicy: retry(time.Second, 10*time.Second, 3),
+	})
+}
+
 func withTeardown(ctx workflow.Context, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: activities.QueueControl, Summary: "remove what the component created",

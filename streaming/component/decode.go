@@ -85,18 +85,26 @@ func (p *Problems) At(path string) *Problems {
 	return &Problems{prefix: join(p.prefix, path), list: p.list}
 }
 
-// Err returns one ConfigInvalid failure that names all problems, or nil when there are none.
+// maxProblems bounds the text of all problems of a config: what shows it cuts longer ones, and then nobody knows how many
+// there are.
+const maxProblems = 2800
+
+// Err returns one ConfigInvalid failure that names all problems, up to a bound, or nil when there are none.
 func (p *Problems) Err() error {
 	if p.list == nil || len(*p.list) == 0 {
 		return nil
 	}
-	lines := make([]string, 0, len(*p.list))
-	for _, q := range *p.list {
-		if q.path == "" {
-			lines = append(lines, q.text)
-		} else {
-			lines = append(lines, q.path+": "+q.text)
+	lines, size := make([]string, 0, len(*p.list)), 0
+	for i, q := range *p.list {
+		line := q.text
+		if q.path != "" {
+			line = q.path + ": " + q.text
 		}
+		if size += len(line) + 2; i > 0 && size > maxProblems {
+			lines = append(lines, fmt.Sprintf("and %d more", len(*p.list)-i))
+			break
+		}
+		lines = append(lines, line)
 	}
 	return failure.ConfigInvalid.Errorf("%s", strings.Join(lines, "; "))
 }

@@ -2,8 +2,10 @@ package component
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,4 +135,15 @@ func TestValidateSpecs(t *testing.T) {
 func TestPolicyDefaults(t *testing.T) {
 	require.Equal(t, Policy{DrainSeconds: 7, RetainBytes: 4 << 30, RetainSeconds: 604800, HeartbeatMillis: 5000, StallSeconds: 60},
 		Policy{DrainSeconds: 7}.WithDefaults())
+}
+
+// TestProblemsAreBounded: those that are left out are counted.
+func TestProblemsAreBounded(t *testing.T) {
+	p := &Problems{}
+	for i := range 100 {
+		p.Addf(fmt.Sprintf("tables[%02d]", i), "%s", strings.Repeat("x", 87)) // 100 bytes each
+	}
+	text := p.Err().Error()
+	require.Equal(t, 27, strings.Count(text, "xxx; "))
+	require.True(t, strings.HasSuffix(text, "; and 73 more"), text)
 }

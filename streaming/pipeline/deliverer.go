@@ -153,8 +153,12 @@ func (d *deliverer) deliverQuery(ctx context.Context, query string) error {
 	if err != nil {
 		return err
 	}
+	skip, err := skipOf(ctx, deliveries, d.id+"."+query, log.Created().UnixNano())
+	if err != nil {
+		return err
+	}
 	one := &delivery{
-		deliverer: d, query: query, log: log, logKey: strconv.FormatInt(log.Created().UnixMilli(), 36), done: done,
+		deliverer: d, query: query, log: log, logKey: strconv.FormatInt(log.Created().UnixMilli(), 36), done: done, skip: skip,
 	}
 	one.window = newWindow(one.recorded)
 	for range d.laneN {

@@ -29,6 +29,7 @@ type delivery struct {
 	log    *stream.Log
 	logKey string // part of idempotency keys that tells the events of this log from those of one that was deleted
 	done   *mark
+	skip   uint64 // event that is tried just once; 0: none
 	window *window
 	lanes  []*lane
 }
@@ -246,11 +247,25 @@ func (d *delivery) recorded(t *taken) {
 }
 
 // deliver delivers one thing, trying transient failures again for as long as the spec says. What its target refuses for
-// good goes to the dead letters.
+// good goes to the dead letters, and so does, however it fails, what somebody wants to be skipped.
 func (d *delivery) deliver(ctx context.Context, l *lane, p consignment) error {
 	began := time.Now()
 	followed, outcome := d.tracer.delivering(d.name, p.Delivery), telemetry.Interrupted
 	defer func() { followed.ended(outcome) }()
+	if p.Event.Sequence == d.skip {
+		err := d.try(followed.context(ctx), l, p.Delivery)
+		followed.tried(err)
+		switch {
+		case err == nil:
+			outcome = telemetry.Delivered
+			d.metrics.Deliveries.Inc()
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		outcome = telemetry.DeadLettered
+		return d.bury(ctx, p, 1, err)
+	}
 	for tries := 1; ; tries++ {
 		failures, err := d.target.admit(ctx)
 		if err != nil {

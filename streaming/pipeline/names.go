@@ -42,7 +42,7 @@ const (
 	bootstrapBucket     = "bootstrap"     // <instance>.<query>.<source>[.scope.<generation>-<number>]: bootstraps and what they copy
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state
 	checkpointsBucket   = "checkpoints"   // <instance>.<query>: which checkpoints of the query's state there are
-	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered
+	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered; with skipSuffix: what it is not to wait for
 )
 
 func viewSubject(instance, query string) string  { return "perdure.view." + instance + "." + query }
