@@ -70,8 +70,9 @@ type Options struct {
 	// Metrics count attempts and follow snapshots; when nil, nobody sees them.
 	Metrics *telemetry.Metrics
 	Log     *zap.Logger
-	// StopWithControlPlane ends the loops when the Temporal server does not answer for a quarter of a minute. Without it
-	// they go on under their fences, and end when another attempt takes over.
+	// StopWithControlPlane ends the loops when the Temporal server does not answer: some 20 s after the last heartbeat that
+	// it took, so that none runs when the server, which waits for longer, hands its component to another attempt. Without
+	// it they go on under their fences, and end when another attempt takes over.
 	StopWithControlPlane bool
 }
 

@@ -60,8 +60,8 @@ type Options struct {
 const (
 	// stopWithin is how long a worker waits for activities that were told to stop.
 	stopWithin = 25 * time.Second
-	// heartbeatsEvery bounds how long the SDK holds a heartbeat back. With a heartbeat timeout of 30 s an attempt that
-	// cannot reach the server ends at half of that, before the server starts the next.
+	// heartbeatsEvery bounds how long the SDK holds a heartbeat back, and tries to send it. With a heartbeat timeout of 30 s
+	// an attempt that cannot reach the server learns so 20 s after its last heartbeat, before the server starts the next.
 	heartbeatsEvery = 10 * time.Second
 	announceEvery   = activities.HostTTL / 3
 )

@@ -121,7 +121,8 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	log.Info("working", zap.String("host", data.HostID))
 	return node.New(node.Options{
 		Client: temporal, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
-		HeartbeatRate: c.HeartbeatRate, Telemetry: tells, Log: log,
+		HeartbeatRate: c.HeartbeatRate, StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+		Telemetry: tells, Log: log,
 	}).Run(ctx)
 }
 

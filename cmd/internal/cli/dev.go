@@ -35,6 +35,7 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 				return stack.Run(ctx, stack.Options{
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
 					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, HeartbeatRate: c.HeartbeatRate,
+					StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
 					TraceRatio: c.TraceRatio, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
 					printAddresses(cmd.OutOrStdout(), c.Namespace, s)

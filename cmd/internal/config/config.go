@@ -23,6 +23,13 @@ type Traces struct {
 	TraceRatio float64 `json:"traceRatio" flag:"trace-ratio" env:"OTEL_TRACES_SAMPLER_ARG" default:"0.01" minimum:"0" maximum:"1" doc:"ratio of the transactions that traces follow, once OTEL_EXPORTER_OTLP_ENDPOINT says where to"`
 }
 
+// Work says how a process runs components.
+type Work struct {
+	OutliveControlPlane bool `json:"outliveControlPlane" flag:"outlive-control-plane" env:"PERDURE_OUTLIVE_CONTROL_PLANE" default:"true" doc:"let components go on under their fences while Temporal does not answer; otherwise each stops by itself before Temporal would start it elsewhere"`
+	MaxLoops            int  `json:"maxLoops" flag:"max-loops" env:"PERDURE_MAX_LOOPS" default:"10000" minimum:"1" doc:"components that may run at once in this process; more wait for a place, without a sign: a guard, and no means to spread load"`
+	MaxCopies           int  `json:"maxCopies" flag:"max-copies" env:"PERDURE_MAX_COPIES" default:"16" minimum:"1" doc:"chunks of snapshots that may be copied at once in this process"`
+}
+
 // Dev is the configuration of `perdure dev`, where everything runs in one process.
 type Dev struct {
 	DataDir       string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
@@ -34,6 +41,7 @@ type Dev struct {
 	WithPostgres  bool   `json:"withPostgres" flag:"with-postgres" env:"PERDURE_WITH_POSTGRES" doc:"also run a private Postgres server, whose URL is the secret env:PERDURE_POSTGRES_URL"`
 	HeartbeatRate int    `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"20" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components together; with more components each has fewer, and a lost one is noticed later"`
 	NoWorker      bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
+	Work
 	Traces
 	Log
 }
@@ -71,6 +79,7 @@ type Worker struct {
 	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
 	HeartbeatRate     int           `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"100" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components of this worker together; with more components each has fewer, and a lost one is noticed later"`
 	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
+	Work
 	Traces
 	Log
 }

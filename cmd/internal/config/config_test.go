@@ -30,12 +30,16 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, load(t, &dev, nil))
 	require.Equal(t, config.Dev{
 		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080, HeartbeatRate: 20,
+		Work:   config.Work{OutliveControlPlane: true, MaxLoops: 10_000, MaxCopies: 16},
 		Traces: config.Traces{TraceRatio: 0.01}, Log: config.Log{LogLevel: "warn", LogFormat: "console"},
 	}, dev)
 	var worker config.Worker
 	require.NoError(t, load(t, &worker, nil))
 	require.Equal(t, "127.0.0.1:7233", worker.TemporalAddress)
 	require.Equal(t, 15*time.Second, worker.ConnectTimeout)
+	require.Equal(t, dev.Work, worker.Work)
+	require.NoError(t, load(t, &worker, nil, "--outlive-control-plane=false"))
+	require.False(t, worker.OutliveControlPlane)
 	var demo config.Demo
 	require.NoError(t, load(t, &demo, nil))
 	require.Equal(t, 20, demo.Seconds)

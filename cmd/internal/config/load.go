@@ -51,7 +51,8 @@ func AddFlags(flags *pflag.FlagSet, into any) {
 		usage := s.doc + " (" + s.env + ")"
 		switch s.kind {
 		case reflect.Bool:
-			flags.Bool(s.flag, false, usage)
+			standard, _ := strconv.ParseBool(s.standard) // no default is false
+			flags.Bool(s.flag, standard, usage)
 		case reflect.Int:
 			standard, _ := strconv.Atoi(s.standard) // a test loads every struct with its defaults
 			flags.Int(s.flag, standard, usage)

@@ -50,8 +50,11 @@ type Options struct {
 	Secret func(ref string) (string, error)
 	// HeartbeatRate is how many heartbeats a second the loops send together, about; as workers say when zero.
 	HeartbeatRate int
-	Telemetry     *Telemetry
-	Log           *zap.Logger
+	// StopWithControlPlane, MaxLoops and MaxCopies are those of workers.Options.
+	StopWithControlPlane bool
+	MaxLoops, MaxCopies  int
+	Telemetry            *Telemetry
+	Log                  *zap.Logger
 }
 
 // Node is one process's share of the work.
@@ -199,6 +202,7 @@ func (n *Node) work(ctx context.Context) error {
 	err = workers.Run(ctx, workers.Options{
 		Client: n.Client, Host: host, HostID: n.Data.HostID, Loops: &n.loops, Metrics: n.Telemetry.Metrics, Namespace: n.Namespace,
 		Stream: n.Stream, HeartbeatRate: n.HeartbeatRate, Log: n.Log,
+		StopWithControlPlane: n.StopWithControlPlane, MaxLoops: n.MaxLoops, MaxCopies: n.MaxCopies,
 	})
 	if err != nil {
 		err = fmt.Errorf("running workers: %w", err)

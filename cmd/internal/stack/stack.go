@@ -44,8 +44,11 @@ type Options struct {
 	Postgres      bool // run a private server
 	NoWorker      bool // do no tasks here
 	HeartbeatRate int  // see node.Options
-	TraceRatio    float64
-	Log           *zap.Logger
+	// StopWithControlPlane, MaxLoops and MaxCopies are those of workers.Options.
+	StopWithControlPlane bool
+	MaxLoops, MaxCopies  int
+	TraceRatio           float64
+	Log                  *zap.Logger
 }
 
 // Stack is what runs.
@@ -150,6 +153,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	n := node.New(node.Options{
 		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
 		Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
+		StopWithControlPlane: o.StopWithControlPlane, MaxLoops: o.MaxLoops, MaxCopies: o.MaxCopies,
 	})
 	s.ready = n.Ready
 	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })
