@@ -5,12 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
-	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // Reactions has the activities of reactions.
@@ -34,20 +31,10 @@ func (r *Reactions) ReactionRun(ctx context.Context, in RunInput) (RunResult, er
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
-	teller := newTeller(ctx, in.Generation, r.runner.log.With(zap.String(telemetry.KeyComponent, in.Component)))
-	return r.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
-		telling, stop := context.WithCancel(ctx)
-		defer stop()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			teller.run(telling, a.Progress)
-		}()
-		err := r.host.RunReaction(ctx, a, spec)
-		stop()
-		<-done
-		return OutcomeDrained, err
-	})
+	teller := r.runner.newTeller(ctx, in)
+	return r.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
+		return OutcomeDrained, r.host.RunReaction(ctx, a, spec)
+	}))
 }
 
 // retriesFor is how long dead letters are delivered by one command; those that are left stay.
