@@ -9,19 +9,25 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.uber.org/zap"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
+	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 const (
-	// lookEvery is how often the condition of a reaction is looked at.
+	// lookEvery is how often the condition of a component is looked at.
 	lookEvery = time.Second
 	// tellEvery is how often a condition that changes is told at most, since each time costs history.
 	tellEvery = time.Minute
+	// tellAgainEvery is how often at most it is told that the same fails with another code: one that is down can go on for days.
+	tellAgainEvery = 10 * time.Minute
+	// interruptedAfter is how long a source must get nothing before that is told: a server that is started anew is back by then.
+	interruptedAfter = 10 * time.Second
 	// toldQueries is how many queries a condition names.
 	toldQueries = 8
 )
 
-// teller tells a reaction's workflow how the reaction is whenever that changes. As long as all is well it says nothing.
+// teller tells the workflow of a source or a reaction how the component is whenever that changes. As long as all is well it says nothing.
 type teller struct {
 	tell func(context.Context, Condition) error
 	log  *zap.Logger
@@ -32,7 +38,7 @@ type teller struct {
 
 // newTeller begins with what the workflow takes for granted of a run. It knows nothing of an earlier attempt's end, so
 // a later attempt tells its condition in any case.
-func newTeller(ctx context.Context, generation uint64, log *zap.Logger) *teller {
+func (r *runner) newTeller(ctx context.Context, in RunInput) *teller {
 	info := activity.GetInfo(ctx)
 	return &teller{
 		tell: func(ctx context.Context, c Condition) error {
@@ -41,7 +47,28 @@ func newTeller(ctx context.Context, generation uint64, log *zap.Logger) *teller 
 			execution := info.WorkflowExecution
 			return activity.GetClient(ctx).SignalWorkflow(ctx, execution.ID, execution.RunID, SignalCondition, c)
 		},
-		log: log, last: Condition{Generation: generation, Target: pipeline.TargetClosed}, told: info.Attempt == 1,
+		log:  r.log.With(zap.String(telemetry.KeyComponent, in.Component)),
+		last: Condition{Generation: in.Generation, Target: pipeline.TargetClosed}, told: info.Attempt == 1,
+	}
+}
+
+// beside returns a loop during which the condition is told.
+func (t *teller) beside(body loop) loop {
+	return func(ctx context.Context, a pipeline.Attempt) (string, error) {
+		telling, stopTelling := context.WithCancel(ctx)
+		defer stopTelling()
+		running, stop := context.WithCancel(ctx)
+		told := failure.Go(func() error {
+			defer stop()
+			t.run(telling, a.Progress)
+			return nil
+		})
+		outcome, err := body(running, a)
+		stopTelling()
+		if panicked := <-told; panicked != nil {
+			err = panicked
+		}
+		return outcome, err
 	}
 }
 
@@ -53,20 +80,19 @@ func (t *teller) run(ctx context.Context, p *pipeline.Progress) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			t.look(ctx, p.Snapshot().Delivery, now)
+			t.look(ctx, p.Snapshot(), now)
 		}
 	}
 }
 
-func (t *teller) look(ctx context.Context, s *pipeline.DeliveryStatus, now time.Time) {
-	if s == nil || now.Sub(t.at) < tellEvery {
+func (t *teller) look(ctx context.Context, s pipeline.Status, now time.Time) {
+	if now.Sub(t.at) < tellEvery {
 		return
 	}
-	next := conditionOf(t.last.Generation, s)
-	if t.told && same(next, t.last) {
+	next, known := conditionOf(t.last.Generation, s, now.UTC())
+	if !known || t.told && same(next, t.last) && (next.code() == t.last.code() || now.Sub(t.at) < tellAgainEvery) {
 		return
 	}
-	next.At = now.UTC()
 	if err := t.tell(ctx, next); err != nil { // the next look says the same
 		t.log.Debug("the condition cannot be told", zap.Error(err))
 		return
@@ -76,14 +102,43 @@ func (t *teller) look(ctx context.Context, s *pipeline.DeliveryStatus, now time.
 
 // same compares what makes a difference: another try that fails in the way of the one before does not.
 func same(a, b Condition) bool {
-	return a.Target == b.Target && a.DeadLetters == b.DeadLetters && a.More == b.More &&
+	return a.Target == b.Target && (a.Interruption == nil) == (b.Interruption == nil) && a.DeadLetters == b.DeadLetters && a.More == b.More &&
 		slices.EqualFunc(a.Queries, b.Queries, func(x, y QueryCondition) bool {
 			return x.Query == y.Query && x.State == y.State && x.Code == y.Code
 		})
 }
 
-func conditionOf(generation uint64, s *pipeline.DeliveryStatus) Condition {
-	c := Condition{Generation: generation, Target: pipeline.TargetClosed, DeadLetters: deadLetters(s.DeadLetters)}
+// code is that of the last error.
+func (c *Condition) code() string {
+	switch {
+	case c.Interruption != nil:
+		return c.Interruption.LastError.Code
+	case c.LastError != nil:
+		return c.LastError.Code
+	}
+	return ""
+}
+
+// conditionOf returns what a loop's status comes to; false: it does not say yet.
+func conditionOf(generation uint64, s pipeline.Status, now time.Time) (c Condition, known bool) {
+	c = Condition{Generation: generation, At: now, Target: pipeline.TargetClosed}
+	switch in := s.Intake; {
+	case s.Delivery != nil:
+		c.deliver(s.Delivery)
+	case in == nil:
+		return c, false
+	case in.LastError == nil: // it is well
+	case now.Sub(in.FailingSince) < interruptedAfter:
+		return c, false
+	default:
+		c.Interruption = &Interruption{At: now, Since: in.FailingSince, Failures: in.Failures, LastError: *in.LastError}
+	}
+	return c, true
+}
+
+// deliver notes how a reaction gets on.
+func (c *Condition) deliver(s *pipeline.DeliveryStatus) {
+	c.DeadLetters = deadLetters(s.DeadLetters)
 	if s.Target != pipeline.TargetClosed {
 		c.Target, c.Since, c.LastError = pipeline.TargetOpen, s.FailingSince, s.LastError
 	}
@@ -96,7 +151,6 @@ func conditionOf(generation uint64, s *pipeline.DeliveryStatus) Condition {
 			c.Queries = append(c.Queries, QueryCondition{q.Query, q.State, q.Error.Code, shorten(q.Error.Message)})
 		}
 	}
-	return c
 }
 
 func deadLetters(c pipeline.DeadLetterCount) DeadLetters {

@@ -34,7 +34,7 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 	look := func(after time.Duration, want int) {
 		t.Helper()
 		now = now.Add(after)
-		tell.look(t.Context(), s, now)
+		tell.look(t.Context(), pipeline.Status{Delivery: s}, now)
 		require.Len(t, told, want)
 	}
 	look(time.Second, 0)
@@ -65,12 +65,64 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 	look(time.Hour, 4)
 }
 
+// TestInterruptionIsTold when it lasts, and once it is over; that it has another code by now, seldom.
+func TestInterruptionIsTold(t *testing.T) {
+	var told []Condition
+	tell := &teller{
+		tell: func(_ context.Context, c Condition) error { told = append(told, c); return nil },
+		last: Condition{Generation: 4, Target: "closed"}, told: true,
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var s pipeline.Status
+	look := func(after time.Duration, want int) {
+		t.Helper()
+		now = now.Add(after)
+		tell.look(t.Context(), s, now)
+		require.Len(t, told, want)
+	}
+	fails := func(code *failure.Code, failures int, since time.Time) {
+		report := failure.Describe(code.Errorf("away"))
+		s.Intake = &pipeline.IntakeStatus{Failures: failures, FailingSince: since, LastError: &report}
+	}
+	look(time.Hour, 0)
+	s.Intake = &pipeline.IntakeStatus{}
+	look(time.Second, 0)
+	since := now
+	fails(failure.ConnectionLost, 1, since)
+	look(interruptedAfter-time.Second, 0)
+	fails(failure.Unreachable, 5, since)
+	look(time.Second, 1)
+	require.Equal(t, Condition{Generation: 4, At: now, Target: "closed", Interruption: &Interruption{
+		At: now, Since: since, Failures: 5, LastError: failure.Describe(failure.Unreachable.Errorf("away")),
+	}}, told[0])
+	fails(failure.Unreachable, 9, since)
+	look(time.Hour, 1)
+	fails(failure.ServerBusy, 10, since)
+	look(time.Second, 2)
+	fails(failure.Unreachable, 11, since)
+	look(tellAgainEvery-time.Second, 2)
+	look(time.Second, 3)
+	s.Intake = &pipeline.IntakeStatus{}
+	look(time.Second, 3)
+	look(tellEvery, 4)
+	require.Nil(t, told[3].Interruption)
+
+	tell.told = false // a later attempt, which does not know yet what it finds
+	s.Intake = nil
+	look(time.Hour, 4)
+	fails(failure.Unreachable, 1, now)
+	look(time.Second, 4)
+	s.Intake = &pipeline.IntakeStatus{}
+	look(time.Second, 5)
+	look(time.Hour, 5)
+}
+
 // TestLaterAttemptTellsItsCondition: its workflow may still show what the one before it told.
 func TestLaterAttemptTellsItsCondition(t *testing.T) {
 	var told int
 	tell := &teller{tell: func(context.Context, Condition) error { told++; return nil }, last: Condition{Target: "closed"}}
 	for range 2 {
-		tell.look(t.Context(), &pipeline.DeliveryStatus{Target: pipeline.TargetClosed}, time.Now().Add(time.Duration(told)*time.Hour))
+		tell.look(t.Context(), pipeline.Status{Delivery: &pipeline.DeliveryStatus{Target: pipeline.TargetClosed}}, time.Now().Add(time.Duration(told)*time.Hour))
 	}
 	require.Equal(t, 1, told)
 }

@@ -147,7 +147,8 @@ type DeadLetters struct {
 	Oldest time.Time `json:"oldest,omitzero"`
 }
 
-// Condition is the payload of SignalCondition. A reaction that is well has a closed target and no queries here.
+// Condition is the payload of SignalCondition. A component that is well has a closed target, and no queries and no
+// interruption here.
 type Condition struct {
 	Generation  uint64           `json:"generation"`
 	At          time.Time        `json:"at"`
@@ -157,6 +158,16 @@ type Condition struct {
 	Queries     []QueryCondition `json:"queries,omitempty"`     // those whose results do not reach the reaction, up to a limit
 	More        int              `json:"moreQueries,omitempty"` // beyond that limit
 	DeadLetters DeadLetters      `json:"deadLetters"`
+	// Interruption is of a source, all others are of a reaction.
+	Interruption *Interruption `json:"interruption,omitempty"`
+}
+
+// Interruption is why a source gets nothing from its system, which it goes on to try by itself.
+type Interruption struct {
+	At        time.Time      `json:"at"`           // when this was true
+	Since     time.Time      `json:"failingSince"` // when tries began to fail
+	Failures  int            `json:"failures"`     // tries in a row
+	LastError failure.Report `json:"lastError"`    // of the last of them
 }
 
 // QueryCondition is why the results of a query do not reach a reaction.

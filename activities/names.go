@@ -17,7 +17,8 @@ func HostQueue(hostID string) string { return hostQueuePrefix + hostID }
 // SignalSnapshotReady is the signal by which HoldSnapshot tells its workflow that copying may begin.
 const SignalSnapshotReady = "snapshotReady"
 
-// SignalCondition is the signal by which the loop of a reaction tells its workflow how it gets on with its target.
+// SignalCondition is the signal by which the loop of a source tells its workflow how it gets on with its system, and that of a
+// reaction with its target.
 const SignalCondition = "condition"
 
 // SignalNeed is the signal by which the loop of a query asks for a bootstrap while it goes on with the state that it has.

@@ -6,13 +6,10 @@ import (
 	"strconv"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/pipeline"
 	"github.com/perdure/perdure/streaming/stream"
-	"github.com/perdure/perdure/streaming/telemetry"
 )
 
 // Reactions has the activities of reactions.
@@ -36,23 +33,10 @@ func (r *Reactions) ReactionRun(ctx context.Context, in RunInput) (RunResult, er
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
-	teller := newTeller(ctx, in.Generation, r.runner.log.With(zap.String(telemetry.KeyComponent, in.Component)))
-	return r.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
-		telling, stopTelling := context.WithCancel(ctx)
-		defer stopTelling()
-		running, stop := context.WithCancel(ctx)
-		told := failure.Go(func() error {
-			defer stop()
-			teller.run(telling, a.Progress)
-			return nil
-		})
-		err := r.host.RunReaction(running, a, spec)
-		stopTelling()
-		if panicked := <-told; panicked != nil {
-			err = panicked
-		}
-		return OutcomeDrained, err
-	})
+	teller := r.runner.newTeller(ctx, in)
+	return r.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
+		return OutcomeDrained, r.host.RunReaction(ctx, a, spec)
+	}))
 }
 
 // retriesFor is how long dead letters are delivered by one command; those that are left stay.

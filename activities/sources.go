@@ -45,9 +45,10 @@ func (s *Sources) SourceRun(ctx context.Context, in RunInput) (RunResult, error)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
-	return s.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
+	teller := s.runner.newTeller(ctx, in)
+	return s.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		return OutcomeDrained, s.host.RunSource(ctx, a, spec)
-	})
+	}))
 }
 
 // TeardownSource removes what a source created, its log and its resources in the system behind it, unless they are to be

@@ -468,15 +468,7 @@ func (d *desk) describeTrouble(b *strings.Builder) {
 		fmt.Fprintf(b, "\nFailed %d times in a row; the next try is at %s.\n", c.Breaker.Failures, until.UTC().Format(time.RFC3339))
 	}
 	if last := c.Breaker.LastError; last != nil {
-		fmt.Fprintf(b, "\nLast error: **%s** (%s) at %s: %s\n", last.Code, last.Class, last.At.UTC().Format(time.RFC3339), verbatim(last.Message))
-		for _, cause := range last.Causes {
-			if !strings.Contains(last.Message, cause) { // most messages end with their causes
-				fmt.Fprintf(b, "\nBecause: %s\n", verbatim(cause))
-			}
-		}
-		if last.Fix != "" {
-			fmt.Fprintf(b, "\n**What to do:** %s\n", verbatim(last.Fix))
-		}
+		describeError(b, "Last error at "+last.At.UTC().Format(time.RFC3339), last.Report)
 	}
 	if n := len(c.Commands); n > 0 {
 		done := c.Commands[n-1]
@@ -485,6 +477,19 @@ func (d *desk) describeTrouble(b *strings.Builder) {
 			fmt.Fprintf(b, " (%s)", verbatim(done.Error))
 		}
 		b.WriteString(".\n")
+	}
+}
+
+// describeError tells what an error is and what to do about it.
+func describeError(b *strings.Builder, what string, r failure.Report) {
+	fmt.Fprintf(b, "\n%s: **%s** (%s): %s\n", what, r.Code, r.Class, verbatim(r.Message))
+	for _, cause := range r.Causes {
+		if !strings.Contains(r.Message, cause) { // most messages end with their causes
+			fmt.Fprintf(b, "\nBecause: %s\n", verbatim(cause))
+		}
+	}
+	if r.Fix != "" {
+		fmt.Fprintf(b, "\n**What to do:** %s\n", verbatim(r.Fix))
 	}
 }
 

@@ -108,7 +108,7 @@ func summaryOf(r activities.LettersResult) string {
 	return strings.Join(append(parts, left+" left"), ", ")
 }
 
-// conditioned takes what a reaction's loop tells of itself. What an earlier run told is of no use any more.
+// conditioned takes what the loop of a source or a reaction tells of itself. What an earlier run told is of no use any more.
 func (e *entity) conditioned(s signal) {
 	var c activities.Condition
 	if json.Unmarshal(payloadData(s.payload), &c) != nil || c.Generation != e.state.Generation || e.task != taskRun {
@@ -118,8 +118,14 @@ func (e *entity) conditioned(s signal) {
 		report := trimmed(*c.LastError)
 		c.LastError = &report
 	}
+	if c.Interruption != nil {
+		c.Interruption.LastError = trimmed(c.Interruption.LastError)
+	}
 	before := e.health()
-	e.state.Condition, e.state.DeadLetters = &c, &c.DeadLetters
+	e.state.Condition = &c
+	if e.kind.component == component.Reaction {
+		e.state.DeadLetters = &c.DeadLetters
+	}
 	if e.health() != before {
 		e.upsert()
 	}

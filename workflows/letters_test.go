@@ -126,6 +126,41 @@ func TestHistoriesOfBuildsWithoutDeadLetterCommands(t *testing.T) {
 	require.Zero(t, h.count("RetryDeadLetters"))
 }
 
+// TestConditionOfASource: why it gets nothing shows with what to do, until it is over. Its dead letters are another matter.
+func TestConditionOfASource(t *testing.T) {
+	h := newHarness(t, "source.default.orders")
+	h.healthy()
+	h.loops(sources.SourceRun, 100*time.Hour, drained, nil)
+	h.OnActivity(control.DropDeadLetters, mock.Anything, mock.Anything).Return(activities.LettersResult{Left: activities.DeadLetters{Count: "2"}}, nil)
+	tell := func(why *activities.Interruption) {
+		h.signal(activities.SignalCondition, activities.Condition{Generation: 1, Target: "closed", Interruption: why})
+	}
+	h.at(time.Minute, func() {
+		h.signal("drop", map[string]any{"ids": []string{"1"}})
+		tell(&activities.Interruption{Failures: 7, LastError: failure.Describe(failure.Unreachable.Errorf("nobody there"))})
+	})
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, activities.HealthDegraded, s.Health)
+		require.Equal(t, failure.Unreachable.ID, s.Interruption.LastError.Code)
+		require.Equal(t, failure.Unreachable.Fix, s.Interruption.LastError.Fix)
+		require.Equal(t, "2", s.DeadLetters.Count)
+		require.Equal(t, activities.HealthDegraded, h.healths[len(h.healths)-1], "in the list")
+		tell(nil)
+	})
+	h.at(3*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, activities.HealthHealthy, s.Health)
+		require.Nil(t, s.Interruption)
+		require.Equal(t, "2", s.DeadLetters.Count)
+		require.Equal(t, activities.HealthHealthy, h.healths[len(h.healths)-1], "in the list")
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeSource, input(sourceSpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
 // TestConditionOfAReaction: what the loop tells shows until the run ends; what an earlier one told does not.
 func TestConditionOfAReaction(t *testing.T) {
 	h := newHarness(t, lines)

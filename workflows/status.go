@@ -32,6 +32,8 @@ type Status struct {
 	Position string `json:"position,omitempty"`
 	Offset   string `json:"offset,omitempty"`
 	Sequence string `json:"sequence,omitempty"`
+	// Interruption is why a running source gets nothing from its system, nil as long as it does.
+	Interruption *activities.Interruption `json:"interruption,omitempty"`
 	// Delivery is how a running reaction gets on, nil as long as all is well. DeadLetters was true when it was last told,
 	// or a command changed it.
 	Delivery    *activities.Condition   `json:"delivery,omitempty"`
@@ -69,10 +71,15 @@ func (e *entity) status() Status {
 		Breaker:   s.Breaker,
 		Bootstrap: BootstrapsState{Needed: s.Snapshots.Needed, Sealed: s.Snapshots.Sealed},
 		Position:  s.Position, Offset: s.Offset, Sequence: s.Sequence,
-		Delivery: s.Condition, DeadLetters: s.DeadLetters,
-		Commands: append([]Command{}, s.Commands...),
-		History:  e.history(),
-		Build:    workflow.GetInfo(e.root).GetCurrentBuildID(),
+		DeadLetters: s.DeadLetters,
+		Commands:    append([]Command{}, s.Commands...),
+		History:     e.history(),
+		Build:       workflow.GetInfo(e.root).GetCurrentBuildID(),
+	}
+	if c := s.Condition; c != nil && e.kind.component == component.Source {
+		status.Interruption = c.Interruption
+	} else {
+		status.Delivery = c
 	}
 	if e.beside != nil {
 		status.Bootstrap.Beside, status.Bootstrap.Held = true, s.Snapshots.Held
@@ -108,7 +115,7 @@ func (e *entity) health() string {
 	if s := e.state.Snapshots; h == activities.HealthHealthy && (s.Held || s.Failing) {
 		return activities.HealthDegraded
 	}
-	if c := e.state.Condition; h == activities.HealthHealthy && c != nil && (c.Target != "closed" || len(c.Queries) > 0) {
+	if c := e.state.Condition; h == activities.HealthHealthy && c != nil && (c.Target != "closed" || len(c.Queries) > 0 || c.Interruption != nil) {
 		return activities.HealthDegraded
 	}
 	return h
@@ -144,6 +151,9 @@ func (e *entity) describe() {
 	}
 	if len(s.Missing) > 0 {
 		fmt.Fprintf(&b, "\nWaiting for the sources `%s`.\n", strings.Join(s.Missing, "`, `"))
+	}
+	if c := s.Condition; c != nil && c.Interruption != nil {
+		describeError(&b, fmt.Sprintf("Gets nothing from its system since %s", c.Interruption.Since.UTC().Format(time.RFC3339)), c.Interruption.LastError)
 	}
 	e.describeTrouble(&b)
 	workflow.SetCurrentDetails(e.ctx, b.String())

@@ -17,12 +17,20 @@ type Status struct {
 	Offset       uint64            `json:"offset,omitempty"`       // in the change log
 	Sequence     uint64            `json:"sequence,omitempty"`     // of the last event
 	CommitTime   time.Time         `json:"commitTime,omitzero"`    // of the last transaction
-	Phase        string            `json:"phase,omitempty"`        // what the loop is doing: streaming, loading, following, delivering, serving, draining
+	Phase        string            `json:"phase,omitempty"`        // what the loop is doing: streaming, interrupted, loading, following, delivering, serving, draining
 	Backpressure string            `json:"backpressure,omitempty"` // what the loop waits for, when it is held up
 	Details      map[string]string `json:"details,omitempty"`
 	// Missing is what a query lacks that ended with NeedsResync; nil then: all of all its sources is to be read.
 	Missing  *Missing        `json:"missing,omitempty"`
+	Intake   *IntakeStatus   `json:"intake,omitempty"`   // of a source; nil: it has yet to find out
 	Delivery *DeliveryStatus `json:"delivery,omitempty"` // of a reaction that pushes
+}
+
+// IntakeStatus is how a source gets on with its system. It is never changed, but replaced.
+type IntakeStatus struct {
+	Failures     int             `json:"failures,omitempty"`    // tries in a row that failed
+	FailingSince time.Time       `json:"failingSince,omitzero"` // when the first of them ended
+	LastError    *failure.Report `json:"lastError,omitempty"`   // of the last of them; nil: changes come
 }
 
 // DeliveryStatus is how a reaction gets on with its target.

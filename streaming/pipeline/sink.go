@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
@@ -355,6 +356,27 @@ func (s *sink) Note(key, value string) { s.progress.SetDetail(key, value) }
 
 // Measure implements source.Sink.
 func (s *sink) Measure(name string, value float64) { s.metrics.Measure(name, value) }
+
+// Interrupted implements source.Sink.
+func (s *sink) Interrupted(why error) {
+	s.progress.Set(func(st *Status) {
+		var intake IntakeStatus
+		was, is := "interrupted", "streaming"
+		if why != nil {
+			was, is = is, was
+			intake.FailingSince = time.Now().UTC()
+			if before := st.Intake; before != nil && before.LastError != nil {
+				intake = *before
+			}
+			report := failure.Describe(why)
+			intake.Failures, intake.LastError = intake.Failures+1, &report
+		}
+		if st.Phase == was { // else it drains
+			st.Phase = is
+		}
+		st.Intake = &intake
+	})
+}
 
 // Tick implements source.Sink. A source that is alive but whose changes go nowhere is not progress.
 func (s *sink) Tick() {

@@ -127,6 +127,9 @@ type Sink interface {
 	// Measure exports a number that only the source can know, such as what the system keeps for it, as the metric
 	// perdure_source_<name>; one that is not a number removes it. It never blocks and is safe for concurrent use.
 	Measure(name string, value float64)
+	// Interrupted says why the source gets nothing from its system for now: with each try that fails, all of which it repeats by
+	// itself. Nil says that it gets what there is; a connection that breaks as soon as it is there is none yet. It never blocks.
+	Interrupted(why error)
 	// Tick tells the watchdog that the reading loop is alive; called at least every five seconds, also while idle.
 	Tick()
 }

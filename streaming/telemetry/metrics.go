@@ -310,6 +310,11 @@ type Component struct {
 	Silent  time.Duration // since it last got on with its work, or looked and found none
 	Stalled time.Duration // a silence after which it is ended
 	HeldUp  bool          // by what comes after it
+
+	// Interrupted is since when it has got nothing from the system before it, the zero time while it does, and InterruptedBy
+	// the code of the last try's failure.
+	Interrupted   time.Time
+	InterruptedBy string
 }
 
 // Components shows the components that list returns at each scrape. It is called once.
@@ -341,11 +346,13 @@ var (
 	componentSilent  = componentDesc("silent_seconds", "Time since the component got on with its work, or looked and found none.")
 	componentStalled = componentDesc("stalled_seconds", "How long the component may be silent before it is restarted, as its policy says.")
 	componentHeldUp  = componentDesc("held_up", "1 while the component waits for what comes after it.")
+
+	componentInterrupted = componentDesc("interrupted_seconds", "Time since the component, a source, has got nothing from its system, with the code of the last try's failure; not there while it gets what there is.", "code")
 )
 
 // Describe implements prometheus.Collector.
 func (components) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{componentInfo, componentStart, componentSilent, componentStalled, componentHeldUp} {
+	for _, d := range []*prometheus.Desc{componentInfo, componentStart, componentSilent, componentStalled, componentHeldUp, componentInterrupted} {
 		descs <- d
 	}
 }
@@ -365,5 +372,8 @@ func (list components) Collect(metrics chan<- prometheus.Metric) {
 		gauge(componentSilent, max(0, c.Silent.Seconds()))
 		gauge(componentStalled, c.Stalled.Seconds())
 		gauge(componentHeldUp, heldUp)
+		if !c.Interrupted.IsZero() {
+			gauge(componentInterrupted, max(0, time.Since(c.Interrupted).Seconds()), c.InterruptedBy)
+		}
 	}
 }

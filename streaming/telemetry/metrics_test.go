@@ -82,7 +82,9 @@ func everything() *Metrics {
 	m.Snapshot("i", "n", "s")
 	m.Began("c")
 	m.Failed("c", "Stalled")
-	m.Components(func() []Component { return []Component{{ID: "c"}} })
+	m.Components(func() []Component {
+		return []Component{{ID: "c", Interrupted: time.Now(), InterruptedBy: "Unreachable"}}
+	})
 	m.StreamSpace(func() bool { return false })
 	(&exporter{metrics: m}).count("exported", 1)
 	return m

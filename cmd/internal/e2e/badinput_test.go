@@ -15,6 +15,7 @@ import (
 	sdkpb "go.temporal.io/api/sdk/v1"
 
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
+	"github.com/perdure/perdure/workflows"
 )
 
 const (
@@ -212,4 +213,36 @@ func TestUnreachableHostIsRetriedUntilItAnswers(t *testing.T) {
 		s.signal("source.default.shop", "resume")
 	}
 	s.awaitPhase("source.default.shop", "Running", 3*time.Minute)
+}
+
+// TestPostgresThatIsAwayIsSeen wherever an operator looks, while its source goes on trying, and so is that it is back.
+func TestPostgresThatIsAwayIsSeen(t *testing.T) {
+	const id = "source.default.shop"
+	s := newSystem(t, apart(t))
+	execSQL(t, s.connect(), schema)
+	s.startComponent("Source", id, sourceInput(s))
+	s.awaitPhase(id, "Running", 60*time.Second)
+	becomes := func(health string) (st workflows.Status) {
+		t.Helper()
+		eventually(t, 100*time.Second, health, func() error { // a change is told once a minute at most
+			err := s.statusInto(id, &st)
+			if err == nil && st.Health != health {
+				err = fmt.Errorf("%+v", st)
+			}
+			return err
+		})
+		return st
+	}
+	s.stopPostgres()
+	st := becomes("degraded")
+	require.Equal(t, workflows.PhaseRunning, st.Phase)
+	require.Equal(t, "Unreachable", st.Interruption.LastError.Code)
+	require.NotEmpty(t, st.Interruption.LastError.Fix)
+	require.Greater(t, st.Interruption.Failures, 1)
+	require.Contains(t, s.metrics(), `perdure_component_interrupted_seconds{code="Unreachable",component="source.default.shop"} `)
+
+	s.restartPostgres(nil)
+	require.Nil(t, becomes("healthy").Interruption)
+	require.NotContains(t, s.metrics(), "perdure_component_interrupted_seconds{")
+	require.Less(t, becomes("healthy").History.Events, 60)
 }

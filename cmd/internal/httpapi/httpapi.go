@@ -90,7 +90,8 @@ type loop struct {
 	Position   graph.Position `json:"position,omitempty"`
 	Offset     string         `json:"offset,omitempty"`
 	Sequence   string         `json:"sequence,omitempty"`
-	// Delivery is how a reaction gets on with its target.
+	// Intake is how a source gets on with its system, Delivery how a reaction gets on with its target.
+	Intake        *pipeline.IntakeStatus   `json:"intake,omitempty"`
 	Delivery      *pipeline.DeliveryStatus `json:"delivery,omitempty"`
 	SilentSeconds float64                  `json:"silentSeconds"`           // since it last made progress, or looked for work and found none
 	EndingSeconds float64                  `json:"endingSeconds,omitempty"` // since it was told to end, if it was
@@ -124,7 +125,7 @@ func (a *api) health(w http.ResponseWriter, r *http.Request) {
 			loops = append(loops, loop{
 				Component: l.Component, Generation: strconv.FormatUint(l.Generation, 10), Since: l.Since.UTC(), Phase: l.Status.Phase,
 				WaitsFor: l.Status.Backpressure, Position: l.Status.Position, Offset: number(l.Status.Offset), Sequence: number(l.Status.Sequence),
-				Delivery:      l.Status.Delivery,
+				Intake: l.Status.Intake, Delivery: l.Status.Delivery,
 				SilentSeconds: seconds(l.Silent), EndingSeconds: seconds(l.Ending),
 			})
 		}

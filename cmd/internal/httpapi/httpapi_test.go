@@ -226,7 +226,7 @@ func TestHealthListsLoops(t *testing.T) {
 	var problem error
 	loops := []activities.Loop{{
 		Component: "source.default.shop", Generation: 3, Since: time.Unix(0, 0), Silent: 1240 * time.Millisecond,
-		Status: pipeline.Status{Phase: "streaming", Position: "0/42", Offset: 7},
+		Status: pipeline.Status{Phase: "streaming", Position: "0/42", Offset: 7, Intake: &pipeline.IntakeStatus{Failures: 2}},
 	}}
 	server := httptest.NewServer(httpapi.New(httpapi.Deps{
 		Ready: func(context.Context) error { return problem }, Alive: func() error { return problem }, Loops: func() []activities.Loop { return loops },
@@ -242,7 +242,7 @@ func TestHealthListsLoops(t *testing.T) {
 		require.Equal(t, status, res.StatusCode)
 		return string(body)
 	}
-	const listed = `"loops":[{"component":"source.default.shop","generation":"3","since":"1970-01-01T00:00:00Z","phase":"streaming","position":"0/42","offset":"7","silentSeconds":1.2}]`
+	const listed = `"loops":[{"component":"source.default.shop","generation":"3","since":"1970-01-01T00:00:00Z","phase":"streaming","position":"0/42","offset":"7","intake":{"failures":2},"silentSeconds":1.2}]`
 	require.Equal(t, `{"status":"ok",`+listed+"}\n", get("/api/v1/health", http.StatusOK))
 	require.Equal(t, `{"status":"ok"}`+"\n", get("/livez", http.StatusOK))
 	problem = failure.Stalled.Errorf("no progress of source.default.shop for 40s")

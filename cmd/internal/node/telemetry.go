@@ -127,9 +127,13 @@ func componentsOf(loops []activities.Loop) []telemetry.Component {
 		if i+1 < len(loops) && loops[i+1].Component == l.Component {
 			continue
 		}
-		all = append(all, telemetry.Component{
+		c := telemetry.Component{
 			ID: l.Component, Phase: l.Status.Phase, Since: l.Since, Silent: l.Silent, Stalled: l.Stalled, HeldUp: l.Status.Backpressure != "",
-		})
+		}
+		if in := l.Status.Intake; in != nil && in.LastError != nil {
+			c.Interrupted, c.InterruptedBy = in.FailingSince, in.LastError.Code
+		}
+		all = append(all, c)
 	}
 	return all
 }

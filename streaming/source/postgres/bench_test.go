@@ -106,6 +106,7 @@ func (s *countingSink) Note(string, string)             {}
 func (s *countingSink) Measure(string, float64)         {}
 func (s *countingSink) Durable() graph.Position         { return "" }
 func (s *countingSink) DurableChanged() <-chan struct{} { return nil }
+func (s *countingSink) Interrupted(error)               {}
 func (s *countingSink) Tick()                           {}
 
 // BenchmarkStream drains changes that the server holds already: single-row transactions, and one large transaction.

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
 	"github.com/perdure/perdure/streaming/source/postgres"
 	"github.com/perdure/perdure/streaming/source/postgres/cluster/clustertest"
@@ -203,4 +204,40 @@ func TestProvisionFailsLate(t *testing.T) {
 	sequence(t, sink, 1)
 	stop()
 	require.NoError(t, s.Teardown(t.Context()))
+}
+
+// TestInterruptionIsTold until a stream lasts: while the server is away, and while each stream breaks as soon as it is there.
+func TestInterruptionIsTold(t *testing.T) {
+	c := clustertest.Own(t, nil)
+	d := db{t, c.URL()}
+	s := d.ownSource("")
+	sink := sourcetest.NewSink("")
+	running(t, s, "", sink)
+	d.exec("INSERT INTO a DEFAULT VALUES")
+	sequence(t, sink, 1)
+	told := func(code *failure.Code) {
+		t.Helper()
+		sourcetest.Eventually(t, code.ID, func() bool {
+			why := sink.Interruption()
+			return why != nil && failure.CodeOf(why) == code
+		})
+	}
+	well := func() {
+		t.Helper()
+		sourcetest.Eventually(t, "it streams", func() bool { return sink.Interruption() == nil })
+	}
+	require.NoError(t, sink.Interruption())
+
+	require.NoError(t, c.Stop(t.Context()))
+	told(failure.Unreachable)
+	require.NoError(t, c.Restart(t.Context(), false))
+	well()
+
+	d.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'")
+	sourcetest.Eventually(t, "the interruption", func() bool { return sink.Interruption() != nil })
+	for end := time.Now().Add(7 * time.Second); time.Now().Before(end); { // longer than a stream must last
+		d.exec("SELECT pg_sleep(0.1); SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE state = 'streaming'")
+		require.Error(t, sink.Interruption())
+	}
+	well()
 }

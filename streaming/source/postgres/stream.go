@@ -26,6 +26,7 @@ const (
 	tickInterval  = 500 * time.Millisecond
 	firstRetry    = 500 * time.Millisecond
 	longestRetry  = 30 * time.Second
+	steadyAfter   = 5 * time.Second // how long a stream must last to be more than a try that fails late
 	goodbyeBound  = 5 * time.Second
 	writeTimeout  = 10 * time.Second
 	lookEvery     = 256 // messages between looks at the clock while data keeps coming
@@ -76,6 +77,7 @@ func (s *Source) Run(ctx context.Context, from graph.Position, sink source.Sink)
 		s.log.Warn("streaming was interrupted", zap.Error(err), zap.String("code", failure.CodeOf(err).ID),
 			zap.String("position", string(position(last))), zap.Duration("retryIn", pause))
 		lost = true
+		sink.Interrupted(err)
 		if !waitTicking(ctx, sink, pause) {
 			return nil
 		}
@@ -315,12 +317,17 @@ func (st *stream) wakeWatcher() {
 func (st *stream) read(ctx context.Context) error {
 	frontend := st.conn.Frontend()
 	heard := time.Now()
+	steady := false
 	var looked time.Time
 	for n := 0; ; n++ {
 		if n%lookEvery == 0 || frontend.ReadBufferLen() == 0 {
 			if now := time.Now(); now.Sub(looked) >= tickInterval {
 				looked = now
 				st.sink.Tick()
+				if !steady && now.Sub(st.since) >= steadyAfter {
+					steady = true
+					st.sink.Interrupted(nil)
+				}
 				if err := st.wire.SetReadDeadline(now.Add(2 * tickInterval)); err != nil {
 					return wrap(err, "reading changes")
 				}

@@ -34,6 +34,7 @@ type Sink struct {
 	repeated     int
 	notes        []string
 	measures     map[string]float64
+	interrupted  error
 	system       string
 	schema       []byte
 	wanted       source.Wanted
@@ -326,6 +327,20 @@ func (s *Sink) Notes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.notes)
+}
+
+// Interrupted implements source.Sink.
+func (s *Sink) Interrupted(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.interrupted = why
+}
+
+// Interruption returns why the source gets nothing, as it last said.
+func (s *Sink) Interruption() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.interrupted
 }
 
 // Tick implements source.Sink.
