@@ -220,7 +220,7 @@ func (h *Host) tearDownSystem(ctx context.Context, spec component.SourceSpec) er
 		return err
 	}
 	specs := record.Specs
-	if revision == 0 { // never provisioned, or by a build without such records
+	if revision == 0 && spec.Kind != "" { // provisioned by a build without such records, or never
 		specs = []component.SourceSpec{spec}
 	}
 	failed := make(map[string]error) // by kind

@@ -264,7 +264,7 @@ func (s *Source) unmake(ctx context.Context, failed *made) error {
 // notOurs refuses a slot that exists already and that we have not made: somebody may read from it.
 func (s *Source) notOurs() error {
 	return failure.SlotTaken.Errorf("checking the slot: %s exists, and this source did not make it", s.slot).WithDetail("slot", s.slot).
-		WithFix("Choose another slot in the spec; or, if nobody else reads from this one, drop it by %s, or let the source use it, and never drop it, with adoptSlot; then signal reconfigure or resume.", dropSlotSQL(s.slot))
+		WithFix("Choose another slot in the spec or, if nobody else reads from this one, set adoptSlot, then signal reconfigure; or run %s then signal resume.", dropSlotSQL(s.slot))
 }
 
 // kept is a record that lasts as long as the source.
