@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/component"
-	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
 )
@@ -247,11 +246,6 @@ func (h *Host) tearDownSystem(ctx context.Context, spec component.SourceSpec) er
 	if err != nil {
 		return err
 	}
-	for kind := range left.Made {
-		if failed[kind] == nil {
-			failed[kind] = failure.StateCorrupt.Errorf("no spec is known by which to reach what is left: %s", left.Made[kind])
-		}
-	}
 	for kind, one := range failed {
 		if revision != 0 && left.Made[kind] == nil && record.Made[kind] != nil {
 			continue // another spec reached all that there was
@@ -260,6 +254,9 @@ func (h *Host) tearDownSystem(ctx context.Context, spec component.SourceSpec) er
 	}
 	if err != nil {
 		return err
+	}
+	for _, made := range left.Made { // its server is gone: another one answers in its place
+		h.logFor(id).Warn("what the source made at a server that no spec leads to any more is left to itself", zap.ByteString("made", made))
 	}
 	return h.editMade(ctx, key, func(r *madeRecord) { r.Specs = nil })
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -170,4 +171,21 @@ func TestDeletionOfASourceThatMadeNothing(t *testing.T) {
 		require.Equal(t, "slot "+slot, things(t, server))
 		require.Empty(t, r.made())
 	}
+}
+
+// TestServerIsAnotherOne: the server behind an address is replaced, as by an upgrade, and the way out is to delete the
+// source.
+func TestServerIsAnotherOne(t *testing.T) {
+	r, server := newOrders(t)
+	r.source = orders(t, server, `, "publication": "orders"`)
+	require.NoError(t, r.host().ProvisionSource(t.Context(), r.source))
+	err := r.host().editMade(t.Context(), "default.shop", func(m *madeRecord) {
+		id := clustertest.Text(t, server, "SELECT system_identifier FROM pg_control_system()")
+		m.Made[postgres.Kind] = bytes.ReplaceAll(m.Made[postgres.Kind], []byte(id), []byte("7000000000000000000"))
+	})
+	require.NoError(t, err)
+	clustertest.Exec(t, server, "SELECT pg_drop_replication_slot('perdure_shop')")
+	require.NoError(t, r.host().TeardownSource(t.Context(), r.source))
+	require.Empty(t, things(t, server), "the publication says itself whose it is")
+	require.Empty(t, r.made())
 }

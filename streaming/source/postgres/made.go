@@ -75,7 +75,18 @@ func (s *Source) madeHere(ctx context.Context, conn *pgx.Conn) (*made, error) {
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
 	err = conn.QueryRow(bounded, "SELECT system_identifier::text, current_database()::text FROM pg_control_system()").Scan(&m.here.System, &m.here.Database)
-	return m, wrap(err, "asking the server who it is")
+	if err = wrap(err, "asking the server who it is"); failure.CodeOf(err) != failure.PermissionDenied {
+		return m, err
+	}
+	m.here.Database = conn.Config().Database
+	replication, err := s.connectReplication(ctx) // where everybody may ask
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp(ctx, replication)
+	system, err := s.identify(ctx, replication)
+	m.here.System, _, _ = strings.Cut(system, "/")
+	return m, err
 }
 
 func (m *made) slot(name string) thing        { return thing{place: m.here, Slot: name} }

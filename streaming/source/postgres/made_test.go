@@ -2,8 +2,10 @@ package postgres_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -253,11 +255,28 @@ func TestPublicationOfALongerName(t *testing.T) {
 	d.nothingLeft()
 }
 
-// TestRoleWithoutRights finds out which server it is as any role may.
-func TestRoleWithoutRights(t *testing.T) {
-	d := newDB(t)
-	role := "plain_" + d.text("SELECT oid FROM pg_database WHERE datname = current_database()")
-	d.exec("CREATE ROLE %s", role)
-	clustertest.Exec(t, d.url, "SET ROLE "+role+"; SELECT system_identifier FROM pg_control_system()")
-	d.exec("DROP ROLE %s", role)
+// TestServerThatDoesNotSayWhoItIs has somebody else than everybody ask for its identifier.
+func TestServerThatDoesNotSayWhoItIs(t *testing.T) {
+	c := clustertest.Own(t, map[string]string{"fsync": "off"})
+	d := db{t, c.URL()}
+	d.exec("CREATE ROLE repl LOGIN REPLICATION; GRANT CREATE ON DATABASE postgres TO repl; CREATE TABLE a (id serial PRIMARY KEY); ALTER TABLE a OWNER TO repl")
+	m := &memo{}
+	for _, revoked := range []bool{false, true} {
+		if revoked {
+			d.exec("REVOKE EXECUTE ON FUNCTION pg_control_system FROM public")
+		}
+		settings := d.ownSettings()
+		settings.Made = m
+		config := strings.Replace(string(d.config(`"tables": [{"name": "a"}]`)), `"user": "postgres"`, `"user": "repl"`, 1)
+		s, err := postgres.Factory{}.New(json.RawMessage(config), settings)
+		require.NoError(t, err)
+		require.NoError(t, s.Provision(t.Context()))
+		before := m.saves
+		require.NoError(t, s.Provision(t.Context()))
+		require.Equal(t, before, m.saves)
+		if revoked {
+			require.NoError(t, s.Teardown(t.Context()))
+			d.nothingLeft()
+		}
+	}
 }

@@ -70,7 +70,7 @@ func (s *Source) makeAll(ctx context.Context, conn *pgx.Conn, m *made, tables *c
 	}
 	err = s.ensurePublication(ctx, conn, m, tables, slot != nil)
 	if err == nil && slot == nil && known && slices.ContainsFunc(m.things, func(t thing) bool { return t.Slot != "" && t.System == m.here.System && !t.Making }) {
-		err = failure.SlotMissing.Errorf("checking the slot: %s does not exist, and changes were read from another one", s.slot).WithDetail("slot", s.slot)
+		err = failure.SlotMissing.Errorf("checking the slot: %s does not exist, though changes were read from one", s.slot).WithDetail("slot", s.slot)
 	}
 	if moved != nil && (err == nil || s.renewable(err)) { // the databases of a server share the names of slots
 		if err := errors.Join(s.dropSlot(ctx, conn, moved.Slot, moved.Database), m.forget(ctx, *moved)); err != nil {
