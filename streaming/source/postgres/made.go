@@ -275,7 +275,7 @@ func (s *Source) unmake(ctx context.Context, failed *made) error {
 // notOurs refuses a slot that exists already and that we have not made: somebody may read from it.
 func (s *Source) notOurs() error {
 	return failure.SlotTaken.Errorf("checking the slot: %s exists, and this source did not make it", s.slot).WithDetail("slot", s.slot).
-		WithFix("Choose another slot in the spec or, if nobody else reads from this one, set adoptSlot, then signal reconfigure; or run %s then signal resume.", dropSlotSQL(s.slot))
+		WithFix("Choose another slot in the spec or, if nobody else reads from this one, set adoptSlot, then signal reconfigure; or drop it with %s and signal resume.", dropSlotSQL(s.slot))
 }
 
 // kept is a record that lasts as long as the source.
