@@ -264,11 +264,12 @@ func (d *doctor) slotCheck(ctx context.Context) error {
 		return err
 	}
 	d.learn(m, p)
+	_, unknown := m.record.(*kept) // where nobody is asked what the source has made, nothing can be said of it
 	switch {
 	case state == nil && p != nil && d.ours(p) && strings.Contains(p.comment, slotMark):
 		d.failed("slot", d.slot, failure.SlotMissing.Errorf("it does not exist, though one was created for the publication %s", d.publication), "the slot that the source was started with")
 		return nil
-	case state != nil && m.find(m.slot(d.slot)) == nil && !d.config.AdoptSlot:
+	case state != nil && !unknown && m.find(m.slot(d.slot)) == nil && !d.config.AdoptSlot:
 		d.failed("slot", d.slot, d.notOurs(), "a slot that the source made, or no slot yet")
 		return nil
 	case state == nil:

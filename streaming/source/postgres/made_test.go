@@ -64,10 +64,22 @@ func TestSlotOfSomebodyElse(t *testing.T) {
 	d.exec("SELECT pg_create_logical_replication_slot('%s', 'pgoutput')", theirs)
 	m := &memo{}
 	s := d.with(m, fmt.Sprintf(`"tables": [{"name": "a"}], "slot": %q`, theirs))
+	slotCheck := func(s source.Source) (codes []string) {
+		checks, err := s.(source.Checker).Check(t.Context())
+		require.NoError(t, err)
+		for _, c := range checks {
+			if c.Name == "slot" && !c.OK {
+				codes = append(codes, c.Code)
+			}
+		}
+		return codes
+	}
 	err := s.Provision(t.Context())
 	require.Equal(t, failure.SlotTaken, failure.CodeOf(err), "%v", err)
 	require.Contains(t, failure.Of(err).Fix(), "adoptSlot")
 	require.Empty(t, d.publications())
+	require.Contains(t, slotCheck(s), failure.SlotTaken.ID)
+	require.Empty(t, slotCheck(d.unprovisioned(fmt.Sprintf(`"tables": [{"name": "a"}], "slot": %q`, theirs))), "without a record nobody knows")
 	require.NoError(t, s.Teardown(t.Context()))
 	require.Equal(t, theirs, d.slots())
 
