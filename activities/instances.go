@@ -157,38 +157,6 @@ func sameJSON(a, b []byte) bool {
 	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
 }
 
-// RemoveInput is the input of Instances.RemoveComponent.
-type RemoveInput struct {
-	Component      string `json:"component"`
-	KeepResources  bool   `json:"keepResources,omitempty"`
-	Force          bool   `json:"force,omitempty"`
-	TimeoutSeconds int    `json:"timeoutSeconds,omitempty"` // bound of the component's teardown
-}
-
-// RemoveComponent deletes a component and returns when its workflow has ended. One that is gone already is no error.
-func (i *Instances) RemoveComponent(ctx context.Context, in RemoveInput) error {
-	return translate(beating(ctx, func(ctx context.Context) error {
-		return patiently(ctx, func() error { return remove(ctx, in) })
-	}))
-}
-
-func remove(ctx context.Context, in RemoveInput) error {
-	c := newRemote(ctx, in.Component)
-	status, err := c.status(ctx)
-	if err == nil && (!status.Deleting || status.Health == HealthFailing || in.Force) {
-		_, err = c.command(ctx, CommandDelete, command{
-			"dropResources": !in.KeepResources, "force": in.Force, "timeoutSeconds": in.TimeoutSeconds,
-		})
-	}
-	if err == nil {
-		err = c.awaitClosed(ctx)
-	}
-	if errors.Is(err, errNoWorkflow) {
-		return nil
-	}
-	return err
-}
-
 // WatchInput is the input of Instances.WatchComponents: what is known of the components.
 type WatchInput struct {
 	Components []ComponentState `json:"components"`

@@ -112,15 +112,17 @@ func asker(ctx context.Context, in RunInput) func(context.Context, pipeline.Need
 
 // TeardownQuery removes a query: its state, its result log and its subscriptions.
 func (q *Queries) TeardownQuery(ctx context.Context, in TeardownInput) error {
+	return translate(beating(ctx, func(ctx context.Context) error { return q.tearDown(ctx, in) }))
+}
+
+func (q *Queries) tearDown(ctx context.Context, in TeardownInput) error {
 	spec, err := decode[component.QuerySpec](in.Spec)
 	if err != nil {
-		return translate(err)
+		return err
 	}
-	return translate(beating(ctx, func(ctx context.Context) error {
-		id, store := spec.ID(), q.runner.store
-		return errors.Join(
-			q.host.TeardownQuery(ctx, spec), store.forget(ctx, in.Component),
-			store.removeBelow(ctx, controlBucket, fmt.Sprintf("bootstrap.%s.%s.", id.Instance, id.Name)),
-		)
-	}))
+	id, store := spec.ID(), q.runner.store
+	return errors.Join(
+		q.host.TeardownQuery(ctx, spec), store.forget(ctx, in.Component),
+		store.removeBelow(ctx, controlBucket, fmt.Sprintf("bootstrap.%s.%s.", id.Instance, id.Name)),
+	)
 }

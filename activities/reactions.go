@@ -74,13 +74,15 @@ func (r *Reactions) RetryDeadLetters(ctx context.Context, in LettersInput) (Lett
 
 // TeardownReaction removes a reaction: its cursors and its dead letters.
 func (r *Reactions) TeardownReaction(ctx context.Context, in TeardownInput) error {
+	return translate(beating(ctx, func(ctx context.Context) error { return r.tearDown(ctx, in) }))
+}
+
+func (r *Reactions) tearDown(ctx context.Context, in TeardownInput) error {
 	spec, err := decode[component.ReactionSpec](in.Spec)
 	if err != nil {
-		return translate(err)
+		return err
 	}
-	return translate(beating(ctx, func(ctx context.Context) error {
-		return errors.Join(r.host.TeardownReaction(ctx, spec), r.runner.store.forget(ctx, in.Component))
-	}))
+	return errors.Join(r.host.TeardownReaction(ctx, spec), r.runner.store.forget(ctx, in.Component))
 }
 
 // SkipResult has the next run of a reaction not wait for the event that it cannot get past.

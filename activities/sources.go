@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
@@ -54,16 +55,13 @@ func (s *Sources) SourceRun(ctx context.Context, in RunInput) (RunResult, error)
 // TeardownSource removes what a source created, its log and its resources in the system behind it, unless they are to be
 // kept.
 func (s *Sources) TeardownSource(ctx context.Context, in TeardownInput) error {
+	return translate(beating(ctx, func(ctx context.Context) error { return s.tearDown(ctx, in) }))
+}
+
+func (s *Sources) tearDown(ctx context.Context, in TeardownInput) error {
 	spec, err := decode[component.SourceSpec](in.Spec)
-	if err != nil {
-		return translate(err)
+	if err == nil && !in.KeepResources {
+		err = s.host.TeardownSource(ctx, spec)
 	}
-	return translate(beating(ctx, func(ctx context.Context) error {
-		if !in.KeepResources {
-			if err := s.host.TeardownSource(ctx, spec); err != nil {
-				return err
-			}
-		}
-		return s.runner.store.forget(ctx, in.Component)
-	}))
+	return errors.Join(err, s.runner.store.forget(ctx, in.Component))
 }

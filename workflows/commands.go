@@ -35,7 +35,7 @@ type CommandInput struct {
 	IDs []string `json:"ids,omitempty"` // retry, drop: of the dead letters
 	All bool     `json:"all,omitempty"` // retry, drop: all of them, which retry takes for granted
 
-	DropResources  *bool `json:"dropResources,omitempty"`  // delete: false keeps what is outside, such as a replication slot
+	DropResources  *bool `json:"dropResources,omitempty"`  // delete: false keeps what a source has outside, such as a replication slot
 	Force          bool  `json:"force,omitempty"`          // delete: close also when the teardown fails
 	TimeoutSeconds int   `json:"timeoutSeconds,omitempty"` // delete: bound of the teardown
 }
@@ -130,6 +130,14 @@ func (e *entity) refuse(name string, in CommandInput) error {
 }
 
 func (e *entity) notAvailable() error { return fmt.Errorf("not available for %s", e.kind.component) }
+
+// object implements owner: what is said of what is to be kept must not be ignored in silence.
+func (e *entity) object(name string, in CommandInput) error {
+	if name != CommandDelete || in.DropResources == nil || *in.DropResources || e.kind.component == component.Source {
+		return nil
+	}
+	return fmt.Errorf("a %s has nothing outside of Perdure that could be kept: only a source knows dropResources false", e.kind.component)
+}
 
 // unknown implements owner: dead letters came after the first builds.
 func (e *entity) unknown(name string) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -314,6 +315,10 @@ func TestCommandsEndTheBreakersWait(t *testing.T) {
 
 func TestDelete(t *testing.T) {
 	h := newHarness(t, "source.default.orders")
+	h.OnActivity(sources.TeardownSource, mock.Anything, mock.MatchedBy(func(in activities.TeardownInput) bool {
+		return in.KeepResources && in.Component == "source.default.orders"
+	})).Return(nil).Once()
+	h.OnActivity(sources.TeardownSource, mock.Anything, mock.Anything).Return(coded(failure.Panic)).Maybe()
 	h.healthy()
 	h.loops(sources.SourceRun, time.Minute, drained, nil)
 	h.at(30*time.Second, func() { h.signal(CommandDelete, map[string]any{"confirm": "orders", "dropResources": false}) })
@@ -325,6 +330,29 @@ func TestDelete(t *testing.T) {
 	require.Equal(t, "Deleted", r.Outcome)
 	require.Equal(t, "0/16B3748", r.Position)
 	require.Equal(t, 1, h.count("TeardownSource"))
+}
+
+// TestNothingToKeep: a query and a reaction refuse to keep what they do not have.
+func TestNothingToKeep(t *testing.T) {
+	keep := map[string]any{"dropResources": false}
+	h := newHarness(t, "reaction.default.lines")
+	h.healthy()
+	h.loops(reactions.ReactionRun, time.Minute, drained, nil)
+	var refused error
+	h.at(20*time.Second, func() { h.signal(CommandDelete, keep) })
+	h.at(30*time.Second, func() {
+		h.UpdateWorkflow(CommandDelete, "keep", callbacks(t, nil, &refused), keep)
+	})
+	h.at(40*time.Second, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, Rejected, s.Commands[0].Outcome)
+		require.Contains(t, s.Commands[0].Error, "only a source knows dropResources")
+		h.signal(CommandDelete, map[string]any{"dropResources": true})
+	})
+	h.ExecuteWorkflow(TypeReaction, input(reactionSpec))
+	require.NoError(t, h.GetWorkflowError())
+	require.ErrorContains(t, refused, "only a source knows dropResources")
 }
 
 func TestDeleteThatIsBlocked(t *testing.T) {
@@ -347,6 +375,9 @@ func TestDeleteThatIsBlocked(t *testing.T) {
 			want = 1
 		}
 		require.Equal(t, want, h.count("TeardownSource"))
+		var r Result
+		require.NoError(t, h.GetWorkflowResult(&r))
+		require.Equal(t, force, strings.HasPrefix(r.Left, failure.PermissionDenied.ID), "what is left is told of: %q", r.Left)
 	}
 }
 

@@ -50,6 +50,9 @@ type owner interface {
 	commands() []string
 	// refuse says why a command cannot be done now, if so. It changes nothing.
 	refuse(name string, in CommandInput) error
+	// object is refuse for reasons that the first builds did not know. It is asked when a command comes, and not again when
+	// a history is replayed, in which it may have been done.
+	object(name string, in CommandInput) error
 	// apply changes what is wanted, and reports whether it changed anything.
 	apply(name string, in CommandInput) bool
 	// told takes a signal that is no command, and reports whether it is one.
@@ -143,7 +146,7 @@ func (d *desk) handle() error {
 					if _, again := d.core.answered(in.RequestID); again || err != nil {
 						return err
 					}
-					return d.refuse(name, in)
+					return errors.Join(d.owner.object(name, in), d.refuse(name, in))
 				},
 			})
 		if err != nil {
@@ -179,6 +182,10 @@ func (d *desk) signalled(s signal) {
 	}
 	if d.owner.unknown(s.name) {
 		d.recordCommand(s.name, in, Rejected, unknownCommand(s.name)) // as that build did
+		return
+	}
+	if err := d.owner.object(s.name, in); err != nil && workflow.GetVersion(d.ctx, "object", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		d.recordCommand(s.name, in, Rejected, err)
 		return
 	}
 	if work := d.lasting(s.name); work != nil && d.refuse(s.name, in) == nil {

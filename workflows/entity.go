@@ -133,7 +133,11 @@ func (e *entity) close() (*Result, error) {
 	if err := e.settle(); err != nil {
 		return nil, err
 	}
-	return &Result{Outcome: "Deleted", Generation: e.state.Generation, Position: e.state.Position, At: workflow.Now(e.ctx)}, nil
+	r := &Result{Outcome: "Deleted", Generation: e.state.Generation, Position: e.state.Position, At: workflow.Now(e.ctx)}
+	if last := e.state.Breaker.LastError; last != nil && e.state.Delete.Failed {
+		r.Left = last.Code + ": " + last.Message
+	}
+	return r, nil
 }
 
 func (e *entity) continueAsNew() error {

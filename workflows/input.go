@@ -43,6 +43,7 @@ type Result struct {
 	Outcome    string    `json:"outcome"` // "Deleted"
 	Generation uint64    `json:"generation"`
 	Position   string    `json:"position,omitempty"`
+	Left       string    `json:"left,omitempty"` // why something of it is still there, where the deletion was forced
 	At         time.Time `json:"at"`
 }
 

@@ -144,6 +144,9 @@ func (i *instance) shown() (host, health string) { return "", healthOf(i.state.P
 // told implements owner.
 func (i *instance) told(signal) bool { return false }
 
+// object implements owner.
+func (i *instance) object(string, CommandInput) error { return nil }
+
 // unknown implements owner.
 func (i *instance) unknown(string) bool { return false }
 

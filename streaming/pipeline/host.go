@@ -152,8 +152,26 @@ func (h *Host) newSource(spec component.SourceSpec, generation uint64) (source.S
 	id := spec.ID()
 	return f.New(spec.Config, source.Settings{
 		Instance: id.Instance, Name: id.Name, Generation: generation, Log: h.logFor(id), Secret: h.secret, SpillDir: h.spillDir,
-		Reject: h.rejecter(spec), Learned: h.learner(id),
+		Reject: h.rejecter(spec), Learned: h.learner(id), Made: h.recordOf(spec), Read: h.reader(id),
 	})
+}
+
+// reader returns what reads from which system a source has read; nil where nothing is kept.
+func (h *Host) reader(id component.ID) func(context.Context) (string, error) {
+	if h.conn == nil {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) {
+		positions, err := h.bucket(ctx, positionsBucket)
+		if err != nil {
+			return "", err
+		}
+		var at sourcePosition
+		if _, _, err := read(ctx, positions, id.Instance+"."+id.Name, &at); err != nil || at.Position == "" {
+			return "", err
+		}
+		return at.System, nil
+	}
 }
 
 // learner returns what reads the schema that a source has learned; nil where nothing is kept.

@@ -43,6 +43,7 @@ const (
 	queriesBucket       = "queries"       // <instance>.<query>: which store holds the query's state
 	checkpointsBucket   = "checkpoints"   // <instance>.<query>: which checkpoints of the query's state there are
 	deliveriesBucket    = "deliveries"    // <instance>.<reaction>.<query>: what a reaction has delivered; with skipSuffix: what it is not to wait for
+	madeBucket          = "made"          // <instance>.<source>: what a source has made in the system behind it, and how to reach that
 )
 
 func viewSubject(instance, query string) string  { return "perdure.view." + instance + "." + query }

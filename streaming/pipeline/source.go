@@ -81,6 +81,9 @@ func (h *Host) runSource(ctx context.Context, a Attempt, spec component.SourceSp
 	a.Progress.Set(func(st *Status) {
 		st.Phase, st.Position, st.Offset, st.Details = "streaming", from, resume.Offset, src.Describe()
 	})
+	if err := h.showLeft(ctx, id, a.Progress); err != nil {
+		return err
+	}
 
 	g := newGroup(ctx)
 	g.run(s.out.run)
@@ -295,52 +298,6 @@ func (s *sink) offsetNow() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.offset
-}
-
-// ProvisionSource creates what the source needs on its system and the source's change log.
-func (h *Host) ProvisionSource(ctx context.Context, spec component.SourceSpec) error {
-	src, err := h.newSource(spec, 0)
-	if err != nil {
-		return err
-	}
-	if err := failure.Guard(func() error { return src.Provision(ctx) }); err != nil {
-		return err
-	}
-	id := spec.ID()
-	_, err = h.conn.EnsureLog(ctx, logOptions(changeLog(id.Instance, id.Name), spec.Policy, "changes of "+id.String()))
-	if err != nil {
-		return fmt.Errorf("creating the change log: %w", err)
-	}
-	return nil
-}
-
-// TeardownSource removes what ProvisionSource and RunSource created.
-func (h *Host) TeardownSource(ctx context.Context, spec component.SourceSpec) error {
-	src, err := h.newSource(spec, 0)
-	if err != nil {
-		return err
-	}
-	if err := failure.Guard(func() error { return src.Teardown(ctx) }); err != nil {
-		return err
-	}
-	id := spec.ID()
-	if err := h.conn.DeleteLog(ctx, changeLog(id.Instance, id.Name)); err != nil {
-		return fmt.Errorf("deleting the change log: %w", err)
-	}
-	if err := h.conn.DeleteLog(ctx, stagedLog(id.Instance, id.Name)); err != nil {
-		return fmt.Errorf("deleting the log of what is staged: %w", err)
-	}
-	if err := h.conn.DeleteLog(ctx, rejectedLog(id.Instance, id.Name)); err != nil {
-		return fmt.Errorf("deleting the dead-letter log: %w", err)
-	}
-	positions, err := h.bucket(ctx, positionsBucket)
-	if err != nil {
-		return err
-	}
-	if err := removeKeys(ctx, positions, id.Instance+"."+id.Name); err != nil {
-		return err
-	}
-	return h.unfence(ctx, id)
 }
 
 // SourceReady returns a SourceMissing failure while the source has no change log.

@@ -34,6 +34,22 @@ type Settings struct {
 	// Learned returns what the source last said with Sink.Learn, as far as it is durable, for what it does beside Run; nil when
 	// it never did. It is safe for concurrent use; nil: that is not kept.
 	Learned func(ctx context.Context) ([]byte, error)
+	// Made is where the source puts on record what it makes in the system behind it; nil: nobody remembers that for longer
+	// than the source itself.
+	Made Record
+	// Read returns the identity of the system from which what is durable came, as Sink.System does; "" when nothing is. It is
+	// safe for concurrent use; nil: that is not known.
+	Read func(ctx context.Context) (string, error)
+}
+
+// Record keeps what a source has made in the system behind it, in the source's own notation. What is to be made is put on
+// record first, so that nothing is made that a crash lets nobody know of, and what is not on record is not the source's to
+// remove. Several specs that a source had, one after the other, share it.
+type Record interface {
+	// Load returns what was saved last; nil: nothing.
+	Load(ctx context.Context) ([]byte, error)
+	// Save fails where somebody else has saved since the last Load. Empty: nothing is left.
+	Save(ctx context.Context, made []byte) error
 }
 
 // DeadLetter is a record that cannot be decoded.
@@ -62,10 +78,17 @@ type Source interface {
 	// returned. It owns every goroutine it starts. Other errors are classified; transient ones it has already retried
 	// for as long as settings allow.
 	Run(ctx context.Context, from graph.Position, sink Sink) error
-	// Teardown removes what Provision created. What is gone already is no error.
+	// Teardown removes what Provision created, and nothing that was there before. What is gone already is no error.
 	Teardown(ctx context.Context) error
 	// Describe returns facts for an operator, such as the names of slot and publication; no secrets, no I/O.
 	Describe() map[string]string
+}
+
+// Retirer is a source that puts on record what it makes, so that another spec may take the place of its own.
+type Retirer interface {
+	// Retire removes, of what is on record, that which this source's system has and for which the spec that was provisioned
+	// last has no use. It reports whether nothing of the kind is on record any more, in other systems either.
+	Retire(ctx context.Context) (done bool, err error)
 }
 
 // Sink takes a source's transactions in commit order. Only the goroutine of Run that reads the wire uses it.

@@ -134,7 +134,7 @@ func (d *doctor) publicationCheck(ctx context.Context) error {
 		d.skipped("publication", "not all tables are as they must be")
 		return nil
 	}
-	p, err := d.publicationState(ctx, d.conn)
+	p, err := d.publicationState(ctx, d.conn, d.publication)
 	if err != nil {
 		return err
 	}
@@ -255,13 +255,22 @@ func (d *doctor) slotCheck(ctx context.Context) error {
 		}
 		return err
 	}
-	p, err := d.publicationState(ctx, d.conn)
+	p, err := d.publicationState(ctx, d.conn, d.publication)
 	if err != nil {
 		return err
 	}
+	m, err := d.madeHere(ctx, d.conn)
+	if err != nil {
+		return err
+	}
+	d.learn(m, p)
+	_, unknown := m.record.(*kept) // where nobody is asked what the source has made, nothing can be said of it
 	switch {
-	case state == nil && p != nil && strings.HasPrefix(p.comment, d.ownership()) && p.madeAt() != 0:
-		d.failed("slot", d.slot, failure.SlotMissing.Errorf("it does not exist, though it was created for the publication %s", d.publication), "the slot that the source was started with")
+	case state == nil && p != nil && d.ours(p) && strings.Contains(p.comment, slotMark):
+		d.failed("slot", d.slot, failure.SlotMissing.Errorf("it does not exist, though one was created for the publication %s", d.publication), "the slot that the source was started with")
+		return nil
+	case state != nil && !unknown && m.find(m.slot(d.slot)) == nil && !d.config.AdoptSlot:
+		d.failed("slot", d.slot, d.notOurs(), "a slot that the source made, or no slot yet")
 		return nil
 	case state == nil:
 		d.good("slot", d.slot, "is made when the source starts")

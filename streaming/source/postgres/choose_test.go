@@ -211,7 +211,9 @@ func TestForeignPublicationAfterOurs(t *testing.T) {
 			d.since("15")
 			d.exec("CREATE TABLE b (id int PRIMARY KEY, u text, v text)")
 			const spec = `"statusInterval": "100ms", "tables": [{"name": "b"}]`
-			s := d.source(`"publish": "needed", ` + spec)
+			m := &memo{}
+			s := d.with(m, `"publish": "needed", `+spec)
+			require.NoError(t, s.Provision(t.Context()))
 			sink := sourcetest.NewSink("")
 			stop := running(t, s, "", sink)
 			sink.Want(source.Wanted{})
@@ -219,7 +221,7 @@ func TestForeignPublicationAfterOurs(t *testing.T) {
 			sourcetest.Eventually(t, "it is told of", func() bool { return len(sink.SchemaChanges()) == 2 })
 			stop()
 			d.exec("CREATE PUBLICATION theirs FOR TABLE b (id, v)")
-			other := d.unprovisioned(fmt.Sprintf(`"publish": %q, "publication": "theirs", %s`, publish, spec))
+			other := d.with(m, fmt.Sprintf(`"publish": %q, "publication": "theirs", %s`, publish, spec))
 			require.NoError(t, other.Provision(t.Context()))
 			again := withholding(t, sink, source.Wanted{})
 			running(t, other, sink.Durable(), again)

@@ -39,6 +39,7 @@ type Config struct {
 	Relationships []Relationship `json:"relationships,omitempty" doc:"Foreign keys that become relationships. A table whose rows are relationships has a type instead."`
 
 	Slot        string `json:"slot,omitempty" doc:"Name of the replication slot; derived from instance and name when left out."`
+	AdoptSlot   bool   `json:"adoptSlot,omitempty" doc:"Whether a slot of that name is used that exists already, though the source did not make it; deleting the source leaves it as it is. Otherwise the source refuses it, since somebody else may read from it."`
 	Publication string `json:"publication,omitempty" doc:"Name of the publication; derived from instance and name when left out. One that exists already is used as it is."`
 	Publish     string `json:"publish,omitempty" doc:"Which columns and rows the publication has, if the source made it and the server is Postgres 15 or newer: all has all of them, or those that columns names; needed has of these what queries read, and what identifies rows and relationships, and is altered as queries come and go. Where all queries of a label ask for certain values of columns of the key, it has these rows only. A column that it names cannot be dropped." enum:"all,needed" default:"all"`
 

@@ -178,6 +178,13 @@
 // and publish what differs (diff) or all rows (rebuild). With another server it stops with WrongSystem. From Postgres 17
 // on the slot is one that standbys may take over.
 //
+// What the source makes, a slot and a publication, is put on record before it is made (source.Record): a crash leaves nothing
+// that nobody knows of, and what is not on record is never dropped. A slot that was there before is refused, unless adoptSlot
+// says to use it; then it stays as it is, also when it is lost. Where the record itself is lost, the comment of our own
+// publication says which slot was made with it. A spec with another slot, publication or database has those of the spec
+// before removed once it is provisioned, and the queries read the tables again; with onSlotLoss: stop such a spec is
+// refused, and a server that is not the one that was read is refused always: nothing is made there, and nothing removed here.
+//
 // # DDL
 //
 // DDL writes no changes of rows, so the source says in a transaction what it did to elements (graph.SchemaChange). A query

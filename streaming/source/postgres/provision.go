@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -35,50 +36,70 @@ func (s *Source) Provision(ctx context.Context) error {
 	if err := s.checkGrants(ctx, conn, tables); err != nil {
 		return err
 	}
-	slot, err := s.slotState(ctx, conn)
-	if s.renewable(err) {
-		return nil // Run renews it, which has to tell what is lost
-	}
+	m, err := s.madeHere(ctx, conn)
 	if err != nil {
 		return err
 	}
-	if slot == nil {
-		if err := s.checkCapacity(ctx, conn); err != nil {
+	err = s.makeAll(ctx, conn, m, tables)
+	if err != nil && !s.renewable(err) { // else Run renews what is lost, and tells of it
+		return errors.Join(err, s.unmake(ctx, m))
+	}
+	return m.settle(ctx, m.slot(s.slot), m.publication(s.publication))
+}
+
+// makeAll makes the publication and the slot, where they are not there yet.
+func (s *Source) makeAll(ctx context.Context, conn *pgx.Conn, m *made, tables *catalog) error {
+	known, err := s.sameServer(ctx, m)
+	if err != nil {
+		return err
+	}
+	s.learn(m, tables.publication)
+	moved := m.find(m.slot(s.slot))
+	if moved != nil && moved.Database == m.here.Database {
+		moved = nil
+	}
+	var slot *slotState
+	if moved == nil {
+		slot, err = s.slotState(ctx, conn)
+		if (slot != nil || failure.CodeOf(err) == failure.SlotInvalidated) && m.find(m.slot(s.slot)) == nil && !s.config.AdoptSlot {
+			return s.notOurs()
+		}
+		if err != nil {
 			return err
 		}
 	}
-	created, err := s.ensurePublication(ctx, conn, tables, slot != nil)
-	if s.renewable(err) {
-		return nil
+	err = s.ensurePublication(ctx, conn, m, tables, slot != nil)
+	if err == nil && slot == nil && known && slices.ContainsFunc(m.things, func(t thing) bool { return t.Slot != "" && t.System == m.here.System && !t.Making }) {
+		err = failure.SlotMissing.Errorf("checking the slot: %s does not exist, though changes were read from one", s.slot).WithDetail("slot", s.slot)
 	}
-	if err != nil {
-		return err
-	}
-	if slot != nil {
-		return nil
-	}
-	if err := s.createSlot(ctx, conn); err != nil {
-		if created { // a slot that is there although the call failed, whose answer was lost, is of no use without it
-			err = errors.Join(err, s.undo(ctx, fmt.Sprintf(`DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s AND NOT active)
-				THEN DROP PUBLICATION IF EXISTS %s; END IF; END $$`, literal(s.slot), quote(s.publication))))
+	if moved != nil && (err == nil || s.renewable(err)) { // the databases of a server share the names of slots
+		if err := errors.Join(s.dropSlot(ctx, conn, moved.Slot, moved.Database), m.forget(ctx, *moved)); err != nil {
+			return err
 		}
+	}
+	if err != nil || slot != nil {
 		return err
 	}
-	return nil
+	if err := s.checkCapacity(ctx, conn); err != nil {
+		return err
+	}
+	return s.createSlot(ctx, conn, m)
 }
 
-// undo runs a statement that removes what a failing call made, on a connection of its own since the other one may be
-// the reason of the failure, and also when the call's context has ended.
-func (s *Source) undo(ctx context.Context, statement string) error {
-	ctx, cancel := s.bounded(context.WithoutCancel(ctx))
-	defer cancel()
-	conn, err := s.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("undoing: %w", err)
+// sameServer makes sure that the server is the one that was read before, if one was: nothing is to be made at another
+// one, and what is at that one is still of use when the spec is corrected.
+func (s *Source) sameServer(ctx context.Context, m *made) (known bool, err error) {
+	if s.settings.Read == nil {
+		return false, nil
 	}
-	defer hangUp(ctx, conn)
-	_, err = conn.Exec(ctx, statement)
-	return wrap(err, "undoing")
+	system, err := s.settings.Read(ctx)
+	if err != nil || system == "" {
+		return false, err
+	}
+	if server, _, _ := strings.Cut(system, "/"); server != m.here.System {
+		return false, failure.WrongSystem.Errorf("the server's system identifier is %s, and was %s", m.here.System, server)
+	}
+	return true, nil
 }
 
 func (s *Source) checkServer(ctx context.Context, conn *pgx.Conn) error {

@@ -19,7 +19,15 @@ func (s *Source) ownership() string {
 	return fmt.Sprintf("Made by Perdure for source.%s.%s", s.settings.Instance, s.settings.Name)
 }
 
-const slotMark = "; slot made at "
+// The mark of a slot ends the comment: its name, which earlier builds left out, and the position at which it was made.
+const (
+	slotMark = "; slot "
+	madeMark = "made at "
+)
+
+func (s *Source) marked(at string) string {
+	return s.ownership() + slotMark + s.slot + " " + madeMark + at
+}
 
 type publication struct {
 	foreign   bool // somebody else made it
@@ -48,15 +56,18 @@ func (p *publication) table(name tableName) *published {
 }
 
 // ours reports whether this source made the publication.
-func (s *Source) ours(p *publication) bool { return strings.HasPrefix(p.comment, s.ownership()) }
+func (s *Source) ours(p *publication) bool {
+	owner, _, _ := strings.Cut(p.comment, ";")
+	return owner == s.ownership()
+}
 
-func (s *Source) publicationState(ctx context.Context, conn *pgx.Conn) (*publication, error) {
+func (s *Source) publicationState(ctx context.Context, conn *pgx.Conn, name string) (*publication, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	p := &publication{}
 	err := conn.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), ''), puballtables,
 			pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot
-		FROM pg_publication WHERE pubname = $1`, s.publication).Scan(&p.comment, &p.allTables, &p.complete, &p.viaRoot)
+		FROM pg_publication WHERE pubname = $1`, name).Scan(&p.comment, &p.allTables, &p.complete, &p.viaRoot)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -223,7 +234,7 @@ func (t *table) listOf(c *catalog, wanted []string) []string {
 }
 
 // ensurePublication creates the publication, adapts one that is ours or checks a foreign one.
-func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, c *catalog, haveSlot bool) (created bool, err error) {
+func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, m *made, c *catalog, haveSlot bool) error {
 	p := c.publication
 	wanted := make([]string, len(c.tables))
 	for i, t := range c.tables {
@@ -234,18 +245,21 @@ func (s *Source) ensurePublication(ctx context.Context, conn *pgx.Conn, c *catal
 	list := strings.Join(wanted, ", ")
 	switch {
 	case p == nil:
-		return true, s.createPublication(ctx, conn, list)
+		if err := m.intend(ctx, m.publication(s.publication)); err != nil {
+			return err
+		}
+		return s.createPublication(ctx, conn, list)
 	case !s.ours(p):
-		return false, s.checkPublication(p, c)
+		return s.checkPublication(p, c)
 	case !haveSlot && strings.Contains(p.comment, slotMark):
-		return false, failure.SlotMissing.Errorf("checking the slot: %s does not exist, though it was created for the publication %s", s.slot, s.publication).
+		return failure.SlotMissing.Errorf("checking the slot: %s does not exist, though one was created for the publication %s", s.slot, s.publication).
 			WithDetail("slot", s.slot)
 	}
 	if err := s.loadPublished(ctx, conn, p); err != nil || p.has(c, s.config.Publish == publishNeeded) {
-		return false, err
+		return err
 	}
-	_, err = s.exec(ctx, conn, fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", quote(s.publication), list))
-	return false, wrap(err, "altering the publication")
+	_, err := s.exec(ctx, conn, fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", quote(s.publication), list))
+	return wrap(err, "altering the publication")
 }
 
 // has reports whether our own publication is as the spec wants it. It may have fewer columns and rows where Run chooses them.

@@ -76,7 +76,11 @@ func (s *Source) renew(ctx context.Context, known string, last uint64) (at uint6
 	if server, _, _ := strings.Cut(system, "/"); known != "" && !strings.HasPrefix(known, server+"/") {
 		return 0, "", failure.WrongSystem.Errorf("the server is %s, and was %s", system, known)
 	}
-	if err := s.dropLost(ctx, conn); err != nil {
+	m, err := s.madeHere(ctx, conn)
+	if err != nil {
+		return 0, "", err
+	}
+	if err := s.dropLost(ctx, conn, m); err != nil {
 		return 0, "", err
 	}
 	// Positions must go on ascending, also when the server that was promoted is behind what we have read.
@@ -91,10 +95,13 @@ func (s *Source) renew(ctx context.Context, known string, last uint64) (at uint6
 	if err != nil {
 		return 0, "", err
 	}
-	if _, err := s.ensurePublication(ctx, conn, tables, true); err != nil {
+	if err := s.ensurePublication(ctx, conn, m, tables, true); err != nil {
 		return 0, "", err
 	}
-	if err := s.createSlot(ctx, conn); err != nil {
+	if err := s.createSlot(ctx, conn, m); err != nil {
+		return 0, "", err
+	}
+	if err := m.settle(ctx, m.slot(s.slot), m.publication(s.publication)); err != nil {
 		return 0, "", err
 	}
 	slot, err := s.slotState(ctx, conn)
@@ -107,15 +114,23 @@ func (s *Source) renew(ctx context.Context, known string, last uint64) (at uint6
 	return slot.confirmed, system, nil
 }
 
-// dropLost drops the slot if there is one, with the attempt that holds it: whatever it is, it is not the one that we
+// dropLost drops the slot if there is one, with the attempt that holds it: it has our name, but it is not the one that we
 // have read from.
-func (s *Source) dropLost(ctx context.Context, conn *pgx.Conn) error {
+func (s *Source) dropLost(ctx context.Context, conn *pgx.Conn, m *made) error {
 	slot, err := s.slotState(ctx, conn)
 	if err != nil && failure.CodeOf(err) != failure.SlotInvalidated {
 		return err
 	}
 	if err == nil && slot == nil {
 		return nil
+	}
+	p, err := s.publicationState(ctx, conn, s.publication)
+	if err != nil {
+		return err
+	}
+	if s.learn(m, p); m.find(m.slot(s.slot)) == nil {
+		return failure.SlotTaken.Errorf("slot %s is not the one that was read from, and this source did not make it", s.slot).WithDetail("slot", s.slot).
+			WithFix("If nobody else reads from it, run %s or choose another slot in the spec; then signal resume or reconfigure.", dropSlotSQL(s.slot))
 	}
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()

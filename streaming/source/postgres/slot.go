@@ -71,9 +71,12 @@ func (s *Source) checkCapacity(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// createSlot waits for all transactions that are running, within the bound of a statement. A failing call leaves no
-// slot, since the server makes it last only when it is complete, unless the answer was lost.
-func (s *Source) createSlot(ctx context.Context, conn *pgx.Conn) error {
+// createSlot waits for all transactions that are running, within the bound of a statement. What a failing call leaves,
+// as when the answer is lost, is on record.
+func (s *Source) createSlot(ctx context.Context, conn *pgx.Conn, m *made) error {
+	if err := m.intend(ctx, m.slot(s.slot)); err != nil {
+		return err
+	}
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
 	var at string
@@ -83,31 +86,36 @@ func (s *Source) createSlot(ctx context.Context, conn *pgx.Conn) error {
 	if err == nil {
 		err = conn.QueryRow(bounded, "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput'"+options+")", s.slot).Scan(&at)
 	}
-	if err = wrap(err, "creating slot %s", s.slot); failure.CodeOf(err) == failure.Timeout {
+	if err = wrap(err, "creating slot %s", s.slot); failure.CodeOf(err) == failure.SlotTaken { // somebody was quicker
+		return errors.Join(s.notOurs(), m.forget(ctx, m.slot(s.slot)))
+	}
+	if failure.CodeOf(err) == failure.Timeout {
 		return failure.Of(err).WithFix("Nothing: it is tried again. The server waits for transactions that are running; end old ones: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL.")
 	}
 	if err != nil {
 		return err
 	}
-	p, err := s.publicationState(ctx, conn)
-	if err != nil || p == nil || !strings.HasPrefix(p.comment, s.ownership()) {
+	p, err := s.publicationState(ctx, conn, s.publication)
+	if err != nil || p == nil || !s.ours(p) {
 		return err
 	}
-	_, err = s.exec(ctx, conn, fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", quote(s.publication), literal(s.ownership()+slotMark+at)))
+	_, err = s.exec(ctx, conn, fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", quote(s.publication), literal(s.marked(at))))
 	return wrap(err, "noting the slot's creation")
 }
 
-// madeAt returns the position at which the slot was created, 0 when that was not noted.
-func (p *publication) madeAt() uint64 {
-	_, at, ok := strings.Cut(p.comment, slotMark)
+// slotMade returns the name of the slot that was created for the publication, if it was noted, and the position, 0 when
+// that was not.
+func (p *publication) slotMade() (name string, at uint64) {
+	_, mark, _ := strings.Cut(p.comment, slotMark)
+	name, text, ok := strings.Cut(mark, madeMark)
 	if !ok {
-		return 0
+		return "", 0
 	}
-	lsn, err := parsePosition(graph.Position(at))
+	lsn, err := parsePosition(graph.Position(text))
 	if err != nil {
-		return 0
+		return "", 0
 	}
-	return lsn
+	return strings.TrimSpace(name), lsn
 }
 
 // checkResume looks at everything that streaming from a position depends on, and shuts out an older attempt that still
@@ -120,7 +128,7 @@ func (s *Source) checkResume(ctx context.Context, conn *pgx.Conn, from uint64) (
 	if slot == nil {
 		return nil, failure.SlotMissing.Errorf("checking the slot: %s does not exist", s.slot).WithDetail("slot", s.slot)
 	}
-	p, err := s.publicationState(ctx, conn)
+	p, err := s.publicationState(ctx, conn, s.publication)
 	if err != nil {
 		return nil, err
 	}

@@ -301,11 +301,14 @@ func (s *Source) verifySnapshot(ctx context.Context, snapshot source.Snapshot) e
 	if err != nil {
 		return err
 	}
-	p, err := s.publicationState(ctx, conn)
+	p, err := s.publicationState(ctx, conn, s.publication)
 	if err != nil {
 		return err
 	}
-	if p != nil && p.madeAt() > point {
+	if p == nil {
+		p = &publication{}
+	}
+	if _, at := p.slotMade(); at > point {
 		return failure.SlotMissing.Errorf("verifying the snapshot: slot %s was created anew, after the snapshot's position %s", s.slot, snapshot.Position).WithDetail("slot", s.slot)
 	}
 	replication, err := s.connectReplication(ctx)

@@ -32,6 +32,9 @@ func (Factory) New(config json.RawMessage, settings source.Settings) (source.Sou
 	if s.settings.Secret == nil {
 		s.settings.Secret = component.ResolveSecret
 	}
+	if s.settings.Made == nil {
+		s.settings.Made = &kept{}
+	}
 	name := defaultName(settings.Instance, settings.Name)
 	if s.slot = s.config.Slot; s.slot == "" {
 		s.slot = name
@@ -57,6 +60,7 @@ var (
 	_ source.Factory     = Factory{}
 	_ source.Source      = (*Source)(nil)
 	_ source.Snapshotter = (*Source)(nil)
+	_ source.Retirer     = (*Source)(nil)
 )
 
 // Describe implements source.Source.

@@ -195,7 +195,7 @@ func (s *Source) loadCatalog(ctx context.Context, conn *pgx.Conn) (*catalog, err
 		return nil, err
 	}
 	var err error
-	if c.publication, err = s.publicationState(ctx, conn); err != nil {
+	if c.publication, err = s.publicationState(ctx, conn, s.publication); err != nil {
 		return nil, err
 	}
 	if err := s.applyPublication(ctx, conn, c); err != nil {
