@@ -43,6 +43,7 @@ type rig struct {
 	index     index.Backend
 	reactions []reaction.Factory
 	traces    *telemetry.Traces
+	metrics   *telemetry.Metrics
 	attempts  atomic.Uint64
 }
 
@@ -69,7 +70,7 @@ func newRigOn(t testing.TB, o stream.ServerOptions) *rig {
 
 func (r *rig) host() *Host {
 	h, err := NewHost(Options{
-		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Traces: r.traces, Log: zap.NewNop(),
+		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Metrics: r.metrics, Traces: r.traces, Log: zap.NewNop(),
 	})
 	require.NoError(r.t, err)
 	return h

@@ -58,6 +58,10 @@ func closeReaction(ctx context.Context, r reaction.Reaction) error {
 
 // runServer lets the reaction serve its clients until drained.
 func (h *Host) runServer(ctx context.Context, a Attempt, spec component.ReactionSpec, s reaction.Server, fence *stream.Fence) error {
+	id := spec.ID()
+	metrics := h.metrics.Reaction(id.Instance, id.Name)
+	defer metrics.Close()
+	results := &served{NewResults(h.conn, id.Instance), id.Instance + "." + id.Name, id.Name, metrics, h.tracer(id.Instance)}
 	a.Progress.Set(func(s *Status) { s.Phase = "serving" })
 	g := newGroup(ctx)
 	g.run(func(ctx context.Context) error { return attend(ctx, a.Progress, fence, nil) })
@@ -70,7 +74,7 @@ func (h *Host) runServer(ctx context.Context, a Attempt, spec component.Reaction
 		}
 	})
 	g.run(func(ctx context.Context) error {
-		err := s.Serve(ctx, NewResults(h.conn, spec.ID().Instance))
+		err := s.Serve(ctx, results)
 		if err == nil && ctx.Err() == nil {
 			return failure.Unclassified.Errorf("the reaction ended by itself")
 		}
