@@ -24,7 +24,9 @@ var bootstrapCommands = []string{CommandPause, CommandResume, CommandSetConcurre
 func (b *bootstrap) handle() error {
 	for _, name := range bootstrapCommands {
 		err := workflow.SetUpdateHandlerWithOptions(b.root, name,
-			func(ctx workflow.Context, raw converter.RawValue) (BootstrapStatus, error) { return b.update(ctx, name, raw) },
+			func(ctx workflow.Context, raw converter.RawValue) (BootstrapStatus, error) {
+				return b.update(ctx, name, raw)
+			},
 			workflow.UpdateHandlerOptions{
 				Description: commandHelp[name],
 				Validator: func(ctx workflow.Context, raw converter.RawValue) error {
