@@ -85,6 +85,7 @@ type bootstrap struct {
 	root, ctx workflow.Context
 	in        BootstrapInput
 	status    BootstrapStatus
+	core      core // its commands
 	inbox     *inbox
 	want      int // copy workers; 0: not known yet
 
@@ -112,8 +113,7 @@ func (s *Set) bootstrap(ctx workflow.Context, raw converter.RawValue) (*Bootstra
 	b := &bootstrap{root: ctx, in: in, want: min(max(in.Parallelism, 0), maxParallelism), inbox: inboxOf(ctx)}
 	b.ctx, _ = workflow.NewDisconnectedContext(ctx)
 	b.status.ID = in.ID
-	err := workflow.SetQueryHandlerWithOptions(ctx, QueryStatus, b.answer, workflow.QueryHandlerOptions{Description: "how far the bootstrap has come"})
-	if err != nil {
+	if err := b.handle(); err != nil {
 		return nil, err
 	}
 	result, err := b.run()
@@ -144,7 +144,7 @@ func (b *bootstrap) ref() activities.BootstrapRef {
 
 func (b *bootstrap) answer() (BootstrapStatus, error) {
 	s := b.status
-	s.Parallelism, s.Workers = b.want, len(b.workers)
+	s.Parallelism, s.Workers, s.Commands = b.want, len(b.workers), b.core.Commands
 	return s, nil
 }
 
@@ -372,61 +372,4 @@ func (b *bootstrap) startCopy() {
 			b.failed = err
 		}
 	})
-}
-
-// takeSignals takes what the holder and people say.
-func (b *bootstrap) takeSignals() {
-	for _, s := range b.inbox.take() {
-		if s.name == activities.SignalSnapshotReady {
-			var ready activities.SnapshotReady
-			if json.Unmarshal(payloadData(s.payload), &ready) == nil && ready.SnapshotGeneration == b.status.Snapshot {
-				b.ready, b.status.Position = true, ready.Position
-			}
-			continue
-		}
-		if s.name == activities.SignalBootstrapProgress {
-			var progress activities.BootstrapProgress
-			if json.Unmarshal(payloadData(s.payload), &progress) == nil && progress.SnapshotGeneration == b.status.Snapshot {
-				b.status.Progress = &progress
-				b.describe()
-			}
-			continue
-		}
-		c := Command{Name: shorten(s.name, maxName), Outcome: Applied, At: workflow.Now(b.ctx)}
-		if err := b.command(s, &c); err != nil {
-			c.Outcome, c.Error = Rejected, shorten(err.Error(), maxReason)
-		}
-		b.status.Commands = append(b.status.Commands, c)
-		b.status.Commands = b.status.Commands[max(0, len(b.status.Commands)-keptCommands):]
-	}
-}
-
-func (b *bootstrap) command(s signal, c *Command) error {
-	var in struct {
-		RequestID   string `json:"requestId"`
-		Reason      string `json:"reason"`
-		Parallelism int    `json:"parallelism"`
-	}
-	if data := payloadData(s.payload); len(data) > 0 {
-		if err := json.Unmarshal(data, &in); err != nil {
-			return fmt.Errorf("decoding the payload: %w", err)
-		}
-	}
-	c.RequestID, c.Reason = in.RequestID, shorten(in.Reason, maxReason)
-	switch s.name {
-	case CommandPause, CommandResume:
-		if paused := s.name == CommandPause; b.status.Paused != paused {
-			b.status.Paused = paused
-		} else {
-			c.Outcome = Noop
-		}
-	case CommandSetConcurrency:
-		if in.Parallelism < 1 || in.Parallelism > maxParallelism {
-			return fmt.Errorf("parallelism must be from 1 to %d, is %d", maxParallelism, in.Parallelism)
-		}
-		b.want = in.Parallelism
-	default:
-		return fmt.Errorf("there is no command %q", s.name)
-	}
-	return nil
 }

@@ -85,6 +85,79 @@ func TestBootstrap(t *testing.T) {
 	require.Zero(t, h.count("AbandonBootstrap"))
 }
 
+// TestCommandsOfABootstrap are strict, done once, and answered.
+func TestCommandsOfABootstrap(t *testing.T) {
+	for _, version := range []workflow.Version{workflow.DefaultVersion, 1} {
+		h := newHarness(t, bootID)
+		h.OnGetVersion("bootstrap commands", workflow.DefaultVersion, workflow.Version(1)).Return(version)
+		h.holds(72*time.Hour, nil)
+		h.bootstraps(100)
+		h.at(time.Second, h.snapshotReady(1))
+		var paused, again BootstrapStatus
+		var refused error
+		h.at(time.Minute, func() {
+			h.signal(CommandPause, map[string]string{"reeson": "x"})
+			h.signal(activities.SignalSnapshotReady, "nonsense")
+			h.signal(CommandSetConcurrency, map[string]any{"parallelism": 5, "requestId": "once"})
+			h.signal(CommandSetConcurrency, map[string]any{"parallelism": 6, "requestId": "once"})
+			h.signal(CommandResume, nil)
+		})
+		h.at(2*time.Minute, func() {
+			value, err := h.QueryWorkflow(QueryCommands)
+			require.NoError(t, err)
+			var commands []Command
+			require.NoError(t, value.Get(&commands))
+			if s := h.bootstrapStatus(); version == workflow.DefaultVersion { // as the first builds did
+				require.Equal(t, []string{Applied, Rejected, Applied, Applied, Applied}, outcomes(commands))
+				require.Equal(t, 6, s.Workers)
+				h.CancelWorkflow()
+				return
+			}
+			require.Equal(t, []string{Rejected, Rejected, Applied, Noop}, outcomes(commands))
+			require.Contains(t, commands[0].Error, `unknown field "reeson"`)
+			require.Equal(t, activities.SignalSnapshotReady, commands[1].Name)
+			require.Equal(t, 5, h.bootstrapStatus().Workers)
+
+			h.UpdateWorkflow(CommandPause, "u1", &bootstrapAnswer{t, &paused, nil})
+			h.UpdateWorkflow(CommandSetConcurrency, "u2", &bootstrapAnswer{t, nil, &refused}, map[string]int{"parallelism": 65})
+			h.UpdateWorkflow(CommandSetConcurrency, "u3", &bootstrapAnswer{t, &again, nil}, map[string]any{"parallelism": 7, "requestId": "once"})
+		})
+		h.at(3*time.Minute, func() {
+			if s := h.bootstrapStatus(); version != workflow.DefaultVersion {
+				require.True(t, s.Paused)
+				require.Zero(t, s.Workers)
+				require.Equal(t, 5, s.Parallelism)
+				h.CancelWorkflow()
+			}
+		})
+		h.ExecuteWorkflow(TypeBootstrap, bootInput())
+		require.True(t, h.IsWorkflowCompleted())
+		if version != workflow.DefaultVersion {
+			require.True(t, paused.Paused)
+			require.True(t, again.Paused)
+			require.ErrorContains(t, refused, "parallelism must be from 1 to 64, is 65")
+		}
+	}
+}
+
+type bootstrapAnswer struct {
+	t       *testing.T
+	status  *BootstrapStatus
+	refused *error
+}
+
+func (*bootstrapAnswer) Accept() {}
+
+func (a *bootstrapAnswer) Reject(err error) {
+	require.NotNil(a.t, a.refused, "refused: %v", err)
+	*a.refused = err
+}
+
+func (a *bootstrapAnswer) Complete(answer any, err error) {
+	require.NoError(a.t, err)
+	*a.status, _ = answer.(BootstrapStatus)
+}
+
 // TestBootstrapShowsProgress: the source says how many copy workers there should be, and the holder how far they are.
 func TestBootstrapShowsProgress(t *testing.T) {
 	h := newHarness(t, bootID)
@@ -116,7 +189,9 @@ func TestBootstrapShowsProgress(t *testing.T) {
 		s := h.bootstrapStatus()
 		want := progress(1)
 		require.Equal(t, &want, s.Progress, "that of another snapshot, and what cannot be read, is passed over")
-		require.Empty(t, s.Commands)
+		require.Len(t, s.Commands, 1)
+		require.Equal(t, activities.SignalBootstrapProgress, s.Commands[0].Name)
+		require.Contains(t, s.Commands[0].Error, "decoding the payload")
 	})
 	in := bootInput()
 	in.Parallelism = 0

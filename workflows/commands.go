@@ -56,24 +56,34 @@ func (in CommandInput) added() string {
 }
 
 func parseCommand(raw converter.RawValue) (CommandInput, error) {
-	var in CommandInput
+	in, err := parsePayload[CommandInput](raw)
+	if len(in.RequestID) > maxRequestID {
+		return CommandInput{}, tooLong(in.RequestID)
+	}
+	return in, err
+}
+
+func tooLong(requestID string) error {
+	return fmt.Errorf("requestId has %d bytes; the most is %d", len(requestID), maxRequestID)
+}
+
+// parsePayload reads the payload of a command, which may be missing, strictly.
+func parsePayload[T any](raw converter.RawValue) (in T, err error) {
+	var none T
 	data := payloadData(raw)
 	if len(data) == 0 {
-		return in, nil
+		return none, nil
 	}
 	if len(data) > maxInput {
-		return in, fmt.Errorf("the payload has %d bytes; the most is %d", len(data), maxInput)
+		return none, fmt.Errorf("the payload has %d bytes; the most is %d", len(data), maxInput)
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
-		return CommandInput{}, fmt.Errorf("decoding the payload: %w", err)
+		return none, fmt.Errorf("decoding the payload: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return CommandInput{}, errors.New("decoding the payload: there is something after the JSON value")
-	}
-	if len(in.RequestID) > maxRequestID {
-		return CommandInput{}, fmt.Errorf("requestId has %d bytes; the most is %d", len(in.RequestID), maxRequestID)
+		return none, errors.New("decoding the payload: there is something after the JSON value")
 	}
 	return in, nil
 }
@@ -92,7 +102,10 @@ var commandHelp = map[string]string{
 	CommandUpgrade:      "drain, begin a new history with the newest code, and run",
 	CommandRetry:        "deliver a reaction's dead letters again: {\"ids\":[\"7\"]}, or all",
 	CommandDrop:         "remove dead letters of a reaction or a source: {\"ids\":[\"7\"]} or {\"all\":true}",
-	CommandDelete:       "drain, remove what the component created, and close the workflow",
+	// Of a bootstrap alone, which has pause and resume too.
+	CommandSetConcurrency: "copy with another number of workers: {\"parallelism\":8}",
+
+	CommandDelete: "drain, remove what the component created, and close the workflow",
 }
 
 // commands implements owner.

@@ -11,8 +11,11 @@ import (
 	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/failure"
@@ -230,9 +233,14 @@ func TestBreakerTriesLessAndLessOften(t *testing.T) {
 	h.loops(reactions.ReactionRun, time.Second, activities.RunResult{}, coded(failure.Unreachable)).Times(8)
 	h.loops(reactions.ReactionRun, 1000*time.Hour, drained, nil)
 	var opened []time.Time
+	tried := 0 // half-open, after all that failed
 	for i := range 200 {
 		h.at(time.Duration(i+1)*time.Minute, func() {
-			if s := h.status(); s.Phase == PhaseBreakerOpen && (len(opened) == 0 || !opened[len(opened)-1].Equal(*s.Breaker.OpenUntil)) {
+			s := h.status()
+			if s.Phase == PhaseRunning && s.Breaker.State == breakerHalfOpen && s.Breaker.Failures == 8 {
+				tried++
+			}
+			if s.Phase == PhaseBreakerOpen && (len(opened) == 0 || !opened[len(opened)-1].Equal(*s.Breaker.OpenUntil)) {
 				opened = append(opened, *s.Breaker.OpenUntil)
 			}
 		})
@@ -240,13 +248,15 @@ func TestBreakerTriesLessAndLessOften(t *testing.T) {
 	h.at(201*time.Minute, func() {
 		s := h.status()
 		require.Equal(t, PhaseRunning, s.Phase)
-		require.Equal(t, breakerHalfOpen, s.Breaker.State)
-		require.Equal(t, 8, s.Breaker.Failures)
+		require.Equal(t, breakerClosed, s.Breaker.State, "the run has lasted")
+		require.Zero(t, s.Breaker.Failures)
+		require.Equal(t, failure.Unreachable.ID, s.Breaker.LastError.Code, "for people to read")
 		h.CancelWorkflow()
 	})
 	h.ExecuteWorkflow(TypeReaction, input(reactionSpec))
 	require.True(t, h.IsWorkflowCompleted())
 	require.GreaterOrEqual(t, len(opened), 6)
+	require.InDelta(t, healthyFor.Minutes(), tried, 1)
 	require.Equal(t, 9, h.count("ReactionRun"))
 }
 
@@ -527,18 +537,65 @@ func callbacks(t *testing.T, status *Status, refused *error) *testsuite.TestUpda
 	}
 }
 
-// TestLoopThatDoesNotEnd goes through all steps of ending it.
+// stubborn keeps from runs that they are cancelled, of which the test environment would make their end.
+type stubborn struct {
+	interceptor.WorkerInterceptorBase
+}
+
+func (*stubborn) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor) interceptor.WorkflowInboundInterceptor {
+	return &stubbornInbound{interceptor.WorkflowInboundInterceptorBase{Next: next}}
+}
+
+type stubbornInbound struct {
+	interceptor.WorkflowInboundInterceptorBase
+}
+
+func (i *stubbornInbound) Init(next interceptor.WorkflowOutboundInterceptor) error {
+	return i.Next.Init(&stubbornOutbound{interceptor.WorkflowOutboundInterceptorBase{Next: next}})
+}
+
+type stubbornOutbound struct {
+	interceptor.WorkflowOutboundInterceptorBase
+}
+
+func (o *stubbornOutbound) ExecuteActivity(ctx workflow.Context, name string, args ...any) workflow.Future {
+	if name == "SourceRun" {
+		ctx, _ = workflow.NewDisconnectedContext(ctx)
+	}
+	return o.Next.ExecuteActivity(ctx, name, args...)
+}
+
+// TestLoopThatDoesNotEnd goes through all steps of ending it, each of which waits for its bound.
 func TestLoopThatDoesNotEnd(t *testing.T) {
 	h := newHarness(t, "source.default.orders")
+	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(), &stubborn{}}})
 	h.healthy()
 	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
 	h.at(time.Minute, func() { h.signal(CommandStop, nil) })
-	h.at(5*time.Minute, func() {
+	reached := func(act action, fences int) func() {
+		return func() {
+			value, err := h.QueryWorkflow(QueryExplain)
+			require.NoError(t, err)
+			var last explanation
+			require.NoError(t, value.Get(&last))
+			require.Equal(t, act, last.Action)
+			require.Equal(t, PhaseDraining, h.status().Phase)
+			require.Equal(t, 1, h.count("RequestDrain"))
+			require.Equal(t, fences, h.count("FenceBump"))
+		}
+	}
+	cancelled := time.Minute + defaultDrain + drainGrace
+	h.at(cancelled-time.Second, reached(actDrain, 0))
+	h.at(cancelled+time.Second, reached(actCancel, 0))
+	h.at(cancelled+cancelWithin-time.Second, reached(actCancel, 0))
+	h.at(cancelled+cancelWithin+time.Second, func() {
 		require.Equal(t, PhaseStopped, h.status().Phase)
+		require.Equal(t, 1, h.count("FenceBump"))
 		h.CancelWorkflow()
 	})
 	h.ExecuteWorkflow(TypeSource, input(`{"name":"orders"}`))
 	require.Equal(t, 1, h.count("RequestDrain"))
+	require.Equal(t, 1, h.count("FenceBump"))
 }
 
 func TestHostThatDoesNotTakeTheRun(t *testing.T) {

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -161,6 +162,11 @@ func (e *entity) fail(report failure.Report) {
 
 // shown implements owner.
 func (e *entity) shown() (host, health string) { return e.state.Host, e.health() }
+
+// malformed keeps a signal of an activity, or of somebody who plays one, that cannot be read.
+func (e *entity) malformed(s signal, err error) {
+	e.recordCommand(s.name, CommandInput{}, Rejected, fmt.Errorf("decoding the payload: %w", err))
+}
 
 // told implements owner.
 func (e *entity) told(s signal) bool {

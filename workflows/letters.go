@@ -111,7 +111,11 @@ func summaryOf(r activities.LettersResult) string {
 // conditioned takes what the loop of a source or a reaction tells of itself. What an earlier run told is of no use any more.
 func (e *entity) conditioned(s signal) {
 	var c activities.Condition
-	if json.Unmarshal(payloadData(s.payload), &c) != nil || c.Generation != e.state.Generation || e.task != taskRun {
+	if err := json.Unmarshal(payloadData(s.payload), &c); err != nil {
+		e.malformed(s, err)
+		return
+	}
+	if c.Generation != e.state.Generation || e.task != taskRun {
 		return
 	}
 	if c.LastError != nil {

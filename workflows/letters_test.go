@@ -191,7 +191,9 @@ func TestConditionOfAReaction(t *testing.T) {
 		require.Equal(t, "open", s.Delivery.Target)
 		require.Equal(t, "StreamTrimmed", s.Delivery.Queries[0].Code)
 		require.Equal(t, "3", s.DeadLetters.Count)
-		require.Empty(t, s.Commands, "it is no command")
+		require.Len(t, s.Commands, 1, "it is no command, unless it cannot be read")
+		require.Equal(t, activities.SignalCondition, s.Commands[0].Name)
+		require.Equal(t, Rejected, s.Commands[0].Outcome)
 	})
 	h.at(90*time.Minute, func() {
 		require.False(t, degraded(), "the next run has told nothing")

@@ -40,7 +40,7 @@ const (
 	CommandApply        = "apply" // of an instance
 )
 
-// CommandSetConcurrency is a signal that only a bootstrap knows, beside pause and resume.
+// CommandSetConcurrency is what only a bootstrap knows, beside pause and resume.
 const CommandSetConcurrency = "setConcurrency"
 
 var commandNames = []string{

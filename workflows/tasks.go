@@ -214,6 +214,16 @@ func (e *entity) run(ctx workflow.Context) error {
 			}
 		})
 	}
+	if s.Breaker.State == breakerHalfOpen && workflow.GetVersion(ctx, "breaker closes", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		timerCtx, stop := workflow.WithCancel(ctx)
+		defer stop()
+		workflow.Go(timerCtx, func(ctx workflow.Context) {
+			if sleep(ctx, healthyFor, "until what failed before is over") == nil && number == e.number {
+				s.Breaker.reset()
+				e.dirty = true
+			}
+		})
+	}
 	in := activities.RunInput{
 		Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec,
 		Beside: e.kind.component == component.Query && e.declared.bootstrap,
@@ -322,7 +332,11 @@ const (
 // attempt that follows another asks again.
 func (e *entity) needed(s signal) {
 	var need activities.Need
-	if json.Unmarshal(payloadData(s.payload), &need) != nil || need.Generation != e.state.Generation ||
+	if err := json.Unmarshal(payloadData(s.payload), &need); err != nil {
+		e.malformed(s, err)
+		return
+	}
+	if need.Generation != e.state.Generation ||
 		e.task != taskRun || e.ending != notEnding || e.beside != nil || e.outdated() {
 		return
 	}

@@ -80,6 +80,7 @@ func TestInstanceFromOneStart(t *testing.T) {
 	s.requireEqualsSQL(nil, 30*time.Second)
 
 	// One component changes, one is new, and one is gone.
+	generation := s.generation("source.default.shop")
 	spec := ordersInstance(s, "write")
 	spec["queries"].([]any)[0].(object)["query"] = cypher + " ORDER BY customer"
 	s.apply(spec)
@@ -90,12 +91,22 @@ func TestInstanceFromOneStart(t *testing.T) {
 		require.Equal(t, map[string]int{"source.default.shop": 1, "query.default.open-orders": 2, "reaction.default.write": 1}[c.ID], c.SpecVersion, c.ID)
 	}
 	s.requireClosed("reaction.default.print")
+	require.Equal(t, generation, s.generation("source.default.shop"), "what is as it was has not been started anew")
 
 	s.signal(instanceID, "delete")
 	for _, id := range []string{instanceID, "source.default.shop", "query.default.open-orders", "reaction.default.write"} {
 		s.requireClosed(id)
 	}
 	requireSlots(t, s, 0)
+}
+
+// generation is how often a component was started.
+func (s *system) generation(id string) uint64 {
+	s.t.Helper()
+	var st struct{ Generation uint64 }
+	require.NoError(s.t, s.statusInto(id, &st))
+	require.NotZero(s.t, st.Generation)
+	return st.Generation
 }
 
 // apply sends an instance another spec with tctl.
