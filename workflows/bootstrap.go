@@ -407,6 +407,9 @@ func (b *bootstrap) command(s signal, c *Command) error {
 		Reason      string `json:"reason"`
 		Parallelism int    `json:"parallelism"`
 	}
+	if s.unreadable != nil {
+		return s.unreadable
+	}
 	if data := payloadData(s.payload); len(data) > 0 {
 		if err := json.Unmarshal(data, &in); err != nil {
 			return fmt.Errorf("decoding the payload: %w", err)
