@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 	"go.uber.org/zap"
@@ -38,8 +39,10 @@ const TaskQueue = activities.QueueWorkflows
 type Options struct {
 	Client    client.Client
 	Namespace string // of the client, for registering search attributes; "default" when empty
-	Host      Host
-	Stream    *stream.Conn
+	// Data is the client's converter; nil where it is the SDK's.
+	Data   converter.DataConverter
+	Host   Host
+	Stream *stream.Conn
 	// HostID names the process. It must be the same after a restart with the same data directory, because that is how
 	// queries find the disk their state is on.
 	HostID  string
@@ -189,7 +192,7 @@ func (p *process) activities(queue string, slots, pollers int, register func(wor
 func (p *process) workflows() *served {
 	o := p.options()
 	o.LocalActivityWorkerOnly = true
-	o.Interceptors = []interceptor.WorkerInterceptor{workflows.Interceptor()}
+	o.Interceptors = []interceptor.WorkerInterceptor{workflows.Interceptor(p.Data)}
 	// A bug in workflow code blocks the workflows it hits, until a build without it goes on with them.
 	o.WorkflowPanicPolicy = worker.BlockWorkflow
 	w := worker.New(p.Client, TaskQueue, o)

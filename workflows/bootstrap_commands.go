@@ -107,7 +107,7 @@ func (b *bootstrap) takeSignals() {
 
 // reads decodes a signal of the holder. What cannot be read is kept among the commands.
 func (b *bootstrap) reads(s signal, into any) bool {
-	err := json.Unmarshal(payloadData(s.payload), into)
+	err := s.decode(into)
 	if err != nil {
 		b.record(s.name, bootstrapCommand{}, Rejected, fmt.Errorf("decoding the payload: %w", err))
 	}
@@ -116,6 +116,10 @@ func (b *bootstrap) reads(s signal, into any) bool {
 
 // signalled handles a command that cannot be answered; what became of it is in the record.
 func (b *bootstrap) signalled(s signal) {
+	if s.unreadable != nil {
+		b.record(s.name, bootstrapCommand{}, Rejected, s.unreadable)
+		return
+	}
 	in, err := parseBootstrapCommand(s.payload)
 	if data := payloadData(s.payload); len(data) > 0 &&
 		workflow.GetVersion(b.ctx, "bootstrap commands", workflow.DefaultVersion, 1) == workflow.DefaultVersion {

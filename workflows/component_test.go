@@ -568,7 +568,7 @@ func (o *stubbornOutbound) ExecuteActivity(ctx workflow.Context, name string, ar
 // TestLoopThatDoesNotEnd goes through all steps of ending it, each of which waits for its bound.
 func TestLoopThatDoesNotEnd(t *testing.T) {
 	h := newHarness(t, "source.default.orders")
-	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(), &stubborn{}}})
+	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil), &stubborn{}}})
 	h.healthy()
 	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
 	h.at(time.Minute, func() { h.signal(CommandStop, nil) })

@@ -168,6 +168,9 @@ func (d *desk) handle() error {
 // signalled handles a command that cannot be answered; what became of it is in the record.
 func (d *desk) signalled(s signal) {
 	in, err := parseCommand(s.payload)
+	if s.unreadable != nil {
+		err = s.unreadable
+	}
 	if err != nil {
 		d.recordCommand(s.name, in, Rejected, err)
 		return

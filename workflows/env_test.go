@@ -52,7 +52,7 @@ func newHarness(t *testing.T, id string) *harness {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))) // shown if the test fails
 	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}, heartbeats: map[string]time.Duration{}}
-	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}})
+	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil)}})
 	New(func() bool { return true }).Register(h)
 	set := activities.New(activities.Options{})
 	h.RegisterActivity(set.Sources)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -106,10 +107,26 @@ func unexpectedFields(object []byte, known ...string) (unexpected []string) {
 	return unexpected
 }
 
-// payloadData returns the JSON in a payload; nothing for a missing one and for null.
+// The metadata of a payload that is encrypted, which workflows see when this process has not the key.
+const (
+	EncodingEncrypted = "binary/encrypted"
+	MetadataKey       = "encryption-key-id"
+)
+
+// MissingKey is what cannot be done about such a payload.
+func MissingKey(p *commonpb.Payload) error {
+	return failure.SecretMissing.Errorf("a payload is encrypted with key %s, which is not among the payload keys of this process", p.GetMetadata()[MetadataKey]).
+		WithFix("Give the process the key with --payload-keys.")
+}
+
+// payloadData returns the JSON in a payload; nothing for a missing one and for null. One that is still encrypted fails the
+// workflow task, which waits for a worker that has the key: whatever was done without, a replay with it would do otherwise.
 func payloadData(raw converter.RawValue) []byte {
 	if raw.Payload() == nil {
 		return nil
+	}
+	if string(raw.Payload().GetMetadata()[converter.MetadataEncoding]) == EncodingEncrypted {
+		panic(MissingKey(raw.Payload()))
 	}
 	data := bytes.TrimSpace(raw.Payload().GetData())
 	if bytes.Equal(data, []byte("null")) {

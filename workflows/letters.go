@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -111,7 +110,7 @@ func summaryOf(r activities.LettersResult) string {
 // conditioned takes what the loop of a source or a reaction tells of itself. What an earlier run told is of no use any more.
 func (e *entity) conditioned(s signal) {
 	var c activities.Condition
-	if err := json.Unmarshal(payloadData(s.payload), &c); err != nil {
+	if err := s.decode(&c); err != nil {
 		e.malformed(s, err)
 		return
 	}

@@ -301,7 +301,7 @@ func newRecorder(t *testing.T, address string) *recorder {
 		Namespace: client.DefaultNamespace, SearchAttributes: attributes,
 	}) // fails where they exist
 	r := &recorder{client: c, failures: map[string][]*failure.Code{}, drains: map[string]chan struct{}{}, sealed: make(chan struct{}, 100)}
-	o := worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor()}, MaxHeartbeatThrottleInterval: 100 * time.Millisecond}
+	o := worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil)}, MaxHeartbeatThrottleInterval: 100 * time.Millisecond}
 	for _, queue := range []string{activities.QueueWorkflows, activities.QueueControl, activities.QueueRun, activities.QueueBootstrap, activities.QueueSnapshot, activities.HostQueue("h1")} {
 		w := worker.New(c, queue, o)
 		New(func() bool { return true }).Register(w)

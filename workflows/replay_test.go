@@ -27,7 +27,7 @@ func TestReplay(t *testing.T) {
 		types[kind] = true
 		t.Run(file, func(t *testing.T) {
 			replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
-				Interceptors: []interceptor.WorkerInterceptor{Interceptor()},
+				Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil)},
 			})
 			require.NoError(t, err)
 			New(func() bool { return true }).Register(replayer)

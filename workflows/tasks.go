@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -332,7 +331,7 @@ const (
 // attempt that follows another asks again.
 func (e *entity) needed(s signal) {
 	var need activities.Need
-	if err := json.Unmarshal(payloadData(s.payload), &need); err != nil {
+	if err := s.decode(&need); err != nil {
 		e.malformed(s, err)
 		return
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/perdure/perdure/cmd/internal/codec"
 	"github.com/perdure/perdure/cmd/internal/config"
 	"github.com/perdure/perdure/cmd/internal/node"
 	"github.com/perdure/perdure/cmd/internal/process"
@@ -91,6 +92,10 @@ signal, or 90 seconds without an end, abort it; nothing is lost then either.`,
 }
 
 func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
+	keys, err := codec.Open(c.PayloadKeys)
+	if err != nil {
+		return err
+	}
 	data, err := process.OpenDataDir(c.DataDir)
 	if err != nil {
 		return err
@@ -112,7 +117,7 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 		return err
 	}
 	defer tells.Close()
-	temporal, conn, err := connect(ctx, c, data.HostID, tells.Temporal, log)
+	temporal, conn, err := connect(ctx, c, data.HostID, keys, tells.Temporal, log)
 	if err != nil {
 		return err
 	}
@@ -120,7 +125,7 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	defer conn.Close()
 	log.Info("working", zap.String("host", data.HostID))
 	return node.New(node.Options{
-		Client: temporal, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
+		Client: temporal, Codec: keys, UIs: []string{c.PayloadOrigin}, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
 		HeartbeatRate: c.HeartbeatRate, StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
 		Telemetry: tells, Log: log,
 	}).Run(ctx)
@@ -144,15 +149,19 @@ func withoutSecrets(urls string) string {
 
 // connect reaches both servers within the time that the settings allow, or says which of them did not answer: whoever
 // started the worker sees a wrong address at once, while servers that fail later are waited for.
-func connect(ctx context.Context, c config.Worker, identity string, metrics client.MetricsHandler, log *zap.Logger) (temporal client.Client, conn *stream.Conn, err error) {
+func connect(
+	ctx context.Context, c config.Worker, identity string, keys *codec.Codec, metrics client.MetricsHandler, log *zap.Logger,
+) (temporal client.Client, conn *stream.Conn, err error) {
 	bounded, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 	defer cancel()
 	var temporalErr, streamErr error
 	var group errgroup.Group
 	group.Go(func() error {
-		temporal, temporalErr = client.DialContext(bounded, client.Options{
+		options := client.Options{
 			HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity, Logger: workers.Logger(log), MetricsHandler: metrics,
-		})
+		}
+		keys.Apply(&options)
+		temporal, temporalErr = client.DialContext(bounded, options)
 		if temporalErr != nil {
 			temporalErr = failure.Unreachable.Errorf("connecting to Temporal at %s: %w", c.TemporalAddress, temporalErr).
 				WithFix("Check TEMPORAL_ADDRESS and that the server is up.")

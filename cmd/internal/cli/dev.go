@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/perdure/perdure/cmd/internal/codec"
 	"github.com/perdure/perdure/cmd/internal/config"
 	"github.com/perdure/perdure/cmd/internal/demo"
 	"github.com/perdure/perdure/cmd/internal/stack"
@@ -31,12 +32,16 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 			if err := loadSettings(cmd, &c); err != nil {
 				return err
 			}
+			keys, err := codec.Open(c.PayloadKeys)
+			if err != nil {
+				return err
+			}
 			return withData(cmd, c.DataDir, c.Log, func(ctx context.Context, own owned) error {
 				return stack.Run(ctx, stack.Options{
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
 					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, HeartbeatRate: c.HeartbeatRate,
 					StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
-					TraceRatio: c.TraceRatio, Log: own.log,
+					TraceRatio: c.TraceRatio, Codec: keys, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
 					printAddresses(cmd.OutOrStdout(), c.Namespace, s)
 					if err := s.AwaitReady(ctx); err != nil {

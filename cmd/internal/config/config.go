@@ -30,6 +30,11 @@ type Work struct {
 	MaxCopies           int  `json:"maxCopies" flag:"max-copies" env:"PERDURE_MAX_COPIES" default:"16" minimum:"1" doc:"chunks of snapshots that may be copied at once in this process"`
 }
 
+// Payloads says what encrypts the payloads in the histories of workflows.
+type Payloads struct {
+	PayloadKeys component.Secret `json:"payloadKeys" flag:"payload-keys" env:"PERDURE_PAYLOAD_KEYS" doc:"where the keys are that encrypt what histories hold, env:NAME or file:/path: 32 bytes in base64 a line, the first of which encrypts while all decrypt; empty: nothing is encrypted"`
+}
+
 // Dev is the configuration of `perdure dev`, where everything runs in one process.
 type Dev struct {
 	DataDir       string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/dev" doc:"directory of everything that is kept"`
@@ -42,6 +47,7 @@ type Dev struct {
 	HeartbeatRate int    `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"20" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components together; with more components each has fewer, and a lost one is noticed later"`
 	NoWorker      bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
 	Work
+	Payloads
 	Traces
 	Log
 }
@@ -79,7 +85,9 @@ type Worker struct {
 	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
 	HeartbeatRate     int           `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"100" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components of this worker together; with more components each has fewer, and a lost one is noticed later"`
 	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
+	PayloadOrigin     string        `json:"payloadOrigin" flag:"payload-origin" env:"PERDURE_PAYLOAD_ORIGIN" doc:"origin of the Temporal UI whose pages may have payloads decrypted, such as http://temporal.example.com:8080"`
 	Work
+	Payloads
 	Traces
 	Log
 }

@@ -59,6 +59,26 @@ func TestFlagsWinOverEnvironmentOverFileOverDefault(t *testing.T) {
 	require.False(t, dev.WithPostgres)
 }
 
+// TestSecretsAreReferences in every place; what is none is refused and not shown.
+func TestSecretsAreReferences(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "perdure.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`payloadKeys: {$secret: "env:KEYS"}`), 0o600))
+	for want, err := range map[string]func(*config.Worker) error{
+		"":          func(w *config.Worker) error { return load(t, w, nil) },
+		"env:KEYS":  func(w *config.Worker) error { return load(t, w, nil, "--config", file) },
+		"file:/k":   func(w *config.Worker) error { return load(t, w, map[string]string{"PERDURE_PAYLOAD_KEYS": "file:/k"}) },
+		"env:OTHER": func(w *config.Worker) error { return load(t, w, nil, "--payload-keys", "env:OTHER") },
+	} {
+		var w config.Worker
+		require.NoError(t, err(&w))
+		require.Equal(t, want, w.PayloadKeys.Ref())
+	}
+	var w config.Worker
+	err := load(t, &w, nil, "--payload-keys", "hunter2")
+	require.ErrorContains(t, err, "flags: payloadKeys: must be a reference")
+	require.NotContains(t, err.Error(), "hunter2")
+}
+
 // TestPortsOfTheDemoDiffer: the UI server would end the process at once, and leave Postgres behind.
 func TestPortsOfTheDemoDiffer(t *testing.T) {
 	var demo config.Demo

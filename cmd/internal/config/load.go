@@ -156,6 +156,9 @@ func (s setting) json(text string) json.RawMessage {
 		if json.Valid([]byte(text)) { // is a number or refused by name
 			return json.RawMessage(text)
 		}
+	case reflect.Struct: // where a secret is
+		reference, _ := json.Marshal(map[string]string{"$secret": text})
+		return reference
 	}
 	quoted, _ := json.Marshal(text) // cannot fail for a string
 	return quoted

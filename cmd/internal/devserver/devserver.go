@@ -42,6 +42,8 @@ type Options struct {
 	FrontendAddr string
 	// UIAddr is where the web UI listens; empty means no UI. Port 0 takes a free one.
 	UIAddr string
+	// CodecURL is where pages of the UI have payloads decrypted; empty means nowhere.
+	CodecURL string
 	// Namespace is created when missing, with a retention of seven days; "default" unless set.
 	Namespace string
 	// Log takes what the server says at warning level and above; nil drops it.
@@ -117,7 +119,7 @@ func (o Options) withDefaults() Options {
 
 func (s *Server) finishStart(ctx context.Context, o Options) error {
 	if o.UIAddr != "" {
-		if err := s.startUI(o.UIAddr, o.Namespace); err != nil {
+		if err := s.startUI(o); err != nil {
 			return err
 		}
 		if err := answers(ctx, s.uiURL+"/healthz"); err != nil {
@@ -132,16 +134,17 @@ func (s *Server) finishStart(ctx context.Context, o Options) error {
 
 // startUI runs the UI server in a goroutine that ends with Stop. The UI server exits the process when it cannot listen,
 // which is why the port is checked before.
-func (s *Server) startUI(addr, namespace string) error {
-	host, port, err := splitAddress(addr)
+func (s *Server) startUI(o Options) error {
+	host, port, err := splitAddress(o.UIAddr)
 	if err != nil {
 		return err
 	}
 	s.ui = uiserver.NewServer(uioptions.WithConfigProvider(&uiconfig.Config{
-		Host: host, Port: port, TemporalGRPCAddress: s.address, DefaultNamespace: namespace,
+		Host: host, Port: port, TemporalGRPCAddress: s.address, DefaultNamespace: o.Namespace,
 		EnableUI: true, HideLogs: true, DisableNewsFetch: true, CORS: uiconfig.CORS{CookieInsecure: true},
+		Codec: uiconfig.Codec{Endpoint: o.CodecURL},
 	}))
-	s.uiURL = "http://" + addr
+	s.uiURL = "http://" + o.UIAddr
 	go func() { _ = s.ui.Start() }() // its error is nil by construction
 	return nil
 }

@@ -43,9 +43,11 @@ type Deps struct {
 	Log          *zap.Logger
 	// Metrics is served at /metrics; nil: there is none.
 	Metrics http.Handler
+	// Codec is served below /codec; nil: payloads are not encrypted.
+	Codec http.Handler
 }
 
-// New returns the handler of everything below /api/v1, and of /livez, /readyz and /metrics.
+// New returns the handler of everything below /api/v1, and of /livez, /readyz, /metrics and /codec.
 func New(d Deps) http.Handler {
 	if d.Log == nil {
 		d.Log = zap.NewNop()
@@ -65,6 +67,9 @@ func New(d Deps) http.Handler {
 	mux.HandleFunc("GET /livez", a.alive)
 	if d.Metrics != nil {
 		mux.Handle("GET /metrics", d.Metrics)
+	}
+	if d.Codec != nil {
+		mux.Handle("/codec/", d.Codec)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem{Status: http.StatusNotFound, Detail: r.Method + " " + r.URL.Path + " is not part of the API"})

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/cmd/internal/codec"
 	"github.com/perdure/perdure/cmd/internal/httpapi"
 	"github.com/perdure/perdure/cmd/internal/process"
 	"github.com/perdure/perdure/streaming/catalog"
@@ -39,11 +40,14 @@ const closeBound = 5 * time.Second
 // Options says what a node works with. The caller keeps all of it and closes it after Run has returned.
 type Options struct {
 	Client    client.Client
+	Codec     *codec.Codec // that the client has; nil for none
 	Namespace string
 	Stream    *stream.Conn
 	Data      *process.DataDir
 	// API is where the API is served; nil for none. Run closes it.
 	API net.Listener
+	// UIs are the origins of Temporal UIs whose pages may ask the API to decrypt payloads.
+	UIs []string
 	// Worker says whether tasks are done here; without it, only the API is served.
 	Worker bool
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
@@ -201,7 +205,7 @@ func (n *Node) work(ctx context.Context) error {
 	}
 	err = workers.Run(ctx, workers.Options{
 		Client: n.Client, Host: host, HostID: n.Data.HostID, Loops: &n.loops, Metrics: n.Telemetry.Metrics, Namespace: n.Namespace,
-		Stream: n.Stream, HeartbeatRate: n.HeartbeatRate, Log: n.Log,
+		Data: n.Codec.DataConverter(), Stream: n.Stream, HeartbeatRate: n.HeartbeatRate, Log: n.Log,
 		StopWithControlPlane: n.StopWithControlPlane, MaxLoops: n.MaxLoops, MaxCopies: n.MaxCopies,
 	})
 	if err != nil {
@@ -216,6 +220,10 @@ func (n *Node) work(ctx context.Context) error {
 func (n *Node) serve(drained <-chan struct{}) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	var decrypts http.Handler
+	if n.Codec != nil {
+		decrypts = n.Codec.Handler(n.UIs...)
+	}
 	server := &http.Server{
 		Handler: httpapi.New(httpapi.Deps{
 			Results:     func(instance string) reaction.Results { return pipeline.NewResults(n.Stream, instance) },
@@ -225,6 +233,7 @@ func (n *Node) serve(drained <-chan struct{}) error {
 			Alive:       n.Alive,
 			Loops:       n.loops.List,
 			Metrics:     n.Telemetry.Metrics.Handler(),
+			Codec:       decrypts,
 			Log:         n.Log,
 		}),
 		BaseContext:       func(net.Listener) context.Context { return base },

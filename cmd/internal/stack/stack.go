@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/perdure/perdure/cmd/internal/codec"
 	"github.com/perdure/perdure/cmd/internal/devserver"
 	"github.com/perdure/perdure/cmd/internal/node"
 	"github.com/perdure/perdure/cmd/internal/process"
@@ -48,6 +50,7 @@ type Options struct {
 	StopWithControlPlane bool
 	MaxLoops, MaxCopies  int
 	TraceRatio           float64
+	Codec                *codec.Codec // encrypts what histories hold; nil: nothing does
 	Log                  *zap.Logger
 }
 
@@ -91,6 +94,11 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	})
 	s.API = "http://" + listener.Addr().String()
 
+	codecURL := ""
+	if o.Codec != nil {
+		codecURL = s.API + "/codec"
+	}
+
 	// The servers do not depend on each other, and each takes a moment.
 	var postgres *cluster.Cluster
 	var jetstream *stream.Server
@@ -109,7 +117,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	starting.Go(func() (err error) {
 		temporal, err = devserver.Start(startContext, devserver.Options{
 			DBFile: o.Data.Join("temporal.db"), FrontendAddr: loopback(o.TemporalPort), UIAddr: loopback(o.UIPort),
-			Namespace: o.Namespace, Log: o.Log,
+			Namespace: o.Namespace, CodecURL: codecURL, Log: o.Log,
 		})
 		return err
 	})
@@ -141,9 +149,11 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return err
 	}
 	stopLater(func(context.Context) error { tells.Close(); return nil })
-	s.Client, err = client.DialContext(ctx, client.Options{
+	options := client.Options{
 		HostPort: s.Temporal, Namespace: o.Namespace, Identity: o.Data.HostID, Logger: workers.Logger(o.Log), MetricsHandler: tells.Temporal,
-	})
+	}
+	o.Codec.Apply(&options)
+	s.Client, err = client.DialContext(ctx, options)
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal: %w", err)
 	}
@@ -151,8 +161,8 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 
 	closeListener = false
 	n := node.New(node.Options{
-		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
-		Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
+		Client: s.Client, Codec: o.Codec, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
+		UIs: []string{s.UI, strings.Replace(s.UI, "127.0.0.1", "localhost", 1)}, Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
 		StopWithControlPlane: o.StopWithControlPlane, MaxLoops: o.MaxLoops, MaxCopies: o.MaxCopies,
 	})
 	s.ready = n.Ready
