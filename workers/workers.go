@@ -1,12 +1,12 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -77,8 +77,13 @@ func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.Metrics == nil {
+		o.Metrics = telemetry.NewMetrics("")
+	}
+	o.Namespace = cmp.Or(o.Namespace, "default")
 	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 8)}
-	p.attributes.Store(p.registerSearchAttributes(ctx))
+	p.attributes = newAttributes(o.Client, o.Namespace, o.Log)
+	p.attributes.look(ctx)
 	p.releaseOrphans(ctx)
 	first, second := p.workers()
 
@@ -88,6 +93,8 @@ func Run(ctx context.Context, o Options) error {
 	var background sync.WaitGroup
 	background.Go(func() { p.keepAnnounced(announcing) })
 	background.Go(func() { p.keepRemovingOrphans(announcing) })
+	background.Go(func() { p.attributes.keep(announcing) })
+	background.Go(func() { p.keepWatchingHealth(announcing) })
 
 	err := start(append(second, first...))
 	if err == nil {
@@ -111,7 +118,7 @@ type process struct {
 	Options
 	log        *zap.Logger
 	store      *activities.Store
-	attributes atomic.Bool
+	attributes *attributes
 	fatal      chan error
 }
 
@@ -179,6 +186,7 @@ func (p *process) options() worker.Options {
 func (p *process) activities(queue string, slots, pollers int, register func(worker.ActivityRegistry)) *served {
 	o := p.options()
 	o.DisableWorkflowWorker = true
+	o.Interceptors = []interceptor.WorkerInterceptor{activities.Counter(p.Metrics)}
 	o.MaxConcurrentActivityExecutionSize = slots
 	o.MaxConcurrentActivityTaskPollers = pollers
 	w := worker.New(p.Client, queue, o)
@@ -193,7 +201,7 @@ func (p *process) workflows() *served {
 	// A bug in workflow code blocks the workflows it hits, until a build without it goes on with them.
 	o.WorkflowPanicPolicy = worker.BlockWorkflow
 	w := worker.New(p.Client, TaskQueue, o)
-	workflows.New(p.attributes.Load).Register(w)
+	workflows.New(p.attributes.usable.Load).Register(w)
 	return &served{worker: w, queue: TaskQueue}
 }
 
@@ -230,7 +238,7 @@ const errandWithin = 5 * time.Second
 func (p *process) releaseOrphans(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*errandWithin)
 	defer cancel()
-	if err := releaseOrphans(ctx, p.Client, p.namespace(), p.HostID); err != nil {
+	if err := releaseOrphans(ctx, p.Client, p.Namespace, p.HostID); err != nil {
 		p.log.Warn("attempts of the process before could not be released", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
 	}
 }

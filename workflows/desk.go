@@ -85,10 +85,27 @@ func (d *desk) open(attributes func() bool) error {
 	if err := workflow.SideEffect(d.root, func(workflow.Context) any { return attributes() }).Get(&d.attributes); err != nil {
 		return err
 	}
+	if !d.attributes && workflow.GetVersion(d.root, "attributes later", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		workflow.Go(d.ctx, func(ctx workflow.Context) { d.showLater(ctx, attributes) })
+	}
 	if d.core.Phase == "" {
 		d.enter(PhaseCreated)
 	}
 	return d.handle()
+}
+
+// attributesLater is when a run that began without search attributes looks for them once more. Those that the first worker
+// of a namespace has just registered are usable then; any later ones the next run finds.
+const attributesLater = 2 * time.Minute
+
+func (d *desk) showLater(ctx workflow.Context, attributes func() bool) {
+	if sleep(ctx, attributesLater, "until search attributes are looked for again") != nil {
+		return
+	}
+	found := workflow.SideEffect(ctx, func(workflow.Context) any { return attributes() })
+	if found.Get(&d.attributes) == nil {
+		d.upsert()
+	}
 }
 
 // take does the commands that came as signals since it was last asked.

@@ -148,6 +148,9 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return fmt.Errorf("connecting to Temporal: %w", err)
 	}
 	stopLater(func(context.Context) error { s.Client.Close(); return nil })
+	if err := workers.RegisterSearchAttributes(ctx, s.Client, o.Namespace); err != nil {
+		o.Log.Warn("search attributes cannot be registered; workers try again", zap.Error(err))
+	}
 
 	closeListener = false
 	n := node.New(node.Options{
