@@ -46,20 +46,30 @@ type Options struct {
 	Loops   *activities.Loops  // to be looked at; nil: nobody does
 	Metrics *telemetry.Metrics // count attempts; nil: nobody sees them
 	Log     *zap.Logger
+	Limits
+}
 
+// Limits bound what a process does. Zero means the default.
+type Limits struct {
 	// MaxLoops is how many components the process may run at once; 10,000 when zero. More wait, without a sign, for a
 	// place that no loop ever frees, so that it is a guard and not a means to spread load.
 	MaxLoops int
 	// HeartbeatRate is how many heartbeats a second the loops of the process send together, about; 100 when zero.
 	HeartbeatRate int
 	MaxCopies     int // copy workers that the process may run at once; 16 when zero
+	// HeartbeatTimeout is how long the server waits for a heartbeat of a loop at least; 30 s when shorter.
+	HeartbeatTimeout time.Duration
+	// HandOver is how long what runs may take to hand over when the process stops; 25 s when zero.
+	HandOver time.Duration
 	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
 	StopWithControlPlane bool
 }
 
 const (
-	// stopWithin is how long a worker waits for activities that were told to stop.
+	// stopWithin is how long a worker waits for activities that were told to stop. Their loops get stopMargin less, so that
+	// they end before the worker gives them up.
 	stopWithin = 25 * time.Second
+	stopMargin = 5 * time.Second
 	// heartbeatsEvery bounds how long the SDK holds a heartbeat back, and tries to send it. With a heartbeat timeout of 30 s
 	// an attempt that cannot reach the server learns so 20 s after its last heartbeat, before the server starts the next.
 	heartbeatsEvery = 10 * time.Second
@@ -80,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Metrics == nil {
 		o.Metrics = telemetry.NewMetrics("")
 	}
-	o.Namespace = cmp.Or(o.Namespace, "default")
+	o.Namespace, o.HandOver = cmp.Or(o.Namespace, "default"), cmp.Or(o.HandOver, stopWithin)
 	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 8)}
 	p.attributes = newAttributes(o.Client, o.Namespace, o.Log)
 	p.attributes.look(ctx)
@@ -134,7 +144,7 @@ type served struct {
 func (p *process) workers() (first, second []*served) {
 	set := activities.New(activities.Options{
 		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, HeartbeatRate: p.HeartbeatRate, Metrics: p.Metrics, Log: p.log,
-		StopWithControlPlane: p.StopWithControlPlane,
+		StopWithControlPlane: p.StopWithControlPlane, HeartbeatTimeout: p.HeartbeatTimeout, HandOver: p.HandOver - stopMargin,
 	})
 	loops := func(r worker.ActivityRegistry) {
 		r.RegisterActivity(set.Sources)
@@ -171,7 +181,7 @@ func (p *process) workers() (first, second []*served) {
 func (p *process) options() worker.Options {
 	return worker.Options{
 		Identity:                     Identity(p.HostID),
-		WorkerStopTimeout:            stopWithin,
+		WorkerStopTimeout:            p.HandOver,
 		MaxHeartbeatThrottleInterval: heartbeatsEvery,
 		DisableRegistrationAliasing:  true,
 		OnFatalError: func(err error) {

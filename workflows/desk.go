@@ -34,6 +34,7 @@ type desk struct {
 	respec      string // the command that brings another spec
 	inbox       *inbox
 	attributes  bool
+	waits       waits // of the breaker
 
 	busy      int            // commands that wait for an activity
 	specs     workflow.Mutex // held while a spec is checked
@@ -74,6 +75,7 @@ func newDesk(ctx workflow.Context, o owner, c *core, kind, respec string) *desk 
 	d := &desk{
 		root: ctx, owner: o, core: c, kind: kind, respec: respec,
 		id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx), specs: workflow.NewMutex(ctx),
+		waits: waits{breakerFirst, breakerMost},
 	}
 	d.ctx, _ = workflow.NewDisconnectedContext(ctx)
 	return d
@@ -356,7 +358,7 @@ func (d *desk) fail(report failure.Report) {
 	if permanent(report) {
 		d.core.Parked = true
 	} else {
-		d.core.Breaker.fail(now, d.id)
+		d.core.Breaker.fail(now, d.id, d.waits)
 	}
 }
 

@@ -43,12 +43,10 @@ type Options struct {
 	NATSPort      int  // 0: not reachable from other processes
 	Postgres      bool // run a private server
 	NoWorker      bool // do no tasks here
-	HeartbeatRate int  // see node.Options
-	// StopWithControlPlane, MaxLoops and MaxCopies are those of workers.Options.
-	StopWithControlPlane bool
-	MaxLoops, MaxCopies  int
-	TraceRatio           float64
-	Log                  *zap.Logger
+	Limits        workers.Limits
+	StreamOptions stream.Options // its timeouts
+	TraceRatio    float64
+	Log           *zap.Logger
 }
 
 // Stack is what runs.
@@ -131,7 +129,8 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return err
 	}
 
-	conn, err := stream.Connect(ctx, stream.Options{Server: jetstream, Name: "perdure", Log: o.Log})
+	o.StreamOptions.Server, o.StreamOptions.Name, o.StreamOptions.Log = jetstream, "perdure", o.Log
+	conn, err := stream.Connect(ctx, o.StreamOptions)
 	if err != nil {
 		return fmt.Errorf("connecting to JetStream: %w", err)
 	}
@@ -155,8 +154,7 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 	closeListener = false
 	n := node.New(node.Options{
 		Client: s.Client, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
-		Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
-		StopWithControlPlane: o.StopWithControlPlane, MaxLoops: o.MaxLoops, MaxCopies: o.MaxCopies,
+		Secret: secret, Limits: o.Limits, Telemetry: tells, Log: o.Log,
 	})
 	s.ready = n.Ready
 	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })
