@@ -78,5 +78,5 @@ func over(err error) bool {
 		errors.Is(err, activity.ErrActivityPaused) || errors.Is(err, activity.ErrActivityReset)
 }
 
-// endOfStop is how long a loop may drain when its worker stops, so that it ends before the worker gives it up.
+// endOfStop is how long a loop may drain when its worker stops, unless the worker says otherwise.
 const endOfStop = 20 * time.Second

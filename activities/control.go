@@ -20,6 +20,8 @@ type Control struct {
 	store         *Store
 	loops         *Loops
 	heartbeatRate int // of the process, per second
+	// heartbeatTimeout is how long the server waits for a heartbeat also when there are few loops.
+	heartbeatTimeout time.Duration
 }
 
 const (
@@ -33,7 +35,8 @@ const (
 // evenly. Each heartbeat is some writes of the server's: a thousand idle pipelines that beat six times a minute would keep
 // a small one busy with nothing else.
 func (c *Control) heartbeat() time.Duration {
-	return min(time.Duration(beatsInTimeout*(c.loops.count()+1))*time.Second/time.Duration(c.heartbeatRate), longestHeartbeat)
+	needed := time.Duration(beatsInTimeout*(c.loops.count()+1)) * time.Second / time.Duration(c.heartbeatRate)
+	return max(c.heartbeatTimeout, min(needed, longestHeartbeat))
 }
 
 // PlaceComponent gives a component's next run its generation, above any that the component ever had, also before its

@@ -316,6 +316,8 @@ func TestManyLoopsBeatLessOften(t *testing.T) {
 		enter(t, b.Control.loops)
 	}
 	require.Equal(t, 33, place().HeartbeatSeconds)
+	b.Control.heartbeatTimeout = 45 * time.Second
+	require.Equal(t, 45, place().HeartbeatSeconds, "what the settings ask for")
 	for range 10 {
 		enter(t, b.Control.loops)
 	}

@@ -47,6 +47,8 @@ type runner struct {
 	metrics *telemetry.Metrics
 	now     func() time.Time
 	stalled time.Duration
+	// handOver is how long a loop may drain when its worker stops, so that it ends before the worker gives it up.
+	handOver time.Duration
 }
 
 // loop is one of the pipeline's loops, with its spec.
@@ -176,7 +178,7 @@ func (a *attempt) supervise(
 			asked = nil
 			a.requestDrain(wantedDrain)
 		case <-stopping:
-			stopping, stopped = nil, time.After(endOfStop)
+			stopping, stopped = nil, time.After(a.handOver)
 			a.requestDrain(stoppingWorker)
 		case <-stopped:
 			a.stop(worker.ErrWorkerShutdown)

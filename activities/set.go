@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -67,6 +68,10 @@ type Options struct {
 	// HeartbeatRate is how many heartbeats a second all loops of the process may send together, about; 100 when zero. When
 	// there are more loops than that allows, each beats less often, and the server waits longer before it gives one up.
 	HeartbeatRate int
+	// HeartbeatTimeout is how long the server is to wait for a heartbeat of a run at least; UsualHeartbeat when shorter.
+	HeartbeatTimeout time.Duration
+	// HandOver is how long a loop may drain when its worker stops; 20 s when zero.
+	HandOver time.Duration
 	// Metrics count attempts and follow snapshots; when nil, nobody sees them.
 	Metrics *telemetry.Metrics
 	Log     *zap.Logger
@@ -100,16 +105,17 @@ func New(o Options) *Set {
 	if o.HeartbeatRate <= 0 {
 		o.HeartbeatRate = 100
 	}
+	o.HandOver = cmp.Or(o.HandOver, endOfStop)
 	r := &runner{
 		store: o.Store, hostID: o.HostID, loops: o.Loops, control: &controlWatch{store: o.Store, log: o.Log},
-		metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter,
+		metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter, handOver: o.HandOver,
 	}
 	s := &Set{
 		Sources:    &Sources{host: o.Host, runner: r},
 		Queries:    &Queries{host: o.Host, runner: r},
 		Reactions:  &Reactions{host: o.Host, runner: r},
 		Bootstraps: &Bootstraps{host: o.Host, runner: r},
-		Control:    &Control{store: o.Store, loops: o.Loops, heartbeatRate: o.HeartbeatRate},
+		Control:    &Control{store: o.Store, loops: o.Loops, heartbeatRate: o.HeartbeatRate, heartbeatTimeout: o.HeartbeatTimeout},
 	}
 	s.Instances = &Instances{sources: s.Sources, queries: s.Queries, reactions: s.Reactions}
 	return s

@@ -1,12 +1,12 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -49,20 +49,30 @@ type Options struct {
 	Loops   *activities.Loops  // to be looked at; nil: nobody does
 	Metrics *telemetry.Metrics // count attempts; nil: nobody sees them
 	Log     *zap.Logger
+	Limits
+}
 
+// Limits bound what a process does. Zero means the default.
+type Limits struct {
 	// MaxLoops is how many components the process may run at once; 10,000 when zero. More wait, without a sign, for a
 	// place that no loop ever frees, so that it is a guard and not a means to spread load.
 	MaxLoops int
 	// HeartbeatRate is how many heartbeats a second the loops of the process send together, about; 100 when zero.
 	HeartbeatRate int
 	MaxCopies     int // copy workers that the process may run at once; 16 when zero
+	// HeartbeatTimeout is how long the server waits for a heartbeat of a loop at least; 30 s when shorter.
+	HeartbeatTimeout time.Duration
+	// HandOver is how long what runs may take to hand over when the process stops; 25 s when zero.
+	HandOver time.Duration
 	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
 	StopWithControlPlane bool
 }
 
 const (
-	// stopWithin is how long a worker waits for activities that were told to stop.
+	// stopWithin is how long a worker waits for activities that were told to stop. Their loops get stopMargin less, so that
+	// they end before the worker gives them up.
 	stopWithin = 25 * time.Second
+	stopMargin = 5 * time.Second
 	// heartbeatsEvery bounds how long the SDK holds a heartbeat back, and tries to send it. With a heartbeat timeout of 30 s
 	// an attempt that cannot reach the server learns so 20 s after its last heartbeat, before the server starts the next.
 	heartbeatsEvery = 10 * time.Second
@@ -80,16 +90,27 @@ func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 8)}
-	p.attributes.Store(p.registerSearchAttributes(ctx))
+	if o.Metrics == nil {
+		o.Metrics = telemetry.NewMetrics("")
+	}
+	o.Namespace, o.HandOver = cmp.Or(o.Namespace, "default"), cmp.Or(o.HandOver, stopWithin)
+	p := &process{Options: o, log: o.Log, store: activities.NewStore(o.Stream), fatal: make(chan error, 16)}
+	p.attributes = newAttributes(o.Client, o.Namespace, o.Log)
+	p.attributes.look(ctx)
 	p.releaseOrphans(ctx)
 	first, second := p.workers()
 
 	announcing, endAnnouncing := context.WithCancel(ctx)
 	defer endAnnouncing()
 	p.announce(announcing)
-	announced := failure.Go(func() error { p.keepAnnounced(announcing); return nil })
-	removed := failure.Go(func() error { p.keepRemovingOrphans(announcing); return nil })
+	var background sync.WaitGroup
+	for _, keep := range []func(context.Context){p.keepAnnounced, p.keepRemovingOrphans, p.attributes.keep, p.keepWatchingHealth} {
+		background.Go(func() {
+			if err := failure.Guard(func() error { keep(announcing); return nil }); err != nil {
+				p.fatal <- err
+			}
+		})
+	}
 
 	err := start(append(second, first...))
 	if err == nil {
@@ -98,11 +119,10 @@ func Run(ctx context.Context, o Options) error {
 		case <-ctx.Done():
 		case err = <-p.fatal:
 			err = fmt.Errorf("serving a task queue: %w", err)
-		case err = <-announced:
 		}
 	}
 	endAnnouncing()
-	err = errors.Join(err, <-announced, <-removed)
+	background.Wait()
 	p.withdraw(ctx)
 	stop(first)
 	stop(second)
@@ -114,7 +134,7 @@ type process struct {
 	Options
 	log        *zap.Logger
 	store      *activities.Store
-	attributes atomic.Bool
+	attributes *attributes
 	fatal      chan error
 }
 
@@ -130,7 +150,7 @@ type served struct {
 func (p *process) workers() (first, second []*served) {
 	set := activities.New(activities.Options{
 		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, HeartbeatRate: p.HeartbeatRate, Metrics: p.Metrics, Log: p.log,
-		StopWithControlPlane: p.StopWithControlPlane,
+		StopWithControlPlane: p.StopWithControlPlane, HeartbeatTimeout: p.HeartbeatTimeout, HandOver: p.HandOver - stopMargin,
 	})
 	loops := func(r worker.ActivityRegistry) {
 		r.RegisterActivity(set.Sources)
@@ -167,7 +187,7 @@ func (p *process) workers() (first, second []*served) {
 func (p *process) options() worker.Options {
 	return worker.Options{
 		Identity:                     Identity(p.HostID),
-		WorkerStopTimeout:            stopWithin,
+		WorkerStopTimeout:            p.HandOver,
 		MaxHeartbeatThrottleInterval: heartbeatsEvery,
 		DisableRegistrationAliasing:  true,
 		OnFatalError: func(err error) {
@@ -182,6 +202,7 @@ func (p *process) options() worker.Options {
 func (p *process) activities(queue string, slots, pollers int, register func(worker.ActivityRegistry)) *served {
 	o := p.options()
 	o.DisableWorkflowWorker = true
+	o.Interceptors = []interceptor.WorkerInterceptor{activities.Counter(p.Metrics)}
 	o.MaxConcurrentActivityExecutionSize = slots
 	o.MaxConcurrentActivityTaskPollers = pollers
 	w := worker.New(p.Client, queue, o)
@@ -196,7 +217,7 @@ func (p *process) workflows() *served {
 	// A bug in workflow code blocks the workflows it hits, until a build without it goes on with them.
 	o.WorkflowPanicPolicy = worker.BlockWorkflow
 	w := worker.New(p.Client, TaskQueue, o)
-	workflows.New(p.attributes.Load).Register(w)
+	workflows.New(p.attributes.usable.Load).Register(w)
 	return &served{worker: w, queue: TaskQueue}
 }
 
@@ -233,7 +254,7 @@ const errandWithin = 5 * time.Second
 func (p *process) releaseOrphans(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*errandWithin)
 	defer cancel()
-	if err := releaseOrphans(ctx, p.Client, p.namespace(), p.HostID); err != nil {
+	if err := releaseOrphans(ctx, p.Client, p.Namespace, p.HostID); err != nil {
 		p.log.Warn("attempts of the process before could not be released", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
 	}
 }

@@ -29,15 +29,23 @@ const (
 	healthyFor = 10 * time.Minute
 )
 
+// waits are the first and the longest wait of a breaker.
+type waits struct{ first, most time.Duration }
+
+// wait returns the wait after so many failures in a row.
+func (w waits) wait(failures int) time.Duration {
+	if shift := failures - 1; w.first <= w.most>>shift { // or it may overflow
+		return w.first << shift
+	}
+	return w.most
+}
+
 // fail opens the breaker. The wait doubles with each failure in a row; seed spreads it by a fifth either way, always
 // the same for the same seed, so that a replay comes to the same time and many components do not try all at once.
-func (b *Breaker) fail(now time.Time, seed string) {
+func (b *Breaker) fail(now time.Time, seed string, w waits) {
 	b.State = breakerOpen
 	b.Failures++
-	wait := breakerMost
-	if b.Failures <= 5 {
-		wait = min(breakerMost, breakerFirst<<(b.Failures-1))
-	}
+	wait := w.wait(b.Failures)
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%d", seed, b.Failures)
 	wait += wait * time.Duration(int64(h.Sum32()%401)-200) / 1000

@@ -223,7 +223,7 @@ func (e *entity) replace(spec json.RawMessage) error {
 	s := &e.state
 	e.retry()
 	s.changed()
-	e.declared, s.Restart = &d, true
+	e.declared, e.waits, s.Restart = &d, d.waits, true
 	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At = false, nil, nil, time.Time{}
 	s.Snapshots.Reload = s.Snapshots.Reload && d.bootstrap // what a rebootstrap asked for holds for this spec too
 	return nil

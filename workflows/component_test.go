@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 )
 
@@ -293,13 +294,19 @@ func TestBreakerWaits(t *testing.T) {
 	var b Breaker
 	now := time.Unix(0, 0)
 	for _, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 30 * time.Minute, 30 * time.Minute} {
-		b.fail(now, "source.default.orders")
+		b.fail(now, "source.default.orders", waits{breakerFirst, breakerMost})
 		require.InEpsilon(t, want, b.OpenUntil.Sub(now), 0.21)
 		b.probe()
 		require.Equal(t, breakerHalfOpen, b.State)
 	}
 	b.reset()
 	require.Equal(t, Breaker{State: breakerClosed}, b)
+
+	d, err := declare(component.Reaction, json.RawMessage(`{"name":"lines","policy":{"breakerSeconds":10,"breakerMostSeconds":25}}`))
+	require.NoError(t, err)
+	for failures, want := range map[int]time.Duration{1: 10 * time.Second, 2: 20 * time.Second, 3: 25 * time.Second, 1000: 25 * time.Second} {
+		require.Equal(t, want, d.waits.wait(failures))
+	}
 }
 
 func TestCommandsEndTheBreakersWait(t *testing.T) {

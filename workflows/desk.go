@@ -34,6 +34,7 @@ type desk struct {
 	respec      string // the command that brings another spec
 	inbox       *inbox
 	attributes  bool
+	waits       waits // of the breaker
 
 	busy      int            // commands that wait for an activity
 	specs     workflow.Mutex // held while a spec is checked
@@ -77,6 +78,7 @@ func newDesk(ctx workflow.Context, o owner, c *core, kind, respec string) *desk 
 	d := &desk{
 		root: ctx, owner: o, core: c, kind: kind, respec: respec,
 		id: workflow.GetInfo(ctx).WorkflowExecution.ID, inbox: inboxOf(ctx), specs: workflow.NewMutex(ctx),
+		waits: waits{breakerFirst, breakerMost},
 	}
 	d.ctx, _ = workflow.NewDisconnectedContext(ctx)
 	return d
@@ -88,10 +90,27 @@ func (d *desk) open(attributes func() bool) error {
 	if err := workflow.SideEffect(d.root, func(workflow.Context) any { return attributes() }).Get(&d.attributes); err != nil {
 		return err
 	}
+	if !d.attributes && workflow.GetVersion(d.root, "attributes later", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		workflow.Go(d.ctx, func(ctx workflow.Context) { d.showLater(ctx, attributes) })
+	}
 	if d.core.Phase == "" {
 		d.enter(PhaseCreated)
 	}
 	return d.handle()
+}
+
+// attributesLater is when a run that began without search attributes looks for them once more. Those that the first worker
+// of a namespace has just registered are usable then; any later ones the next run finds.
+const attributesLater = 2 * time.Minute
+
+func (d *desk) showLater(ctx workflow.Context, attributes func() bool) {
+	if sleep(ctx, attributesLater, "until search attributes are looked for again") != nil {
+		return
+	}
+	found := workflow.SideEffect(ctx, func(workflow.Context) any { return attributes() })
+	if found.Get(&d.attributes) == nil {
+		d.upsert()
+	}
 }
 
 // take does the commands that came as signals since it was last asked.
@@ -362,7 +381,7 @@ func (d *desk) fail(report failure.Report) {
 	if permanent(report) {
 		d.core.Parked = true
 	} else {
-		d.core.Breaker.fail(now, d.id)
+		d.core.Breaker.fail(now, d.id, d.waits)
 	}
 }
 

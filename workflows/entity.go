@@ -61,7 +61,7 @@ func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes 
 	if invalid == nil {
 		var d declared
 		if d, invalid = declareAs(k.component, e.spec, e.id); invalid == nil {
-			e.declared = &d
+			e.declared, e.waits = &d, d.waits
 		}
 	}
 	if invalid != nil && in.Carry == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,14 +38,17 @@ type harness struct {
 	*testsuite.TestWorkflowEnvironment
 	t *testing.T
 
+	attributes atomic.Bool // whether the namespace has them
+
 	mu          sync.Mutex
 	called      []string          // activities, in order
 	queues      map[string]string // of activities
 	heartbeats  map[string]time.Duration
-	generations []uint64 // of runs
-	reloads     []string // that they were asked for
-	phases      []string // as upserted
-	healths     []string // with them
+	generations []uint64                  // of runs
+	reloads     []string                  // that they were asked for
+	phases      []string                  // as upserted
+	healths     []string                  // with them
+	shown       temporal.SearchAttributes // last
 }
 
 func newHarness(t *testing.T, id string) *harness {
@@ -53,7 +57,8 @@ func newHarness(t *testing.T, id string) *harness {
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))) // shown if the test fails
 	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}, heartbeats: map[string]time.Duration{}}
 	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil)}})
-	New(func() bool { return true }).Register(h)
+	h.attributes.Store(true)
+	New(h.attributes.Load).Register(h)
 	set := activities.New(activities.Options{})
 	h.RegisterActivity(set.Sources)
 	h.RegisterActivity(set.Queries)
@@ -68,7 +73,7 @@ func newHarness(t *testing.T, id string) *harness {
 		phase, _ := attributes.GetKeyword(attrPhase)
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.phases = append(h.phases, phase)
+		h.phases, h.shown = append(h.phases, phase), attributes
 		health, _ := attributes.GetKeyword(attrHealth)
 		h.healths = append(h.healths, health)
 	}).Return(nil).Maybe()

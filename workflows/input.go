@@ -141,6 +141,7 @@ type declared struct {
 	sources   []string // of a query
 	bootstrap bool     // a query that begins with a snapshot of its sources
 	drain     time.Duration
+	waits     waits // of the breaker
 }
 
 const defaultDrain = 60 * time.Second
@@ -153,7 +154,9 @@ func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
 		Sources   []string `json:"sources"`
 		Bootstrap string   `json:"bootstrap"`
 		Policy    struct {
-			DrainSeconds int `json:"drainSeconds"`
+			DrainSeconds       int `json:"drainSeconds"`
+			BreakerSeconds     int `json:"breakerSeconds"`
+			BreakerMostSeconds int `json:"breakerMostSeconds"`
 		} `json:"policy"`
 	}
 	if len(spec) == 0 {
@@ -165,6 +168,7 @@ func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
 	d := declared{
 		id:      component.ID{Kind: kind, Instance: head.Instance, Name: head.Name},
 		sources: head.Sources, bootstrap: head.Bootstrap != "none", drain: defaultDrain,
+		waits: waits{breakerFirst, breakerMost},
 	}
 	if head.Instance == "" {
 		d.id.Instance = component.DefaultInstance
@@ -174,6 +178,12 @@ func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
 	}
 	if s := head.Policy.DrainSeconds; s > 0 {
 		d.drain = time.Duration(s) * time.Second
+	}
+	if s := head.Policy.BreakerSeconds; s > 0 {
+		d.waits.first = time.Duration(s) * time.Second
+	}
+	if s := head.Policy.BreakerMostSeconds; s > 0 {
+		d.waits.most = time.Duration(s) * time.Second
 	}
 	return d, nil
 }

@@ -233,7 +233,7 @@ func (i *instance) judge() {
 	report.Message = first.ID + ": " + report.Message
 	b.LastError = &LastError{Report: report, At: workflow.Now(i.ctx)}
 	if again {
-		b.fail(workflow.Now(i.ctx), i.id)
+		b.fail(workflow.Now(i.ctx), i.id, i.waits)
 	}
 }
 

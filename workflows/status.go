@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -97,10 +99,24 @@ var (
 	attrComponent   = temporal.NewSearchAttributeKeyKeyword("PerdureComponent")
 	attrPhase       = temporal.NewSearchAttributeKeyKeyword("PerdurePhase")
 	attrDesired     = temporal.NewSearchAttributeKeyKeyword("PerdureDesired")
-	attrHealth      = temporal.NewSearchAttributeKeyKeyword("PerdureHealth")
+	attrHealth      = temporal.NewSearchAttributeKeyKeyword(HealthAttribute)
 	attrHost        = temporal.NewSearchAttributeKeyKeyword("PerdureHost")
 	attrSpecVersion = temporal.NewSearchAttributeKeyInt64("PerdureSpecVersion")
 )
+
+// HealthAttribute is the search attribute that sums up how a component does.
+const HealthAttribute = "PerdureHealth"
+
+// ShownAs returns the phase and the health that a component's search attributes show, empty where they are missing.
+func ShownAs(attributes *commonpb.SearchAttributes) (phase, health string) {
+	text := func(name string) (s string) {
+		if converter.GetDefaultDataConverter().FromPayload(attributes.GetIndexedFields()[name], &s) != nil {
+			return ""
+		}
+		return s
+	}
+	return text(attrPhase.GetName()), text(HealthAttribute)
+}
 
 // SearchAttributes returns the search attributes that components show themselves with, for whoever registers them.
 func SearchAttributes() []temporal.SearchAttributeKey {

@@ -56,7 +56,7 @@ elsewhere. The data directory holds the state of queries and this worker's ident
 and give each worker its own.
 
 SIGINT or SIGTERM stops it: what runs is drained and handed over to other workers. A second
-signal, or 90 seconds without an end, abort it; nothing is lost then either.`,
+signal, or --stop-timeout without an end, abort it; nothing is lost then either.`,
 		Example: `  TEMPORAL_ADDRESS=temporal:7233 NATS_URL=nats://nats:4222 worker --data-dir /var/lib/perdure
   worker --listen 127.0.0.1:8080     # also serve the API`,
 		Version:       version.Get().String(),
@@ -79,7 +79,7 @@ signal, or 90 seconds without an end, abort it; nothing is lost then either.`,
 				return err
 			}
 			defer log.Sync() //nolint:errcheck // a terminal cannot be synchronised
-			return process.Run(cmd.Context(), process.StopBound, cmd.ErrOrStderr(), func(ctx context.Context) error { return work(ctx, c, log) })
+			return process.Run(cmd.Context(), c.StopTimeout, cmd.ErrOrStderr(), func(ctx context.Context) error { return work(ctx, c, log) })
 		},
 	}
 	cmd.SetVersionTemplate("{{.Version}}\n")
@@ -126,7 +126,10 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 	log.Info("working", zap.String("host", data.HostID))
 	return node.New(node.Options{
 		Client: temporal, Codec: keys, UIs: []string{c.PayloadOrigin}, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
-		HeartbeatRate: c.HeartbeatRate, StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+		Limits: workers.Limits{
+			HeartbeatRate: c.HeartbeatRate, HeartbeatTimeout: c.HeartbeatTimeout, HandOver: c.HandOverTimeout,
+			StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+		},
 		Telemetry: tells, Log: log,
 	}).Run(ctx)
 }
@@ -169,7 +172,10 @@ func connect(
 		return nil
 	})
 	group.Go(func() error {
-		conn, streamErr = stream.Connect(bounded, stream.Options{URL: c.NATSURL, Name: identity, Log: log})
+		conn, streamErr = stream.Connect(bounded, stream.Options{
+			URL: c.NATSURL, Name: identity, Log: log,
+			AckTimeout: c.AckTimeout, AppendTimeout: c.AppendTimeout, RequestTimeout: c.RequestTimeout,
+		})
 		if streamErr != nil {
 			streamErr = failure.StreamUnavailable.Errorf("connecting to JetStream at %s: %w", withoutSecrets(c.NATSURL), streamErr)
 		}

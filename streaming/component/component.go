@@ -153,6 +153,9 @@ type Policy struct {
 	RetainSeconds   int64 `json:"retainSeconds,omitempty" doc:"Longest time a message is kept in the component's stream." default:"604800" minimum:"60"`
 	HeartbeatMillis int   `json:"heartbeatMillis,omitempty" doc:"How often a running loop reports its position." default:"5000" minimum:"100" maximum:"25000"`
 	StallSeconds    int   `json:"stallSeconds,omitempty" doc:"How long a running loop may make no progress before it is ended and started anew." default:"60" minimum:"10" maximum:"86400"`
+	// Of the breaker, which opens when neither the loop nor its retries overcome a failure.
+	BreakerSeconds     int `json:"breakerSeconds,omitempty" doc:"First wait before a component that failed is tried again; it doubles with each failure in a row." default:"60" minimum:"1" maximum:"86400"`
+	BreakerMostSeconds int `json:"breakerMostSeconds,omitempty" doc:"Longest of these waits." default:"1800" minimum:"1" maximum:"86400"`
 }
 
 // WithDefaults returns p with its zero fields set to their defaults.

@@ -133,7 +133,9 @@ func TestValidateSpecs(t *testing.T) {
 }
 
 func TestPolicyDefaults(t *testing.T) {
-	require.Equal(t, Policy{DrainSeconds: 7, RetainBytes: 4 << 30, RetainSeconds: 604800, HeartbeatMillis: 5000, StallSeconds: 60},
+	require.Equal(t, Policy{DrainSeconds: 7, RetainBytes: 4 << 30, RetainSeconds: 604800, HeartbeatMillis: 5000, StallSeconds: 60,
+		BreakerSeconds: 60, BreakerMostSeconds: 1800,
+	},
 		Policy{DrainSeconds: 7}.WithDefaults())
 }
 

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,21 @@ type Options struct {
 	Replicas int
 	// RequestTimeout bounds each request to the server whose context has no earlier end; 0 means 10 s.
 	RequestTimeout time.Duration
+	// AckTimeout is how long an acknowledgement may take before the message is published again; 0 means 2 s.
+	AckTimeout time.Duration
+	// AppendTimeout bounds an append whose context has no earlier end; 0 means 30 s.
+	AppendTimeout time.Duration
 	// CloseTimeout bounds how long Close waits for what is on its way; 0 means 5 s.
 	CloseTimeout time.Duration
 }
+
+// What the timeouts are unless the options say otherwise.
+const (
+	requestTimeout = 10 * time.Second
+	ackTimeout     = 2 * time.Second
+	appendTimeout  = 30 * time.Second
+	closeTimeout   = 5 * time.Second
+)
 
 // Conn is a connection to a stream server. It reconnects for ever; what is asked meanwhile waits.
 type Conn struct {
@@ -45,15 +58,9 @@ type Conn struct {
 // Connect connects to a server and checks that it keeps streams. It waits for the server as long as ctx and
 // RequestTimeout allow.
 func Connect(ctx context.Context, o Options) (*Conn, error) {
-	if o.RequestTimeout == 0 {
-		o.RequestTimeout = 10 * time.Second
-	}
-	if o.CloseTimeout == 0 {
-		o.CloseTimeout = 5 * time.Second
-	}
-	if o.Replicas == 0 {
-		o.Replicas = 1
-	}
+	o.RequestTimeout, o.AckTimeout = cmp.Or(o.RequestTimeout, requestTimeout), cmp.Or(o.AckTimeout, ackTimeout)
+	o.AppendTimeout, o.CloseTimeout = cmp.Or(o.AppendTimeout, appendTimeout), cmp.Or(o.CloseTimeout, closeTimeout)
+	o.Replicas = cmp.Or(o.Replicas, 1)
 	if (o.URL == "") == (o.Server == nil) {
 		return nil, failure.ConfigInvalid.Errorf("connecting to the stream server: give either a URL or an embedded server")
 	}

@@ -55,12 +55,12 @@ func (c *Conn) DeleteObjects(ctx context.Context, name string) error {
 }
 
 // Put stores an object of at most MaxObject bytes, in place of what had its name. It returns when that is on disk, after
-// at most 30 s.
+// AppendTimeout at most.
 func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 	if len(data) > MaxObject {
 		return failure.Panic.Errorf("storing object %s of %s: %d bytes are more than %d", name, o.name, len(data), MaxObject)
 	}
-	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, o.conn.options.AppendTimeout)
 	defer cancel()
 	if _, err := o.store.PutBytes(bounded, name, data); err != nil {
 		return classify(ctx, err, "storing object %s of %s", name, o.name)
@@ -68,10 +68,10 @@ func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// Get returns an object within 30 s. The error is ErrMissing when there is none and StateCorrupt when it is not what was
+// Get returns an object within AppendTimeout. The error is ErrMissing when there is none and StateCorrupt when it is not what was
 // stored.
 func (o *Objects) Get(ctx context.Context, name string) ([]byte, error) {
-	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, o.conn.options.AppendTimeout)
 	defer cancel()
 	gone, err := o.isGone(bounded, name)
 	if gone {

@@ -5,21 +5,12 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perdure/perdure/streaming/failure"
-)
-
-// Bounds of one append.
-const (
-	// ackTimeout is how long an acknowledgement may take before the message is published again.
-	ackTimeout = 2 * time.Second
-	// appendTimeout bounds an append whose context has no earlier end.
-	appendTimeout = 30 * time.Second
 )
 
 // Writer appends to a log as the only one who does. Get one with NewWriter.
@@ -36,7 +27,7 @@ type Writer struct {
 // NewWriter takes the log over: it checks the fence and appends a fence marker, after which older writers fail with
 // FencedOff. It fails with that itself when a newer attempt holds the component.
 func (l *Log) NewWriter(ctx context.Context, f *Fence) (*Writer, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.conn.options.AppendTimeout)
 	defer cancel()
 	marker := &nats.Msg{Subject: l.subject + fenceSubjects, Header: nats.Header{
 		headerFence: {f.component + " " + f.Epoch().String() + " " + uuid.NewString()},
@@ -88,7 +79,7 @@ func (l *Log) mark(ctx context.Context, f *Fence, marker *nats.Msg) (uint64, err
 
 // publish publishes once and waits for the acknowledgement.
 func (l *Log) publish(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	ctx, cancel := l.conn.untilLost(ctx, ackTimeout)
+	ctx, cancel := l.conn.untilLost(ctx, l.conn.options.AckTimeout)
 	defer cancel()
 	return l.conn.js.PublishMsg(ctx, m, append(opts, jetstream.WithRetryAttempts(0))...)
 }
@@ -125,7 +116,7 @@ func (w *Writer) Append(ctx context.Context, id string, data []byte) (uint64, er
 	if err := w.log.yield(id); err != nil {
 		return 0, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, w.log.conn.options.AppendTimeout)
 	defer cancel()
 	for delay := firstRetry; ; delay = nextRetry(delay) {
 		sequence, err := w.try(bounded, id, data)
@@ -205,7 +196,7 @@ func (l *Log) NewSharedWriter() *SharedWriter { return &SharedWriter{l} }
 
 // Append appends a message and returns its sequence when it is on disk. An id that the server remembers from the last
 // two minutes is not appended again. An acknowledgement that does not come is asked for by publishing again, until ctx
-// ends or for 30 s.
+// ends or for AppendTimeout.
 func (w *SharedWriter) Append(ctx context.Context, id string, data []byte) (uint64, error) {
 	if err := w.log.checkID(id); err != nil {
 		return 0, err
@@ -213,7 +204,7 @@ func (w *SharedWriter) Append(ctx context.Context, id string, data []byte) (uint
 	if err := w.log.yield(id); err != nil {
 		return 0, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	bounded, cancel := context.WithTimeout(ctx, w.log.conn.options.AppendTimeout)
 	defer cancel()
 	for delay := firstRetry; ; delay = nextRetry(delay) {
 		ack, err := w.log.publish(bounded, w.log.message(id, data))

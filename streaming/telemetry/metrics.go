@@ -26,6 +26,8 @@ type Metrics struct {
 	counters   map[string]*prometheus.CounterVec
 	gauges     map[string]*prometheus.GaugeVec
 	histograms map[string]*prometheus.HistogramVec
+
+	unwell unwell
 }
 
 // vector is a metric with its series.
@@ -93,7 +95,8 @@ func NewMetrics(version string) *Metrics {
 	m.histogram("reaction_delivery_seconds", "Time that a delivery took, with all tries.", reactionLabels)
 	m.histogram("reaction_end_to_end_seconds", "Time from the commit of a transaction until its event was delivered, to each client where these come for results.", reactionLabels)
 	m.counter("component_attempts_total", "Attempts to run the component that began in this process.", attemptLabels)
-	m.counter("component_failures_total", "Attempts to run the component that failed in this process, by the code of the failure; Stalled is one.", failureLabels)
+	m.counter("component_failures_total", "Attempts to run the component, or to do something short for it such as checking its spec, that failed in this process, by the code of the failure; Stalled is one.", failureLabels)
+	registry.MustRegister(&m.unwell)
 	m.counter("trace_spans_total", "Spans of traces: exported; failed, which the collector did not take; full, which did not fit into the queue.", spanLabels)
 	return m
 }
@@ -297,7 +300,7 @@ func (m *Metrics) Began(component string) {
 	m.counters["component_attempts_total"].WithLabelValues(component).Inc()
 }
 
-// Failed counts an attempt to run a component that failed, with the code of its failure.
+// Failed counts an attempt to run a component, or to do something short for it, that failed, with the code of its failure.
 func (m *Metrics) Failed(component, code string) {
 	m.counters["component_failures_total"].WithLabelValues(component, code).Inc()
 }

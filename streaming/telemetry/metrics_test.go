@@ -53,6 +53,21 @@ func TestSeriesAreThereWhileTheComponentRuns(t *testing.T) {
 	require.Contains(t, text, `perdure_snapshot_rows_total{copied_for="open-orders",instance="default",source="shop"} 5`)
 }
 
+// TestUnwellComponentsStayKnown until it is known that they are well: an alert must not end because nobody can tell.
+func TestUnwellComponentsStayKnown(t *testing.T) {
+	m := NewMetrics("")
+	require.NotContains(t, scrape(t, m), "perdure_component_health_known")
+	const parked = `perdure_component_unwell{component="source.default.shop",health="failing",phase="NeedsOperator"} 1`
+	m.Unwell([]Unwell{{ID: "source.default.shop", Phase: "NeedsOperator", Health: "failing"}})
+	require.Contains(t, scrape(t, m), parked)
+	require.Contains(t, scrape(t, m), "perdure_component_health_known 1")
+	m.HealthUnknown()
+	require.Contains(t, scrape(t, m), parked)
+	require.Contains(t, scrape(t, m), "perdure_component_health_known 0")
+	m.Unwell(nil)
+	require.NotContains(t, scrape(t, m), "perdure_component_unwell")
+}
+
 // TestAgeOfNoCheckpoint is none, and not that of one that was just made.
 func TestAgeOfNoCheckpoint(t *testing.T) {
 	m := NewMetrics("")
@@ -82,6 +97,7 @@ func everything() *Metrics {
 	m.Snapshot("i", "n", "s")
 	m.Began("c")
 	m.Failed("c", "Stalled")
+	m.Unwell([]Unwell{{ID: "c"}})
 	m.Components(func() []Component {
 		return []Component{{ID: "c", Interrupted: time.Now(), InterruptedBy: "Unreachable"}}
 	})

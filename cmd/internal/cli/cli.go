@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -102,8 +103,8 @@ type owned struct {
 	log  *zap.Logger
 }
 
-// withData calls work with a logger and the data directory, and stops it on signals.
-func withData(cmd *cobra.Command, dir string, log config.Log, work func(context.Context, owned) error) error {
+// withData calls work with a logger and the data directory, and stops it on signals within a bound.
+func withData(cmd *cobra.Command, dir string, bound time.Duration, log config.Log, work func(context.Context, owned) error) error {
 	logger, err := process.NewLogger(log, cmd.ErrOrStderr())
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func withData(cmd *cobra.Command, dir string, log config.Log, work func(context.
 		return err
 	}
 	defer data.Close()
-	return process.Run(cmd.Context(), process.StopBound, cmd.ErrOrStderr(), func(ctx context.Context) error {
+	return process.Run(cmd.Context(), bound, cmd.ErrOrStderr(), func(ctx context.Context) error {
 		return work(ctx, owned{data, logger})
 	})
 }

@@ -11,7 +11,10 @@ import (
 	"github.com/perdure/perdure/cmd/internal/codec"
 	"github.com/perdure/perdure/cmd/internal/config"
 	"github.com/perdure/perdure/cmd/internal/demo"
+	"github.com/perdure/perdure/cmd/internal/process"
 	"github.com/perdure/perdure/cmd/internal/stack"
+	"github.com/perdure/perdure/streaming/stream"
+	"github.com/perdure/perdure/workers"
 )
 
 func newDev() *cobra.Command {
@@ -23,7 +26,7 @@ func newDev() *cobra.Command {
 data directory; it listens on the loopback interface only.
 
 SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second signal, or
-90 seconds without an end, abort it; nothing is lost then either.`,
+--stop-timeout without an end, abort it; nothing is lost then either.`,
 		Example: `  perdure dev
   perdure dev --with-postgres --data-dir /tmp/perdure
   perdure dev --no-worker --nats-port 4222     # then: NATS_URL=nats://127.0.0.1:4222 worker`,
@@ -36,12 +39,16 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 			if err != nil {
 				return err
 			}
-			return withData(cmd, c.DataDir, c.Log, func(ctx context.Context, own owned) error {
+			return withData(cmd, c.DataDir, c.StopTimeout, c.Log, func(ctx context.Context, own owned) error {
 				return stack.Run(ctx, stack.Options{
 					Data: own.data, Namespace: c.Namespace, TemporalPort: c.TemporalPort, UIPort: c.UIPort, APIPort: c.APIPort,
-					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker, HeartbeatRate: c.HeartbeatRate,
-					StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
-					TraceRatio: c.TraceRatio, Codec: keys, Log: own.log,
+					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker,
+					Limits: workers.Limits{
+						HeartbeatRate: c.HeartbeatRate, HeartbeatTimeout: c.HeartbeatTimeout, HandOver: c.HandOverTimeout,
+						StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+					},
+					StreamOptions: stream.Options{AckTimeout: c.AckTimeout, AppendTimeout: c.AppendTimeout, RequestTimeout: c.RequestTimeout},
+					TraceRatio:    c.TraceRatio, Codec: keys, Log: own.log,
 				}, func(ctx context.Context, s *stack.Stack) error {
 					printAddresses(cmd.OutOrStdout(), c.Namespace, s)
 					if err := s.AwaitReady(ctx); err != nil {
@@ -91,7 +98,7 @@ as it arrives. It ends with a summary, and with exit status 1 if an answer diffe
 			if err := loadSettings(cmd, &c); err != nil {
 				return err
 			}
-			return withData(cmd, c.DataDir, c.Log, func(ctx context.Context, own owned) error {
+			return withData(cmd, c.DataDir, process.StopBound, c.Log, func(ctx context.Context, own owned) error {
 				return demo.Run(ctx, demo.Options{Config: c, Data: own.data, Out: cmd.OutOrStdout(), Colour: colourful(cmd.OutOrStdout(), os.Getenv), Log: own.log})
 			})
 		},

@@ -48,12 +48,42 @@ type Dev struct {
 	NoWorker      bool   `json:"noWorker" flag:"no-worker" env:"PERDURE_NO_WORKER" doc:"leave the work to worker processes (needs --nats-port)"`
 	Work
 	Payloads
+	Timeouts
 	Traces
 	Log
 }
 
+// Timeouts bounds what a process waits for. deploy/docs/timeouts.md says what follows each.
+type Timeouts struct {
+	StopTimeout      time.Duration `json:"stopTimeout" flag:"stop-timeout" env:"PERDURE_STOP_TIMEOUT" default:"1m30s" doc:"how long a stop may take before the process aborts; twice hand-over-timeout and 30s at least"`
+	HandOverTimeout  time.Duration `json:"handOverTimeout" flag:"hand-over-timeout" env:"PERDURE_HAND_OVER_TIMEOUT" default:"25s" doc:"how long what runs may take to hand over when the process stops; 10s at least"`
+	HeartbeatTimeout time.Duration `json:"heartbeatTimeout" flag:"heartbeat-timeout" env:"PERDURE_HEARTBEAT_TIMEOUT" default:"30s" doc:"how long Temporal waits for a heartbeat before it starts a component elsewhere; 30s at least"`
+	AckTimeout       time.Duration `json:"ackTimeout" flag:"ack-timeout" env:"PERDURE_ACK_TIMEOUT" default:"2s" doc:"how long JetStream may take to acknowledge a message before it is published again"`
+	AppendTimeout    time.Duration `json:"appendTimeout" flag:"append-timeout" env:"PERDURE_APPEND_TIMEOUT" default:"30s" doc:"how long an append to a stream may take, with all tries"`
+	RequestTimeout   time.Duration `json:"requestTimeout" flag:"request-timeout" env:"PERDURE_REQUEST_TIMEOUT" default:"10s" doc:"how long JetStream may take to answer any other request"`
+}
+
+func (t *Timeouts) check(p *component.Problems) {
+	for _, f := range []struct {
+		name         string
+		value, least time.Duration
+	}{
+		{"stopTimeout", t.StopTimeout, 2*t.HandOverTimeout + 30*time.Second},
+		{"handOverTimeout", t.HandOverTimeout, 10 * time.Second},
+		{"heartbeatTimeout", t.HeartbeatTimeout, 30 * time.Second},
+		{"ackTimeout", t.AckTimeout, 100 * time.Millisecond},
+		{"appendTimeout", t.AppendTimeout, t.AckTimeout},
+		{"requestTimeout", t.RequestTimeout, time.Second},
+	} {
+		if f.value < f.least {
+			p.Addf(f.name, "must be at least %s, is %s", f.least, f.value)
+		}
+	}
+}
+
 // Validate implements component.Validator.
 func (d *Dev) Validate(p *component.Problems) {
+	d.check(p)
 	if d.NoWorker && d.NATSPort == 0 {
 		p.Addf("natsPort", "must be set with noWorker: worker processes have to reach the JetStream server")
 	}
@@ -88,9 +118,13 @@ type Worker struct {
 	PayloadOrigin     string        `json:"payloadOrigin" flag:"payload-origin" env:"PERDURE_PAYLOAD_ORIGIN" doc:"origin of the Temporal UI whose pages may have payloads decrypted, such as http://temporal.example.com:8080"`
 	Work
 	Payloads
+	Timeouts
 	Traces
 	Log
 }
+
+// Validate implements component.Validator.
+func (w *Worker) Validate(p *component.Problems) { w.check(p) }
 
 // Demo is the configuration of `perdure demo`.
 type Demo struct {

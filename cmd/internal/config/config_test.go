@@ -30,7 +30,11 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, load(t, &dev, nil))
 	require.Equal(t, config.Dev{
 		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080, HeartbeatRate: 20,
-		Work:   config.Work{OutliveControlPlane: true, MaxLoops: 10_000, MaxCopies: 16},
+		Work: config.Work{OutliveControlPlane: true, MaxLoops: 10_000, MaxCopies: 16},
+		Timeouts: config.Timeouts{
+			StopTimeout: 90 * time.Second, HandOverTimeout: 25 * time.Second, HeartbeatTimeout: 30 * time.Second,
+			AckTimeout: 2 * time.Second, AppendTimeout: 30 * time.Second, RequestTimeout: 10 * time.Second,
+		},
 		Traces: config.Traces{TraceRatio: 0.01}, Log: config.Log{LogLevel: "warn", LogFormat: "console"},
 	}, dev)
 	var worker config.Worker
@@ -38,6 +42,10 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "127.0.0.1:7233", worker.TemporalAddress)
 	require.Equal(t, 15*time.Second, worker.ConnectTimeout)
 	require.Equal(t, dev.Work, worker.Work)
+	require.Equal(t, dev.Timeouts, worker.Timeouts)
+	require.ErrorContains(t, load(t, &worker, nil, "--stop-timeout", "1m"), "stopTimeout: must be at least 1m20s, is 1m0s")
+	require.NoError(t, load(t, &worker, nil, "--stop-timeout", "1m", "--hand-over-timeout", "15s"))
+	require.Equal(t, time.Minute, worker.StopTimeout)
 	require.NoError(t, load(t, &worker, nil, "--outlive-control-plane=false"))
 	require.False(t, worker.OutliveControlPlane)
 	var demo config.Demo

@@ -83,6 +83,18 @@ func TestMistakesParkTheWorkflowWithCodeAndFix(t *testing.T) {
 	}
 	requireNothingLeft(t, s.postgres.URL())
 	requireNothingLeft(t, physical.URL())
+	// None of them has a loop, nor will anything happen to it before somebody comes: alerts must know of it all the same.
+	s.requireSeries(
+		`perdure_component_failures_total{code="AuthFailed",component="source.default.wrong-password"}`,
+		`perdure_component_failures_total{code="QueryInvalid",component="query.default.does-not-parse"}`,
+	)
+	s.dev.terminate(t, 60*time.Second)
+	s.startDev()
+	s.requireSeries(
+		"perdure_component_health_known",
+		`perdure_component_unwell{component="source.default.wrong-password",health="failing",phase="NeedsOperator"}`,
+		`perdure_component_unwell{component="query.default.does-not-parse",health="failing",phase="NeedsOperator"}`,
+	)
 }
 
 // requireShown demands that a component's failure shows in the status, in the Temporal UI, in its list and in the log.

@@ -78,13 +78,19 @@ func TestChangeReachesSSEAndStopAndResumeLoseNothing(t *testing.T) {
 // requireMetrics looks for what each stage measures.
 func (s *system) requireMetrics() {
 	s.t.Helper()
-	for _, series := range []string{
+	s.requireSeries(
 		`perdure_source_changes_total{instance="default",source="shop"}`,
 		`perdure_source_wal_retained_bytes{instance="default",source="shop"}`,
 		`perdure_query_result_rows{instance="default",query="open-orders"}`,
 		`perdure_query_lag_seconds_count{instance="default",query="open-orders"}`,
 		`perdure_reaction_end_to_end_seconds_count{instance="default",reaction="print"}`,
-	} {
+	)
+}
+
+// requireSeries waits until all of them are among the metrics.
+func (s *system) requireSeries(wanted ...string) {
+	s.t.Helper()
+	for _, series := range wanted {
 		eventually(s.t, 20*time.Second, series, func() error {
 			response, err := http.Get(s.url("/metrics"))
 			if err != nil {

@@ -5,6 +5,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"math"
@@ -47,14 +48,14 @@ type Deps struct {
 	Codec http.Handler
 }
 
+const writeTimeout = 30 * time.Second
+
 // New returns the handler of everything below /api/v1, and of /livez, /readyz, /metrics and /codec.
 func New(d Deps) http.Handler {
 	if d.Log == nil {
 		d.Log = zap.NewNop()
 	}
-	if d.WriteTimeout == 0 {
-		d.WriteTimeout = 30 * time.Second
-	}
+	d.WriteTimeout = cmp.Or(d.WriteTimeout, writeTimeout)
 	a := &api{d}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/queries/{id}/results", a.results)

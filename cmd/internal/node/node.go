@@ -34,8 +34,15 @@ import (
 	"github.com/perdure/perdure/workers"
 )
 
-// closeBound is how long the API waits for requests in flight.
-const closeBound = 5 * time.Second
+const (
+	// closeBound is how long the API waits for requests in flight, and the stages for what they hold.
+	closeBound = 5 * time.Second
+	// readyWithin is how long the servers may take to say that they are well.
+	readyWithin = 3 * time.Second
+	// headerTimeout is how long a client of the API may take to ask, and idleTimeout how long it may ask nothing.
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
 
 // Options says what a node works with. The caller keeps all of it and closes it after Run has returned.
 type Options struct {
@@ -51,14 +58,10 @@ type Options struct {
 	// Worker says whether tasks are done here; without it, only the API is served.
 	Worker bool
 	// Secret reads what a reference such as "env:ORDERS_PW" stands for; component.ResolveSecret when nil.
-	Secret func(ref string) (string, error)
-	// HeartbeatRate is how many heartbeats a second the loops send together, about; as workers say when zero.
-	HeartbeatRate int
-	// StopWithControlPlane, MaxLoops and MaxCopies are those of workers.Options.
-	StopWithControlPlane bool
-	MaxLoops, MaxCopies  int
-	Telemetry            *Telemetry
-	Log                  *zap.Logger
+	Secret    func(ref string) (string, error)
+	Limits    workers.Limits
+	Telemetry *Telemetry
+	Log       *zap.Logger
 }
 
 // Node is one process's share of the work.
@@ -156,7 +159,7 @@ func (n *Node) Alive() error { return hung(n.loops.List(), brokenAfter) }
 // Ready reports whether both servers that everything depends on answer, this node asks for tasks, and its loops get on
 // with their work. It is safe for concurrent use.
 func (n *Node) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	if _, err := n.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
 		return failure.Unreachable.Errorf("asking Temporal for its health: %w", err)
@@ -205,8 +208,7 @@ func (n *Node) work(ctx context.Context) error {
 	}
 	err = workers.Run(ctx, workers.Options{
 		Client: n.Client, Host: host, HostID: n.Data.HostID, Loops: &n.loops, Metrics: n.Telemetry.Metrics, Namespace: n.Namespace,
-		Data: n.Codec.DataConverter(), Stream: n.Stream, HeartbeatRate: n.HeartbeatRate, Log: n.Log,
-		StopWithControlPlane: n.StopWithControlPlane, MaxLoops: n.MaxLoops, MaxCopies: n.MaxCopies,
+		Data: n.Codec.DataConverter(), Stream: n.Stream, Limits: n.Limits, Log: n.Log,
 	})
 	if err != nil {
 		err = fmt.Errorf("running workers: %w", err)
@@ -237,8 +239,8 @@ func (n *Node) serve(drained <-chan struct{}) error {
 			Log:         n.Log,
 		}),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
 		ErrorLog:          zap.NewStdLog(n.Log.Named("http")),
 	}
 	stopped := failure.Go(func() error {

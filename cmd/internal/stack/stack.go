@@ -45,13 +45,11 @@ type Options struct {
 	NATSPort      int  // 0: not reachable from other processes
 	Postgres      bool // run a private server
 	NoWorker      bool // do no tasks here
-	HeartbeatRate int  // see node.Options
-	// StopWithControlPlane, MaxLoops and MaxCopies are those of workers.Options.
-	StopWithControlPlane bool
-	MaxLoops, MaxCopies  int
-	TraceRatio           float64
-	Codec                *codec.Codec // encrypts what histories hold; nil: nothing does
-	Log                  *zap.Logger
+	Limits        workers.Limits
+	StreamOptions stream.Options // its timeouts
+	TraceRatio    float64
+	Codec         *codec.Codec // encrypts what histories hold; nil: nothing does
+	Log           *zap.Logger
 }
 
 // Stack is what runs.
@@ -139,7 +137,8 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return err
 	}
 
-	conn, err := stream.Connect(ctx, stream.Options{Server: jetstream, Name: "perdure", Log: o.Log})
+	o.StreamOptions.Server, o.StreamOptions.Name, o.StreamOptions.Log = jetstream, "perdure", o.Log
+	conn, err := stream.Connect(ctx, o.StreamOptions)
 	if err != nil {
 		return fmt.Errorf("connecting to JetStream: %w", err)
 	}
@@ -158,12 +157,14 @@ func Run(ctx context.Context, o Options, body func(context.Context, *Stack) erro
 		return fmt.Errorf("connecting to Temporal: %w", err)
 	}
 	stopLater(func(context.Context) error { s.Client.Close(); return nil })
+	if err := workers.RegisterSearchAttributes(ctx, s.Client, o.Namespace); err != nil {
+		o.Log.Warn("search attributes cannot be registered; workers try again", zap.Error(err))
+	}
 
 	closeListener = false
 	n := node.New(node.Options{
 		Client: s.Client, Codec: o.Codec, Namespace: o.Namespace, Stream: conn, Data: o.Data, API: listener, Worker: !o.NoWorker,
-		UIs: []string{s.UI, strings.Replace(s.UI, "127.0.0.1", "localhost", 1)}, Secret: secret, HeartbeatRate: o.HeartbeatRate, Telemetry: tells, Log: o.Log,
-		StopWithControlPlane: o.StopWithControlPlane, MaxLoops: o.MaxLoops, MaxCopies: o.MaxCopies,
+		UIs: []string{s.UI, strings.Replace(s.UI, "127.0.0.1", "localhost", 1)}, Secret: secret, Limits: o.Limits, Telemetry: tells, Log: o.Log,
 	})
 	s.ready = n.Ready
 	return work(ctx, n, temporal.Quiet, func(ctx context.Context) error { return body(ctx, s) })

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,12 @@ import (
 	"github.com/perdure/perdure/streaming/result"
 )
 
+// What the options are when they are left out.
+const (
+	heartbeat    = 15 * time.Second
+	writeTimeout = 10 * time.Second
+)
+
 // Options configure a handler. Zero fields have defaults.
 type Options struct {
 	// Heartbeat is the time without any event after which one says that the connection lives; 15 s.
@@ -28,12 +35,7 @@ type Options struct {
 // NewHandler returns the handler of GET .../queries/{id}/events. It serves until the request's context ends, so a server
 // that shuts down must end the contexts of its requests.
 func NewHandler(results reaction.Results, o Options) http.Handler {
-	if o.Heartbeat == 0 {
-		o.Heartbeat = 15 * time.Second
-	}
-	if o.WriteTimeout == 0 {
-		o.WriteTimeout = 10 * time.Second
-	}
+	o.Heartbeat, o.WriteTimeout = cmp.Or(o.Heartbeat, heartbeat), cmp.Or(o.WriteTimeout, writeTimeout)
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}

@@ -18,6 +18,11 @@ import (
 	"github.com/perdure/perdure/streaming/reaction"
 )
 
+const (
+	headerTimeout = 10 * time.Second // for what a client asks
+	idleTimeout   = time.Minute      // of a connection on which nobody asks
+)
+
 // Factory makes SSE reactions.
 type Factory struct{}
 
@@ -76,8 +81,8 @@ func (s *server) Serve(ctx context.Context, results reaction.Results) error {
 	defer end()
 	web := &http.Server{
 		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ErrorLog:          zap.NewStdLog(s.settings.Log),
 	}

@@ -182,10 +182,13 @@ func takeRawText(ctx context.Context, conn *pgconn.PgConn) error {
 
 // bounded limits one short conversation with the server, a little above what the server limits itself.
 func (s *Source) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.config.StatementTimeout+5*time.Second)
+	return context.WithTimeout(ctx, s.config.StatementTimeout+statementMargin)
 }
 
-const closeTimeout = 2 * time.Second
+const (
+	statementMargin = 5 * time.Second
+	closeTimeout    = 2 * time.Second
+)
 
 // closer is satisfied by both kinds of connections.
 type closer interface {
