@@ -18,6 +18,6 @@ func TestExcuses(t *testing.T) {
 		"INFO\tworking\nfatal error: sync: unlock of unlocked mutex\n":                                                false,
 		"INFO\tworking\n": false,
 	} {
-		require.Equal(t, excused, exit{firstWorker, errors.New("exit status 1"), lastWords([]byte(text))}.excused(), text)
+		require.Equal(t, excused, exit{firstWorker, false, errors.New("exit status 1"), lastWords([]byte(text))}.excused(), text)
 	}
 }

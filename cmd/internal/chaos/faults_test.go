@@ -45,7 +45,7 @@ type kind struct {
 	name    string
 	place   string // two faults of one place do not happen at once
 	targets []string
-	// A fault lasts between least and most, one in six up to tail.
+	// A fault lasts between least and most, one in ten up to tail.
 	least, most, tail time.Duration
 	instant           bool // it has no length
 	mounts            bool // it needs file systems of its own

@@ -44,12 +44,8 @@ type hook struct {
 
 // newHook returns one that is up.
 func newHook(ctx context.Context) (*hook, error) {
-	ports, err := freePorts(1)
-	if err != nil {
-		return nil, err
-	}
 	h := &hook{
-		address: fmt.Sprintf("127.0.0.1:%d", ports[0]), changed: make(chan struct{}), seen: make(map[delivery]bool), taken: make(map[delivery]bool),
+		address: "127.0.0.1:0", changed: make(chan struct{}), seen: make(map[delivery]bool), taken: make(map[delivery]bool),
 		last: make(map[delivery]uint64), lasts: make(map[string]uint64), took: make(map[string]uint64), voided: make(map[string]uint64),
 	}
 	return h, h.up(ctx)
@@ -63,6 +59,7 @@ func (h *hook) up(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.address = l.Addr().String() // the same from now on
 	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	h.server = server
 	go server.Serve(l) //nolint:errcheck // it ends when the hook goes down
@@ -233,5 +230,7 @@ func answering(how string) func(context.Context, *environment, string) (func(con
 }
 
 func hookDown(_ context.Context, e *environment, _ string) (func(context.Context) error, error) {
-	return e.hook.up, e.hook.down()
+	return func(ctx context.Context) error {
+		return until(ctx, 20*time.Second, "taking the port again", func() error { return e.hook.up(ctx) })
+	}, e.hook.down()
 }

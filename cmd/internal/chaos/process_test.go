@@ -135,6 +135,7 @@ func (s *service) once(ctx context.Context) {
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	began := time.Now()
 	fmt.Fprintf(s.log, "--- %s starts at %s\n", s.name, time.Now().Format("15:04:05.000"))
 	err := cmd.Start()
 	if err == nil {
@@ -147,25 +148,29 @@ func (s *service) once(ctx context.Context) {
 	defer s.mu.Unlock()
 	asked := s.asked
 	s.asked = 0
-	if ctx.Err() != nil || asked == syscall.SIGKILL || asked == syscall.SIGTERM && err == nil {
+	young := time.Since(began) < time.Second // it may not have come to listen to signals
+	if ctx.Err() != nil || asked == syscall.SIGKILL || asked == syscall.SIGTERM && (err == nil || young) {
 		return
 	}
 	text, _ := os.ReadFile(s.log.Name()) // without it nothing is known of the reason
-	name := s.name
-	if asked != 0 {
-		name += ", told to stop"
-	}
-	s.exits = append(s.exits, exit{name, err, lastWords(text[min(said, int64(len(text))):])})
+	s.exits = append(s.exits, exit{s.name, asked != 0, err, lastWords(text[min(said, int64(len(text))):])})
 }
 
-// exit is the end of a process that nobody asked for.
+// exit is the end of a process that nobody asked for, or another one than it was told to come to.
 type exit struct {
 	name string
+	told bool
 	err  error
 	why  string // what it said
 }
 
-func (x exit) String() string { return fmt.Sprintf("%s: %v: %s", x.name, x.err, x.why) }
+func (x exit) String() string {
+	told := ""
+	if x.told {
+		told = ", told to stop"
+	}
+	return fmt.Sprintf("%s%s: %v: %s", x.name, told, x.err, x.why)
+}
 
 // excused reports whether a process may end like this: one that is started while the servers cannot be reached gives up soon
 // and is started again.

@@ -63,8 +63,10 @@ func (r *report) String() string {
 	if len(r.impossible) > 0 {
 		fmt.Fprintf(&b, "LEFT OUT, since this machine does not allow it: %s\n", strings.Join(r.impossible, ", "))
 	}
-	fmt.Fprintf(&b, "a seed fails when results are not complete within %s of its last fault; the longest recovery took %s, after %s\n",
-		currentBound, round(r.longest.took), r.longest.step)
+	if r.longest.took > 0 {
+		fmt.Fprintf(&b, "a seed fails when results are not complete within %s of its last fault; the longest recovery took %s, after %s\n",
+			currentBound, round(r.longest.took), r.longest.step)
+	}
 	fmt.Fprintf(&b, "%-28s %8s  recovery when it was alone: %5s %8s %8s\n", "fault", "times", "times", "median", "longest")
 	for _, class := range slices.Sorted(maps.Keys(r.happened)) {
 		fmt.Fprintf(&b, "%-28s %8d", class, r.happened[class])

@@ -94,7 +94,7 @@ func (e *environment) run(ctx context.Context, p plan) (v verdict) {
 		for _, x := range s.unasked() {
 			v.exits = append(v.exits, x.String())
 			if slices.Contains(workers, x.name) && !x.excused() {
-				v.err = errors.Join(v.err, fmt.Errorf("a worker ended that nobody had ended: %s", x))
+				v.err = errors.Join(v.err, fmt.Errorf("a worker ended by itself, or not as it was told to: %s", x))
 			}
 		}
 	}

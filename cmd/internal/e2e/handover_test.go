@@ -11,15 +11,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/perdure/perdure/cmd/internal/followtest"
 )
 
-// TestWorkerThatIsToldToStopHandsOver: under load, a worker that gets SIGTERM ends with success, and another one goes on,
-// soon, where it was.
+// TestWorkerThatIsToldToStopHandsOver: under load, a worker that gets SIGTERM ends with success, and another one goes on
+// where it was. The source is read on soon; a query waits for its host, which has its state, to come back, and goes on
+// elsewhere when it does not.
 func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
-	const bound = 10 * time.Second // the aim is 1 s, on a machine with nothing else to do
+	const sourceBound, queryBound = 10 * time.Second, 50 * time.Second // of which a host is waited for 30 s
 	s := newSystem(t, apart(t), externalWorkers)
 	s.env = append(s.env, "PERDURE_LOG_LEVEL=info") // so that workers say when they work
 	worker := s.startWorker("worker-0")
@@ -30,26 +32,43 @@ func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
 	f := s.followInto(replay)
 	writers := s.openShop(9, 2)
 	s.requireProgress(f, 30*time.Second, "before")
-	for n := range 3 {
-		next := s.startWorker(fmt.Sprintf("worker-%d", n+1))
-		eventually(t, 30*time.Second, "another worker", func() error {
-			if !strings.Contains(next.output.tail(1<<20), "working") {
-				return fmt.Errorf("it says %q", next.output.tail(1000))
-			}
-			return nil
-		})
-		silence.begin()
-		told := time.Now()
-		worker.terminate(t, 60*time.Second)
-		ended := time.Since(told)
-		s.requireProgress(f, 60*time.Second, "with the other worker")
-		t.Logf("the worker ended after %s; no event came for %s", ended.Round(time.Millisecond), silence.longest().Round(time.Millisecond))
-		require.Less(t, silence.longest(), bound)
-		worker = next
-	}
+	conn := s.connect()
+	other := s.startWorker("worker-1")
+	eventually(t, 30*time.Second, "another worker", func() error {
+		if !strings.Contains(other.output.tail(1<<20), "working") {
+			return fmt.Errorf("it says %q", other.output.tail(1000))
+		}
+		return nil
+	})
+	before, err := s.reader(conn)
+	require.NoError(t, err)
+	silence.begin()
+	told := time.Now()
+	worker.terminate(t, 60*time.Second)
+	ended := time.Since(told)
+	eventually(t, 60*time.Second, "another reader of the slot", func() error {
+		now, err := s.reader(conn)
+		if err == nil && now == before {
+			err = fmt.Errorf("it is still %d", now)
+		}
+		return err
+	})
+	source := time.Since(told)
+	s.requireProgress(f, 2*queryBound, "with the other worker")
+	query := silence.longest()
+	t.Logf("the worker ended after %s; the source was read on after %s, and no event came for %s",
+		ended.Round(time.Millisecond), source.Round(time.Millisecond), query.Round(time.Millisecond))
+	require.Less(t, source, sourceBound)
+	require.Less(t, query, queryBound)
 	writers.close()
 	s.requireEqualsSQL(f, 60*time.Second)
 	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
+}
+
+// reader returns the process of the server that serves the slot, and an error while there is none.
+func (s *system) reader(conn *pgx.Conn) (pid int, err error) {
+	err = conn.QueryRow(s.context(10*time.Second), `SELECT active_pid FROM pg_replication_slots WHERE active`).Scan(&pid)
+	return pid, err
 }
 
 // silence measures the longest time between events. It is safe for concurrent use.
