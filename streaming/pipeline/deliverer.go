@@ -37,8 +37,8 @@ type deliverer struct {
 	buried   chan struct{} // has an element when a dead letter is not counted yet
 
 	mu     sync.Mutex
-	lanes  []*lane // of all queries
-	failed int     // queries whose results can no longer be read
+	open   []*delivery // those that are under way
+	failed int         // queries whose results can no longer be read
 }
 
 // runDeliverer delivers the results of all queries until drained, each query in its own order.
@@ -164,36 +164,36 @@ func (d *deliverer) deliverQuery(ctx context.Context, query string) error {
 	for range d.laneN {
 		one.lanes = append(one.lanes, newLane())
 	}
-	d.attach(one.lanes)
-	defer d.detach(one.lanes)
+	one.heard.set()
+	d.attach(one)
+	defer d.detach(one)
 	d.progress.setQuery(query, func(q *QueryDelivery) { q.Sequence = done.get().Sequence })
 	return one.run(ctx)
 }
 
-func (d *deliverer) attach(lanes []*lane) {
+func (d *deliverer) attach(one *delivery) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lanes = append(d.lanes, lanes...)
+	d.open = append(d.open, one)
 }
 
-func (d *deliverer) detach(lanes []*lane) {
+func (d *deliverer) detach(one *delivery) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lanes = slices.DeleteFunc(d.lanes, func(l *lane) bool { return slices.Contains(lanes, l) })
+	d.open = slices.DeleteFunc(d.open, func(other *delivery) bool { return other == one })
 }
 
-// hangs reports whether a try takes longer than its bound allows, because the reaction does not heed the end of its
-// context.
+// hangs reports whether the results of a query do not get on. A query that is tried again after a pause is not among those
+// that are under way: the status says so of it.
 func (d *deliverer) hangs() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.ContainsFunc(d.lanes, func(l *lane) bool {
-		since := l.since.get()
-		return !since.IsZero() && time.Since(since) > d.timeout+stuckAfter
-	})
+	return slices.ContainsFunc(d.open, (*delivery).hangs)
 }
 
-// attend says that the reaction is alive as long as nothing hangs, and stops it when a newer attempt took over.
+// attend says that the reaction is alive as long as nothing hangs, and stops it when a newer attempt took over. A reaction that
+// serves has nothing that could hang for all: each client asks for what it gets, has its own bounds, and comes again when it
+// gets nothing.
 func attend(ctx context.Context, p *Progress, fence *stream.Fence, hangs func() bool) error {
 	beat := time.NewTicker(time.Second)
 	defer beat.Stop()

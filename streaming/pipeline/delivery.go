@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -32,12 +34,16 @@ type delivery struct {
 	skip   uint64 // event that is tried just once; 0: none
 	window *window
 	lanes  []*lane
+	// heard is when the reader last had an event handed out, or heard that there is none while all that it handed out was
+	// delivered or on its way.
+	heard moment
 }
 
 // lane is where deliveries wait for the one before them.
 type lane struct {
 	queue chan consignment
 	left  chan struct{} // closed when nobody takes from the queue any more
+	busy  atomic.Bool   // with a delivery, which may take as long as its target is down
 	since moment        // when the try that is going on began, none if there is none
 }
 
@@ -123,7 +129,13 @@ func (d *delivery) read(ctx, reading context.Context) error {
 		return ownFailure{fmt.Errorf("reading the result log of %s: %w", d.query, err)}
 	}
 	defer reader.Close()
+	reader.OnIdle(func() {
+		if d.isBusy() || d.window.isEmpty() {
+			d.heard.set()
+		}
+	})
 	for {
+		d.heard.set()
 		m, err := reader.Next(reading)
 		if err != nil {
 			return ownFailure{fmt.Errorf("reading the result log of %s: %w", d.query, err)}
@@ -143,6 +155,7 @@ func (d *delivery) read(ctx, reading context.Context) error {
 			if i == len(events)-1 {
 				at.Message = m.Sequence
 			}
+			d.heard.set()
 			if err := d.hand(ctx, reading, &taken{event: e, at: at}); err != nil {
 				return err
 			}
@@ -221,7 +234,9 @@ func (l *lane) put(ctx context.Context, c consignment) error {
 func (d *delivery) deliverAll(ctx context.Context, l *lane) error {
 	defer close(l.left)
 	for p := range l.queue {
+		l.busy.Store(true)
 		err := d.deliver(ctx, l, p)
+		l.busy.Store(false)
 		if errors.Is(err, errLeft) {
 			return nil
 		}
@@ -231,6 +246,21 @@ func (d *delivery) deliverAll(ctx context.Context, l *lane) error {
 		d.window.done(p.of)
 	}
 	return nil
+}
+
+func (d *delivery) isBusy() bool {
+	return slices.ContainsFunc(d.lanes, func(l *lane) bool { return l.busy.Load() })
+}
+
+// hangs reports whether one of its stages does not get on though nothing outside keeps it. While a lane is busy, all that is
+// before it may have to wait: it tries its target again for as long as that takes, and the status says so.
+func (d *delivery) hangs() bool {
+	for _, l := range d.lanes {
+		if l.since.isOver(d.timeout + stuckAfter) { // the reaction does not heed the end of its context
+			return true
+		}
+	}
+	return d.heard.isOver(d.host.deafAfter) && !d.isBusy() || d.done.due.isOver(stuckAfter)
 }
 
 // recorded is called with each event that is delivered, in order.

@@ -20,6 +20,9 @@ type feed struct {
 	staged  func(ctx context.Context) (*stream.Log, error) // opens the log of what is staged
 	decoder graph.Decoder
 
+	// waits is since when it has waited for the log and heard nothing, none while it does not wait for that.
+	waits moment
+
 	parts   []graph.Change // of the transaction whose fragments are coming in
 	bytes   int            // of them; beyond maxHeld they are not held
 	next    int            // the fragment to come; 0 when there is no such transaction
@@ -48,7 +51,10 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 		return fmt.Errorf("reading the change log of %s from message %d: %w", f.source, from, err)
 	}
 	defer r.Close()
+	r.OnIdle(f.waits.set)
+	defer f.waits.clear()
 	for {
+		f.waits.set()
 		m, err := r.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("reading the change log of %s: %w", f.source, err)
@@ -60,6 +66,7 @@ func (f *feed) run(ctx context.Context, from uint64, take func(message) error) e
 		if f.anew { // still: reading would have to begin here again
 			continue
 		}
+		f.waits.clear()
 		if err := take(message{Batch: b, sequence: m.Sequence, bytes: bytes}); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 // rig is everything that stages need, in one process, with real parts but for the database.
 type rig struct {
 	t         testing.TB
+	server    *stream.Server
 	conn      *stream.Conn
 	book      *book
 	source    component.SourceSpec
@@ -44,6 +46,7 @@ type rig struct {
 	reactions []reaction.Factory
 	traces    *telemetry.Traces
 	metrics   *telemetry.Metrics
+	deafAfter time.Duration // of hosts; 0: as ever
 	attempts  atomic.Uint64
 }
 
@@ -56,16 +59,25 @@ func newRigOn(t testing.TB, o stream.ServerOptions) *rig {
 	}
 	server, err := stream.Serve(o)
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		require.NoError(t, server.Close(ctx))
-	})
+	r := &rig{t: t, server: server}
+	t.Cleanup(r.stopServer)
 	conn, err := stream.Connect(t.Context(), stream.Options{Server: server, Name: t.Name(), Log: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
 	b := newBook()
-	return &rig{t: t, conn: conn, book: b, source: shop, query: auto, sources: []source.Factory{b}, index: memory.New()}
+	r.conn, r.book, r.source, r.query, r.sources, r.index = conn, b, shop, auto, []source.Factory{b}, memory.New()
+	return r
+}
+
+// stopServer stops the stream server, once.
+func (r *rig) stopServer() {
+	if r.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	require.NoError(r.t, r.server.Close(ctx))
+	r.server = nil
 }
 
 func (r *rig) host() *Host {
@@ -73,6 +85,7 @@ func (r *rig) host() *Host {
 		Stream: r.conn, Sources: r.sources, Reactions: r.reactions, Index: r.index, HostID: "host", Metrics: r.metrics, Traces: r.traces, Log: zap.NewNop(),
 	})
 	require.NoError(r.t, err)
+	h.deafAfter = cmp.Or(r.deafAfter, h.deafAfter)
 	return h
 }
 

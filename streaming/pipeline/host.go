@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -52,6 +53,8 @@ type Host struct {
 	traces    *telemetry.Traces
 	secret    func(ref string) (string, error)
 
+	deafAfter time.Duration // see deafAfter; tests shorten it
+
 	running sync.WaitGroup
 	wanting chan struct{} // capacity one: who has it edits a wantsRecord
 
@@ -74,6 +77,7 @@ func NewHost(o Options) (*Host, error) {
 		secret:    o.Secret,
 		wanting:   make(chan struct{}, 1),
 		buckets:   make(map[string]*stream.Bucket),
+		deafAfter: deafAfter,
 	}
 	if h.log == nil {
 		h.log = zap.NewNop()

@@ -16,6 +16,7 @@ type mark struct {
 	bucket *stream.Bucket
 	key    string
 	wake   chan struct{}
+	due    moment // since when nothing was written though there is a newer place, none while there is not
 
 	mu       sync.Mutex
 	newest   deliveryRecord
@@ -61,6 +62,9 @@ func (m *mark) get() deliveryRecord {
 func (m *mark) set(r deliveryRecord) {
 	m.mu.Lock()
 	r.Owner, r.Log = m.newest.Owner, m.newest.Log
+	if m.written == m.newest.Sequence {
+		m.due.set()
+	}
 	m.newest = r
 	m.mu.Unlock()
 	select {
@@ -107,7 +111,11 @@ func (m *mark) run(ctx context.Context) error {
 			return err
 		}
 		m.mu.Lock()
-		m.revision, m.written = revision, next.Sequence
+		if m.revision, m.written = revision, next.Sequence; m.written == m.newest.Sequence {
+			m.due.clear()
+		} else {
+			m.due.set()
+		}
 		if m.moved != nil {
 			close(m.moved)
 			m.moved = nil

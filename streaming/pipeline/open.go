@@ -235,7 +235,7 @@ func (r *queryRun) openStore(ctx context.Context, plan *query.Plan, name string,
 	if q.Phase() < least {
 		return nil, q.Close()
 	}
-	q.Watch(r.attempt.Progress.Tick)
+	q.Watch(r.tick)
 	return q, nil
 }
 

@@ -18,6 +18,9 @@ const (
 	mostFree = maxWaiting / maxMessage / 2
 	// stuckAfter is how long a publish may take before the loop that waits for it counts as stalled.
 	stuckAfter = 30 * time.Second
+	// deafAfter is how long whoever reads a log may neither get a message, nor hear that there is none, before the loop counts
+	// as stalled. A reader takes as long to give up on a server that is away, and then fails.
+	deafAfter = 30 * time.Second
 )
 
 // parcel is a message that is being filled.

@@ -91,6 +91,12 @@ var firstMoment = time.Now()
 func (m *moment) set()   { m.ticks.Store(int64(time.Since(firstMoment)) + 1) }
 func (m *moment) clear() { m.ticks.Store(0) }
 
+// isOver reports whether the moment is longer ago than that; none never is.
+func (m *moment) isOver(d time.Duration) bool {
+	t := m.get()
+	return !t.IsZero() && time.Since(t) > d
+}
+
 // get returns the zero time when there is none.
 func (m *moment) get() time.Time {
 	if t := m.ticks.Load(); t != 0 {

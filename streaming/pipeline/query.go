@@ -212,7 +212,8 @@ type queryRun struct {
 	synced   time.Time    // when the state was last made durable
 	base     uint64       // added to the query's own sequences
 	out      *outlet[*events]
-	buf      []byte // of show
+	feeds    []*feed // of all sources, once it follows
+	buf      []byte  // of show
 }
 
 // follow applies changes as they come and publishes what they change.
@@ -252,9 +253,10 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	reading, stopReading := context.WithCancel(g.ctx)
 	defer stopReading()
 	for name := range r.logs {
-		from, anew := state.Offsets[name]+1, state.Positions[name] == ""
+		from, f := state.Offsets[name]+1, r.feed(name, state.Positions[name] == "")
+		r.feeds = append(r.feeds, f)
 		g.run(func(ctx context.Context) error {
-			err := r.feed(name, anew).run(reading, from, func(m message) error {
+			err := f.run(reading, from, func(m message) error {
 				m.followed = r.tracer.read(r.id.Name, m.Batch)
 				select {
 				case batches <- m:
@@ -338,9 +340,7 @@ func (r *queryRun) apply(ctx context.Context, batches <-chan message, sent <-cha
 				return fmt.Errorf("trimming the outbox: %w", err)
 			}
 		case <-beat.C:
-			if !r.out.isStuck() {
-				r.attempt.Progress.Tick()
-			}
+			r.tick()
 			if err := r.checkpoints.ifDue(); err != nil {
 				return fmt.Errorf("making a checkpoint: %w", err)
 			}
@@ -447,9 +447,7 @@ gather:
 		if err := r.publish(ctx, &changed[i], followed); err != nil {
 			return err
 		}
-		if !r.out.isStuck() {
-			r.attempt.Progress.Tick()
-		}
+		r.tick()
 	}
 	r.show(changed) // after the checks of publish, while the outlet is at work
 	r.tracer.unchanged(followed, changed)
@@ -457,11 +455,17 @@ gather:
 	return nil
 }
 
-func (r *queryRun) progressed(b query.Batch) {
-	p := r.attempt.Progress
-	if !r.out.isStuck() {
-		p.Tick()
+// tick says that the query gets on: its results go out, and from each of its sources it gets what there is, or hears that there
+// is nothing.
+func (r *queryRun) tick() {
+	deaf := func(f *feed) bool { return f.waits.isOver(r.host.deafAfter) }
+	if (r.out == nil || !r.out.isStuck()) && !slices.ContainsFunc(r.feeds, deaf) {
+		r.attempt.Progress.Tick()
 	}
+}
+
+func (r *queryRun) progressed(b query.Batch) {
+	r.tick()
 	changes := 0
 	for i := range b.Transactions {
 		changes += len(b.Transactions[i].Changes)
@@ -470,7 +474,7 @@ func (r *queryRun) progressed(b query.Batch) {
 	if n := len(b.Transactions); n > 0 && !b.Transactions[n-1].CommitTime.IsZero() {
 		r.metrics.Lag.Observe(max(0, r.applied.Sub(b.Transactions[n-1].CommitTime).Seconds()))
 	}
-	p.Set(func(s *Status) {
+	r.attempt.Progress.Set(func(s *Status) {
 		s.Position, s.Offset, s.Sequence, s.Backpressure = b.Position, b.Offset, max(s.Sequence, r.published), ""
 		if n := len(b.Transactions); n > 0 {
 			s.CommitTime = b.Transactions[n-1].CommitTime

@@ -55,6 +55,12 @@ func (w *window) empty(ctx context.Context) error {
 	return nil
 }
 
+func (w *window) isEmpty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.open) == 0
+}
+
 func (w *window) occupy(ctx context.Context, n int) error {
 	for range n {
 		select {

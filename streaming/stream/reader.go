@@ -42,6 +42,7 @@ type Reader struct {
 	next uint64 // sequence of the next message, fence markers included; 0: whatever the log begins with
 
 	status chan nats.Status // a value for each reconnect
+	idle   func()           // see OnIdle; may be nil
 
 	// The subscription of the server's consumer that we read from; replaced when it is lost.
 	in        chan *nats.Msg
@@ -116,6 +117,10 @@ func (r *Reader) request(ctx context.Context) error {
 	r.openMessages, r.openBytes = readMessages, readBytes
 	return nil
 }
+
+// OnIdle has Next call f each time the server says that it has nothing more, every second while it waits. So whoever reads
+// can tell a log that is quiet from a reader that hears nothing.
+func (r *Reader) OnIdle(f func()) { r.idle = f }
 
 // Next returns the next message, waiting for it as long as ctx lasts. A connection that breaks is no error as long as
 // the server is back within 30 s; after StreamUnavailable, Next may be called again. StreamTrimmed says that the next
@@ -200,6 +205,9 @@ func (r *Reader) notice(ctx context.Context, m *nats.Msg) error {
 		sent, err := strconv.ParseUint(first(m.Header, "Nats-Last-Consumer"), 10, 64)
 		if err == nil && sent > r.delivered {
 			return r.reopen(ctx, "message lost on the way")
+		}
+		if r.idle != nil {
+			r.idle()
 		}
 		return nil
 	case "408", "409": // the request expired or its bytes are used up; the rest of it will not be sent

@@ -146,6 +146,39 @@ func TestReaderWaitsNoLongerThanItsContext(t *testing.T) {
 	require.Equal(t, names(1, 1), read(t, r, 1))
 }
 
+// TestReaderSaysThatItHears as long as the server is there, and neither while it is away, nor of what it has yet to read.
+func TestReaderSaysThatItHears(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	server := serve(t, dir, address)
+	conn := connect(t, stream.Options{URL: server.URL()})
+	defer conn.Close()
+	log := openLog(t, conn, "LOG")
+	appendAll(t, writer(t, conn, log, 1), "m1")
+	r, err := log.Read(t.Context(), 0)
+	require.NoError(t, err)
+	defer r.Close()
+	heard := 0
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r.OnIdle(func() {
+		if heard++; heard == 2 {
+			cancel()
+		}
+	})
+	require.Equal(t, []string{"m1"}, read(t, r, 1))
+	require.Zero(t, heard)
+	_, err = r.Next(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 2, heard)
+
+	stop(t, server)
+	ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err = r.Next(ctx)
+	require.Error(t, err)
+	require.LessOrEqual(t, heard, 3, "one may have been under way")
+}
+
 func TestLogsAreListedOpenedAndDeleted(t *testing.T) {
 	conn := streamtest.Start(t)
 	for _, name := range []string{"RES_x_b", "RES_x_a", "CHG_x_a"} {

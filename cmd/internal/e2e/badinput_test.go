@@ -237,6 +237,7 @@ func TestPostgresThatIsAwayIsSeen(t *testing.T) {
 	becomes := func(health string) (st workflows.Status) {
 		t.Helper()
 		eventually(t, 100*time.Second, health, func() error { // a change is told once a minute at most
+			st = workflows.Status{}
 			err := s.statusInto(id, &st)
 			if err == nil && st.Health != health {
 				err = fmt.Errorf("%+v", st)
