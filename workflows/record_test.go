@@ -197,6 +197,14 @@ func TestRecord(t *testing.T) {
 		r.save(t, id, "Reaction-continued")
 		r.saveRun(t, id, first, "Reaction-upgraded")
 	})
+	t.Run("Reaction that has nothing to keep", func(t *testing.T) {
+		id := r.start(t, component.Reaction, "keeps", `{"name":"keeps","kind":"log","queries":["big"]}`)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandDelete, map[string]any{"dropResources": false}) // earlier builds did it all the same: Reaction-kept
+		r.until(t, id, func(s Status) bool { return len(s.Commands) == 1 && s.Commands[0].Outcome == Rejected })
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Reaction-keeps")
+	})
 	t.Run("Reaction with dead letters", func(t *testing.T) {
 		id := r.start(t, component.Reaction, "letters", `{"name":"letters","kind":"log","queries":["big"]}`)
 		r.reaches(t, id, PhaseRunning)

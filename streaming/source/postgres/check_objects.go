@@ -385,15 +385,17 @@ func (d *doctor) failover(ctx context.Context) error {
 // for is only stopped, we cannot know.
 func (d *doctor) leftovers(ctx context.Context) error {
 	rows, err := d.conn.Query(ctx, `
-		SELECT 'slot', slot_name::text, coalesce((SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = slot_name), ''),
+		WITH marks AS (SELECT pubname, obj_description(oid, 'pg_publication') AS mark FROM pg_publication
+			WHERE starts_with(obj_description(oid, 'pg_publication'), 'Made by Perdure for '))
+		SELECT 'slot', slot_name::text, coalesce(mark, ''),
 			coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint
-		FROM pg_replication_slots
-		WHERE starts_with(slot_name, 'perdure_') AND database = current_database() AND NOT active AND NOT temporary AND slot_name <> $1
+		FROM pg_replication_slots LEFT JOIN marks ON pubname = slot_name AND starts_with(slot_name, 'perdure_') OR strpos(mark, '; slot ' || slot_name || ' made at ') > 0
+		WHERE (starts_with(slot_name, 'perdure_') OR mark <> '') AND database = current_database() AND NOT active AND NOT temporary AND slot_name <> $1
 		UNION ALL
-		SELECT 'publication', pubname::text, obj_description(oid, 'pg_publication'), 0
-		FROM pg_publication p
-		WHERE obj_description(oid, 'pg_publication') LIKE 'Made by Perdure for %' AND pubname <> $2
-			AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = pubname AND active)
+		SELECT 'publication', pubname::text, mark, 0
+		FROM marks
+		WHERE pubname <> $2
+			AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE (slot_name = pubname OR strpos(mark, '; slot ' || slot_name || ' made at ') > 0) AND active)
 		ORDER BY 1 DESC, 2`, d.slot, d.publication)
 	if err != nil {
 		return err
