@@ -24,6 +24,7 @@ type hook struct {
 
 	mu      sync.Mutex
 	refuses string // row key that is refused for good
+	stuck   string // row key that is never taken, without a word whether it might be
 	down    bool
 	steady  bool // it does not fail now and then
 	posts   int
@@ -66,6 +67,13 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if h.refuses == "next" {
 		h.refuses = row
+	}
+	if h.stuck == "next" {
+		h.stuck = row
+	}
+	if row == h.stuck {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
 	}
 	if row == h.refuses {
 		w.WriteHeader(http.StatusUnprocessableEntity)
@@ -234,4 +242,67 @@ func TestTargetOfAReactionIsSeenToFail(t *testing.T) {
 	done("drop", "rejected", "LetterMissing")
 	s.signal("reaction.default.hook", "drop", `{"all":true}`)
 	done("drop", "noop", "0 left")
+}
+
+// TestResultThatIsSkipped: a reaction that stops at one result goes on without it, and begins anew where it is told to.
+func TestResultThatIsSkipped(t *testing.T) {
+	s := newSystem(t, apart(t))
+	s.startOrders()
+	h := newHook(t)
+	h.set(func(h *hook) { h.steady, h.stuck = true, "next" })
+	const id = "reaction.default.hook"
+	s.startComponent("Reaction", id, object{"spec": object{
+		"name": "hook", "kind": "http", "queries": []string{"open-orders"}, "config": object{"url": h.server.URL},
+		"delivery": object{"unit": "row", "retry": object{"firstMillis": 10, "maxMillis": 20, "attempts": 2}},
+	}})
+	var st workflows.Status
+	shows := func(what string, is func() bool) {
+		t.Helper()
+		eventually(t, time.Minute, what, func() error {
+			st = workflows.Status{}
+			err := s.statusInto(id, &st)
+			if err == nil && !is() {
+				err = fmt.Errorf("%+v", st)
+			}
+			return err
+		})
+	}
+	shows("it stops", func() bool { return st.Phase == workflows.PhaseNeedsOperator })
+	var sequence int
+	_, err := fmt.Sscanf(st.Breaker.LastError.Message, "delivering event %d of query open-orders", &sequence)
+	require.NoError(t, err, st.Breaker.LastError.Message)
+	last := func() workflows.Command { return st.Commands[len(st.Commands)-1] }
+	skip := func(sequence int, generation uint64) string {
+		return fmt.Sprintf(`{"query":"open-orders","seq":"%d","confirm":"hook","generation":%d}`, sequence, generation)
+	}
+	s.signal(id, "skip", skip(sequence+1, st.Generation))
+	shows("another event is not skipped", func() bool { return len(st.Commands) == 1 })
+	require.Equal(t, "PlaceInvalid", last().Code)
+	s.signal(id, "skip", skip(sequence, st.Generation+1))
+	shows("nor one of another generation", func() bool { return len(st.Commands) == 2 })
+	require.Contains(t, last().Error, "the generation is")
+	s.signal(id, "skip", skip(sequence, st.Generation))
+	shows("it goes on", func() bool { return st.Phase == workflows.PhaseRunning && st.DeadLetters != nil && st.DeadLetters.Count != "" })
+	h.set(func(h *hook) { h.stuck = "" })
+	execSQL(t, s.connect(), `INSERT INTO orders (customer_id, total) VALUES (3, 99.90)`)
+	taken := func(what string) {
+		t.Helper()
+		eventually(t, time.Minute, what, func() error {
+			var n int
+			h.set(func(h *hook) { n = len(h.seen) })
+			if n == 0 {
+				return fmt.Errorf("nothing has come")
+			}
+			return nil
+		})
+	}
+	taken("what follows is delivered")
+
+	s.signal(id, "pause")
+	shows("it is paused", func() bool { return st.Phase == workflows.PhasePaused })
+	s.signal(id, "setPosition", `{"query":"open-orders","seq":"earliest","confirm":"hook"}`)
+	shows("its position is set", func() bool { return last().Name == "setPosition" && last().Outcome == workflows.Applied })
+	h.set(func(h *hook) { h.seen, h.next = make(map[string]bool), make(map[string]uint64) })
+	s.signal(id, "resume")
+	taken("it begins anew")
 }
