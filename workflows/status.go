@@ -26,7 +26,7 @@ type Status struct {
 	SpecVersion int             `json:"specVersion"`
 	Generation  uint64          `json:"generation"`
 	Attempt     int32           `json:"attempt,omitempty"` // of the last run that ended
-	Host        string          `json:"host,omitempty"`
+	Host        string          `json:"host,omitempty"`    // of the run that a query was placed for; else of the last one that ended
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	Breaker     Breaker         `json:"breaker"`
 	Bootstrap   BootstrapsState `json:"bootstrap,omitzero"`
