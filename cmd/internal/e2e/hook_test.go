@@ -282,7 +282,9 @@ func TestResultThatIsSkipped(t *testing.T) {
 	shows("nor one of another generation", func() bool { return len(st.Commands) == 2 })
 	require.Contains(t, last().Error, "the generation is")
 	s.signal(id, "skip", skip(sequence, st.Generation))
-	shows("it goes on", func() bool { return st.Phase == workflows.PhaseRunning && st.DeadLetters != nil && st.DeadLetters.Count != "" })
+	shows("it goes on", func() bool {
+		return st.Phase == workflows.PhaseRunning && st.DeadLetters != nil && st.DeadLetters.Count != ""
+	})
 	h.set(func(h *hook) { h.stuck = "" })
 	execSQL(t, s.connect(), `INSERT INTO orders (customer_id, total) VALUES (3, 99.90)`)
 	taken := func(what string) {
