@@ -17,7 +17,7 @@ import (
 var notTimeouts = map[string][]string{
 	"how often something is looked at, told or sent": {
 		"activities.askedEvery", "activities.beatEvery", "activities.closedEvery", "activities.firstReports", "activities.lookEvery",
-		"activities.settleWithin", "activities.sourcesEvery", "activities.tellEvery", "activities.watchEach", "activities.watchSeldom",
+		"activities.settleWithin", "activities.sourcesEvery", "activities.tellAgainEvery", "activities.tellEvery", "activities.watchEach", "activities.watchSeldom",
 		"activities.watchSoon", "cmd/internal/process.lookEvery", "streaming/pipeline.askAgain", "streaming/pipeline.askAtLeast",
 		"streaming/pipeline.askEvery", "streaming/pipeline.awaitBootsEvery", "streaming/pipeline.checkpointShort", "streaming/pipeline.fenceEvery",
 		"streaming/pipeline.firstLook", "streaming/pipeline.idleEvery", "streaming/pipeline.pollChunks", "streaming/pipeline.renewEvery",
@@ -33,7 +33,8 @@ var notTimeouts = map[string][]string{
 	},
 	"how long something is kept, or counts": {
 		"activities.provenAfter", "cmd/internal/devserver.retention", "streaming/pipeline.busyWithin", "streaming/source/postgres.catalogAge",
-		"streaming/source/postgres.clockSlack", "streaming/source/postgres.gatherFor", "streaming/source/postgres.gatherWait", "streaming/stream.markerTTL", "workflows.healthyFor",
+		"streaming/source/postgres.clockSlack", "streaming/source/postgres.gatherFor", "streaming/source/postgres.gatherWait", "streaming/source/postgres.steadyAfter",
+		"streaming/stream.markerTTL", "workflows.healthyFor",
 	},
 	"in rows of the page by another name": {
 		"activities.stalledAfter", "workers.stopMargin", "workflows.defaultDrain",
