@@ -32,7 +32,7 @@ var notTimeouts = map[string][]string{
 		"streaming/stream.lastRetry", "workers.attributesAgain", "workflows.lostPause",
 	},
 	"how long something is kept, or counts": {
-		"activities.interruptedAfter", "activities.provenAfter", "cmd/internal/devserver.retention", "streaming/pipeline.busyWithin",
+		"activities.provenAfter", "cmd/internal/devserver.retention", "streaming/pipeline.busyWithin",
 		"streaming/source/postgres.catalogAge", "streaming/source/postgres.steadyAfter",
 		"streaming/source/postgres.clockSlack", "streaming/source/postgres.gatherFor", "streaming/source/postgres.gatherWait", "streaming/stream.markerTTL", "workflows.healthyFor",
 	},
