@@ -620,3 +620,24 @@ func TestHostThatDoesNotTakeTheRun(t *testing.T) {
 	})
 	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 }
+
+// TestHostsThatStopOneAfterTheOther: the run is moved each time; only a host that is avoided already is a failure.
+func TestHostsThatStopOneAfterTheOther(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	hosts := []string{"h1", "h2", "h1", "h2", "h2"}
+	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.PlaceInput) (activities.Placement, error) {
+		host := hosts[min(h.count("PlaceComponent"), len(hosts))-1]
+		return activities.Placement{Generation: in.Generation + 1, Host: host, Queue: activities.HostQueue(host)}, nil
+	})
+	h.healthy()
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{},
+		temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)).Times(len(hosts))
+	h.at(time.Second, func() {
+		s := h.status()
+		require.Equal(t, PhaseBreakerOpen, s.Phase)
+		require.Equal(t, len(hosts), h.count("PlaceComponent"))
+		require.NotNil(t, s.Breaker.LastError)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+}

@@ -132,7 +132,7 @@ func (e *entity) ended(err error) {
 			s.Breaker.LastError = &LastError{Report: trimmed(activities.ReportOf(err)), At: workflow.Now(e.ctx)}
 		case asked || e.outdated() || temporal.IsCanceledError(err):
 			s.Placement = nil
-		case t == taskRun && activities.NotTakenInTime(err) && s.Avoid == "":
+		case t == taskRun && activities.NotTakenInTime(err) && e.mayAvoid(s.Host):
 			s.Avoid, s.Placement = s.Host, nil
 		default:
 			if t == taskRun && workflow.Now(e.ctx).Sub(e.since) > healthyFor {
@@ -157,6 +157,13 @@ func (e *entity) ended(err error) {
 	case taskTeardown:
 		s.Delete.Done = true
 	}
+}
+
+// mayAvoid reports whether a host that did not take a run is only to be avoided, because the run before was elsewhere: hosts
+// that are stopped one after the other are no failure. The first builds forgave it once.
+func (e *entity) mayAvoid(host string) bool {
+	avoid := e.state.Avoid
+	return avoid == "" || avoid != host && workflow.GetVersion(e.ctx, "avoid", workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
 func (e *entity) specInput(spec []byte) activities.SpecInput {
