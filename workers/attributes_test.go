@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,18 +22,21 @@ import (
 // operator is a Temporal server as far as search attributes go.
 type operator struct {
 	operatorservice.OperatorServiceClient
+	mu    sync.Mutex
 	known map[string]enumspb.IndexedValueType
-	added int
 	err   error // of adding
 	lazy  bool  // it says that it added and did not
 }
 
 func (o *operator) ListSearchAttributes(context.Context, *operatorservice.ListSearchAttributesRequest, ...grpc.CallOption) (*operatorservice.ListSearchAttributesResponse, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return &operatorservice.ListSearchAttributesResponse{CustomAttributes: maps.Clone(o.known)}, nil
 }
 
 func (o *operator) AddSearchAttributes(_ context.Context, in *operatorservice.AddSearchAttributesRequest, _ ...grpc.CallOption) (*operatorservice.AddSearchAttributesResponse, error) {
-	o.added++
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.err != nil || o.lazy {
 		return nil, o.err
 	}
@@ -85,7 +89,9 @@ func TestSearchAttributes(t *testing.T) {
 				synctest.Wait()
 				if c.mend != nil {
 					require.False(t, a.usable.Load())
+					c.operator.mu.Lock()
 					c.mend(c.operator)
+					c.operator.mu.Unlock()
 				}
 				require.Equal(t, c.after, <-done)
 				require.True(t, a.usable.Load())

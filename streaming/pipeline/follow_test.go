@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -230,13 +231,12 @@ func TestWhatWasShownAndLostComesAgainTheSame(t *testing.T) {
 // TestAStateBuiltAnewPassesOverWhatWasShown lets a query lose its index together with events that were shown and not
 // published: who has seen them must learn that the state is another one, under a number that was never given.
 func TestAStateBuiltAnewPassesOverWhatWasShown(t *testing.T) {
-	r := newRig(t)
-	source := r.readySource()
-	query := r.startQuery(late)
+	r, source := newReading(t, 20)
+	query := r.startQuery(auto)
 	eventually(t, func() bool { return query.status.Snapshot().Phase == "following" }, "the query runs")
 	w := r.watch()
 	random := rand.New(rand.NewPCG(13, 14))
-	for range 3 {
+	for round := range 3 {
 		r.book.scribble(random, 10)
 		r.shutOut(query, random)
 		seen := w.seen()
@@ -244,7 +244,8 @@ func TestAStateBuiltAnewPassesOverWhatWasShown(t *testing.T) {
 		if random.IntN(2) == 0 {
 			w.again()
 		}
-		query = r.startQuery(late)
+		r.bootstrapAs(auto, BootstrapRef{ID: fmt.Sprint("anew", round)})
+		query = r.startQuery(auto)
 		eventually(t, func() bool { return len(w.done) > 0 || w.seen() > seen }, "the state is another one")
 		require.Empty(t, w.done, "the series ended")
 		w.mu.Lock()

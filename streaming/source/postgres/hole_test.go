@@ -40,7 +40,7 @@ func TestBlackHoleAtEachStep(t *testing.T) {
 		{"provision", func(s *station) func(context.Context) error {
 			require.NoError(t, s.direct.Teardown(t.Context()))
 			return s.through.Provision
-		}, []string{"CREATE PUBLICATION", "pg_create_logical_replication_slot", "; slot made at "}},
+		}, []string{"CREATE PUBLICATION", "pg_create_logical_replication_slot", " made at "}},
 		{"teardown", func(s *station) func(context.Context) error {
 			return s.through.Teardown
 		}, []string{"pg_drop_replication_slot", "DROP PUBLICATION"}},
