@@ -7,14 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/interceptor"
-	"go.temporal.io/sdk/worker"
 )
 
 // encodedBy makes the worker decode what it gets; what the test sends, it encodes itself.
 func (h *harness) encodedBy(codec converter.PayloadCodec) converter.DataConverter {
 	data := converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec)
-	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(data)}})
+	h.intercepted(Interceptor(data))
 	return data
 }
 

@@ -14,7 +14,6 @@ import (
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/perdure/perdure/activities"
@@ -575,7 +574,7 @@ func (o *stubbornOutbound) ExecuteActivity(ctx workflow.Context, name string, ar
 // TestLoopThatDoesNotEnd goes through all steps of ending it, each of which waits for its bound.
 func TestLoopThatDoesNotEnd(t *testing.T) {
 	h := newHarness(t, "source.default.orders")
-	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil), &stubborn{}}})
+	h.intercepted(Interceptor(nil), &stubborn{})
 	h.healthy()
 	h.loops(sources.SourceRun, 1000*time.Hour, drained, nil)
 	h.at(time.Minute, func() { h.signal(CommandStop, nil) })

@@ -56,7 +56,7 @@ func newHarness(t *testing.T, id string) *harness {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))) // shown if the test fails
 	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, queues: map[string]string{}, heartbeats: map[string]time.Duration{}}
-	h.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{Interceptor(nil)}})
+	h.intercepted(Interceptor(nil))
 	h.attributes.Store(true)
 	New(h.attributes.Load).Register(h)
 	set := activities.New(activities.Options{})
@@ -116,6 +116,11 @@ func (h *harness) healthy() {
 			return activities.Placement{Generation: generation, Queue: activities.QueueRun}, nil
 		}).Maybe()
 	h.OnActivity(control.RequestDrain, mock.Anything, mock.Anything).Return(nil).Maybe()
+}
+
+// intercepted says through what signals come. A workflow task has the time that a busy machine needs for it.
+func (h *harness) intercepted(by ...interceptor.WorkerInterceptor) {
+	h.SetWorkerOptions(worker.Options{Interceptors: by, DeadlockDetectionTimeout: 20 * time.Second})
 }
 
 // loops makes runs end a while after they began. They take no notice of a drain: an activity that blocks would make the
