@@ -34,7 +34,7 @@ report() {
 }
 
 status=0
-go test -v -race -short -shuffle=on -timeout 15m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
+go test -v -race -short -shuffle=on -timeout 25m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
 	report "with the race detector" || status=1
 go test -v -shuffle=on -timeout 15m "$@" ./streaming/query/... 2>&1 |
 	report "the query engine at length" || status=1
