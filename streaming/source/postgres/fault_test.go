@@ -166,8 +166,8 @@ func TestStopInTime(t *testing.T) {
 	begin := time.Now()
 	cancel()
 	require.NoError(t, <-done)
-	require.Less(t, time.Since(begin), 8*time.Second)
-	require.Equal(t, "f", d.slot(s, "active"))
+	require.Less(t, time.Since(begin), 12*time.Second)
+	sourcetest.Eventually(t, "the server has let go of the slot", func() bool { return d.slot(s, "active") == "f" })
 }
 
 type blockedSink struct {
