@@ -620,18 +620,27 @@ func TestHostThatDoesNotTakeTheRun(t *testing.T) {
 	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 }
 
-// TestHostsThatStopOneAfterTheOther: the run is moved each time; only a host that is avoided already is a failure.
+// TestHostsThatStopOneAfterTheOther: the run is moved each time, also back to the only host that there is; one that never takes
+// it though it is avoided is a failure.
 func TestHostsThatStopOneAfterTheOther(t *testing.T) {
 	h := newHarness(t, "query.default.big")
-	hosts := []string{"h1", "h2", "h1", "h2", "h2"}
+	hosts := []string{"h1", "h2", "h1", "h1", "h1"}
 	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.PlaceInput) (activities.Placement, error) {
 		host := hosts[min(h.count("PlaceComponent"), len(hosts))-1]
 		return activities.Placement{Generation: in.Generation + 1, Host: host, Queue: activities.HostQueue(host)}, nil
 	})
 	h.healthy()
-	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{},
-		temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)).Times(len(hosts))
-	h.at(time.Second, func() {
+	notTaken := temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{}, notTaken).Times(3)
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{}, notTaken).After(2 * time.Minute).Once()
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(activities.RunResult{}, notTaken).Once()
+	h.at(time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, 4, h.count("PlaceComponent"))
+		require.Nil(t, s.Breaker.LastError)
+	})
+	h.at(2*time.Minute+time.Second, func() {
 		s := h.status()
 		require.Equal(t, PhaseBreakerOpen, s.Phase)
 		require.Equal(t, len(hosts), h.count("PlaceComponent"))

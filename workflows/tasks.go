@@ -159,11 +159,16 @@ func (e *entity) ended(err error) {
 	}
 }
 
-// mayAvoid reports whether a host that did not take a run is only to be avoided, because the run before was elsewhere: hosts
-// that are stopped one after the other are no failure. The first builds forgave it once.
+// mayAvoid reports whether a host that did not take a run in time is only to be avoided: it has run it before, and is stopped
+// now, or the run before was elsewhere. Hosts that are stopped one after the other are no failure. The first builds forgave it
+// once.
 func (e *entity) mayAvoid(host string) bool {
 	avoid := e.state.Avoid
-	return avoid == "" || avoid != host && workflow.GetVersion(e.ctx, "avoid", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+	if avoid == "" {
+		return true
+	}
+	ran := workflow.Now(e.ctx).Sub(e.since) > takenWithin+10*time.Second
+	return (ran || avoid != host) && workflow.GetVersion(e.ctx, "avoid", workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
 func (e *entity) specInput(spec []byte) activities.SpecInput {
