@@ -45,8 +45,7 @@ func (t *table) layoutIn(snapshot source.Snapshot, stored map[uint32]file) (layo
 		return "", ""
 	}
 	parts := []string{snapshot.System, state}
-	oids := slices.Sorted(slices.Values(t.files()))
-	for _, oid := range oids {
+	for _, oid := range slices.Sorted(slices.Values(t.files())) {
 		f, there := stored[oid]
 		if !there { // a partition that came after the snapshot
 			return "", ""
