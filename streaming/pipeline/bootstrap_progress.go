@@ -33,15 +33,22 @@ func (h *Host) CopiedSoFar(ctx context.Context, ref BootstrapRef) ([]ScopeProgre
 	if err != nil {
 		return nil, err
 	}
-	all := make([]ScopeProgress, len(scopes))
-	for i, s := range scopes {
-		all[i] = ScopeProgress{Name: s.Name, State: Waiting, Rows: s.rows(), Estimate: max(s.Rows, s.rows())}
+	var all []ScopeProgress
+	before := make(map[string]int64) // rows of scopes that others go on with, which follow
+	for _, s := range scopes {
+		rows := before[s.Name] + s.rows()
+		if s.Continued {
+			before[s.Name] = rows
+			continue
+		}
+		p := ScopeProgress{Name: s.Name, State: Waiting, Rows: rows, Estimate: max(s.Rows, rows)}
 		switch {
 		case s.copied():
-			all[i].State, all[i].Estimate = Copied, all[i].Rows
+			p.State, p.Estimate = Copied, rows
 		case s.leases() > 0:
-			all[i].State = Copying
+			p.State = Copying
 		}
+		all = append(all, p)
 	}
 	return all, nil
 }

@@ -300,7 +300,9 @@ func (c *copying) share(ctx context.Context) error {
 func (c *copying) finish(ctx context.Context) error {
 	return c.update(ctx, func(s *scopeRecord, own *chunkRecord) {
 		own.Copied, own.Renewals = true, 0
-		s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
+		if own.Since == "" {
+			s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
+		}
 	})
 }
 
