@@ -235,7 +235,7 @@ func (h *Host) plan(
 			continue
 		}
 		scope := &storedScope{
-			scopeRecord: scopeRecord{Scope: planned, Position: record.Snapshot.Position},
+			scopeRecord: scopeRecord{Scope: planned, Position: record.Snapshot.Position, Failed: failedBefore(dropped, planned.Name)},
 			key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
 		}
 		var err error

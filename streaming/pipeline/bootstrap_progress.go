@@ -20,6 +20,7 @@ const (
 	Waiting CopyState = "waiting"
 	Copying CopyState = "copying"
 	Copied  CopyState = "copied"
+	Failed  CopyState = "failed" // for good; see FailedScope
 )
 
 // CopiedSoFar returns how far the scopes of the ref's snapshot are copied, in order; those that were copied from earlier
@@ -39,6 +40,8 @@ func (h *Host) CopiedSoFar(ctx context.Context, ref BootstrapRef) ([]ScopeProgre
 		switch {
 		case s.copied():
 			all[i].State, all[i].Estimate = Copied, all[i].Rows
+		case s.Failed != nil:
+			all[i].State = Failed
 		case s.leases() > 0:
 			all[i].State = Copying
 		}

@@ -85,7 +85,8 @@ type scopeRecord struct {
 	Position graph.Position `json:"position"` // of the snapshot
 	// Chunks have the scope's places one after the other. What follows the last one was not handed out yet.
 	Chunks []chunkRecord `json:"chunks,omitempty"`
-	Rate   float64       `json:"rate,omitempty"` // places that a worker copied per second, as measured last
+	Rate   float64       `json:"rate,omitempty"`   // places that a worker copied per second, as measured last
+	Failed *FailedScope  `json:"failed,omitempty"` // nobody copies it until somebody says so
 }
 
 // chunkRecord is a chunk that was handed out to be copied.
@@ -135,6 +136,9 @@ func (s *scopeRecord) leases() (n int) {
 // lease gives a worker a chunk to copy: one that was given back, or whose lease has ended, or that an earlier life of the
 // worker had, else a new one. It returns -1 when there is none. It looks at all, so that the end of a lease is noticed.
 func (s *scopeRecord) lease(worker string, ended func(int, chunkRecord) bool, pace source.Pace) int {
+	if s.Failed != nil {
+		return -1
+	}
 	at := -1
 	for i, c := range s.Chunks {
 		if over := ended(i, c); at < 0 && !c.Copied && (over || c.Worker == worker) {
