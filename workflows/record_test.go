@@ -257,6 +257,22 @@ func TestRecord(t *testing.T) {
 		r.signal(t, id, CommandDelete, nil)
 		r.save(t, id, "Reaction-places")
 	})
+	t.Run("Bootstrap of a table that cannot be read", func(t *testing.T) {
+		const boot = "bootstrap.default.unread.orders.1"
+		r.needBootstrap(1)
+		r.mu.Lock()
+		r.unreadable = true
+		r.mu.Unlock()
+		id := r.start(t, component.Query, "unread", `{"name":"unread","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseNeedsOperator)
+		r.signal(t, boot, CommandRetryTable, map[string]string{"table": "public.others"})
+		r.signal(t, boot, CommandRetryTable, map[string]string{"tabel": "public.orders"})
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-unread")
+		r.save(t, boot, "Bootstrap-unread")
+	})
 	t.Run("Bootstrap that is told what to do", func(t *testing.T) {
 		const boot = "bootstrap.default.told.orders.1"
 		r.needBootstrap(1)
@@ -330,6 +346,7 @@ type recorder struct {
 	failures   map[string][]*failure.Code
 	bootstraps int
 	slow       bool
+	unreadable bool // a table
 	drains     map[string]chan struct{}
 	sealed     chan struct{}
 }
@@ -383,7 +400,8 @@ func (r *recorder) register(w worker.ActivityRegistry) {
 		"FenceBump":        func(context.Context, activities.GenerationInput) error { return nil },
 		"Subscribe":        func(context.Context, activities.PlanInput) error { return nil },
 		"AbandonBootstrap": func(context.Context, activities.BootstrapRef) error { return nil },
-		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) error { return nil },
+		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) (activities.Verified, error) { return r.verify(), nil },
+		"RetryTables":      r.retryTables,
 		"HoldSnapshot":     r.hold, "CopyWorker": r.copy,
 		"ValidateInstance": validateInstance, "EnsureComponent": r.ensure, "RemoveComponent": r.remove, "WatchComponents": watchNothing,
 		"PlanChunks": func(context.Context, activities.PlanInput) (activities.BootstrapPlan, error) {
@@ -537,6 +555,22 @@ func (r *recorder) copy(ctx context.Context, _ activities.CopyInput) (activities
 		return activities.CopyResult{}, beatUntil(ctx, nil)
 	}
 	return activities.CopyResult{Chunks: 1, Rows: 10}, nil
+}
+
+func (r *recorder) verify() (v activities.Verified) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unreadable {
+		v.Failed = []activities.TableFailure{{Table: "public.orders", Failure: activities.ReportOf(coded(failure.PermissionDenied))}}
+	}
+	return v
+}
+
+func (r *recorder) retryTables(context.Context, activities.RetryInput) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unreadable = false
+	return nil
 }
 
 func (r *recorder) start(t *testing.T, kind component.Kind, name, spec string) string {

@@ -236,7 +236,7 @@ func (h *Host) plan(
 	for number, scope := range plan.Scopes {
 		if record.reads(scope.Labels) {
 			planned = append(planned, &storedScope{
-				scopeRecord: scopeRecord{Scope: scope, Position: record.Snapshot.Position},
+				scopeRecord: scopeRecord{Scope: scope, Position: record.Snapshot.Position, Failed: failedBefore(rest, scope.Name)},
 				key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
 			})
 		}

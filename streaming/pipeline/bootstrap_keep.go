@@ -112,7 +112,7 @@ func (s *scopeRecord) end() {
 			s.Chunks[i] = chunkRecord{To: c.To, Since: c.Since, Copied: true}
 		}
 	}
-	s.Places, s.Continued = s.from(len(s.Chunks)), true
+	s.Places, s.Continued, s.Failed = s.from(len(s.Chunks)), true, nil
 }
 
 // forget deletes scopes, whose labels are then copied again from the next snapshot: first those that go on with others.

@@ -20,6 +20,7 @@ const (
 	Waiting CopyState = "waiting"
 	Copying CopyState = "copying"
 	Copied  CopyState = "copied"
+	Failed  CopyState = "failed" // for good; see FailedScope
 )
 
 // CopiedSoFar returns how far the scopes of the ref's snapshot are copied, in order; those that were copied from earlier
@@ -45,6 +46,8 @@ func (h *Host) CopiedSoFar(ctx context.Context, ref BootstrapRef) ([]ScopeProgre
 		switch {
 		case s.copied():
 			p.State, p.Estimate = Copied, rows
+		case s.Failed != nil:
+			p.State = Failed
 		case s.leases() > 0:
 			p.State = Copying
 		}

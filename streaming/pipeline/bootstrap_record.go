@@ -89,7 +89,8 @@ type scopeRecord struct {
 	Chunks []chunkRecord `json:"chunks,omitempty"`
 	Rate   float64       `json:"rate,omitempty"` // places that a worker copied per second, as measured last
 	// Continued says that there is a scope of a later snapshot that goes on with this one, which has what was copied only.
-	Continued bool `json:"continued,omitempty"`
+	Continued bool         `json:"continued,omitempty"`
+	Failed    *FailedScope `json:"failed,omitempty"` // nobody copies it until somebody says so
 }
 
 // chunkRecord is a chunk that was handed out to be copied.
@@ -142,6 +143,9 @@ func (s *scopeRecord) leases() (n int) {
 // worker had, else a new one; at last one that was copied from an earlier snapshot, as what was done about it is done again
 // if this snapshot is lost, too. It returns -1 when there is none. It looks at all, so that the end of a lease is noticed.
 func (s *scopeRecord) lease(worker string, ended func(int, chunkRecord) bool, pace source.Pace) int {
+	if s.Failed != nil {
+		return -1
+	}
 	at := -1
 	for i, c := range s.Chunks {
 		over := ended(i, c)

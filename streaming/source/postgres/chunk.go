@@ -133,7 +133,11 @@ func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk,
 		if reader.refused {
 			return err // the callee's own
 		}
-		return wrap(err, "copying %s from block %d", t.name, chunk.From)
+		err = wrap(err, "copying %s from block %d", t.name, chunk.From)
+		if denied := failure.Of(err); denied.Code() == failure.PermissionDenied {
+			return denied.WithDetail("table", t.name.String()).WithFix("Run %s then signal resume.", grant(t.name, r.conn.Config().User))
+		}
+		return err
 	}
 	return reader.finish()
 }
