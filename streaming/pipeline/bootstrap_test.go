@@ -396,10 +396,13 @@ func TestChunksAreCopiedAgainByOthers(t *testing.T) {
 	}
 	failed := 0
 	for {
-		if _, err := h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {}); err == nil {
+		copied, err := h.CopyChunks(t.Context(), ref, shop, "worker", func(CopyProgress) {})
+		require.NoError(t, err)
+		if len(copied.Failed) == 0 {
 			break
 		}
 		failed++
+		require.NoError(t, h.RetryScopes(t.Context(), ref, nil))
 	}
 	require.Positive(t, failed)
 
