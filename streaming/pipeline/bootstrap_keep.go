@@ -21,10 +21,12 @@ import (
 //   - Without a change of e in (L1, L2], e is at the same place in both, since the scope has the same layout, and has been
 //     copied with that place, whichever snapshot it was from. Both copies are the same.
 //   - With changes in between, all of them are applied, in order, to some copy of e or to none. If the last is a delete, e is
-//     not there, as at L2. Otherwise e has what the changes since the last insert or delete gave explicitly, each as at L2.
-//     What none gave was not changed in (L1, L2], with no delete or insert in between, so that every copy of e has it as it was
-//     at L1 and at L2. There is a copy if there is anything that no change gave, as the source reads what came to a
-//     place since L1 again unless the changes tell of it completely. Which copy is loaded last does not matter.
+//     not there, as at L2. Otherwise e has what the changes since the last insert or delete gave explicitly, each as at L2; what
+//     the source has looked up later than that, the changes follow that made it so. What none gave (OpUpdate leaves out large
+//     values that stay the same, and relationships with such a key) was not changed in (L1, L2], with no delete or insert in
+//     between, so that every copy of e has it as it was at L1 and at L2. There is a copy if there is anything that no change
+//     gave: what has moved from places that were not copied to others that were, the source reads again there, unless the
+//     changes tell of it completely. Which copy is loaded last does not matter.
 //   - That goes for relationships as for nodes: they have ids of their own, and one that a row does not have any more is
 //     deleted by the change that took it away. A key that changed is a delete and an insert of another element.
 //   - A change that empties a scope would take elements with it that were copied behind it. Then the layout is another one,
