@@ -38,6 +38,8 @@ const (
 type checkpointRecord struct {
 	Owner       stream.Epoch `json:"owner"` // the newest attempt that ran the query
 	Checkpoints []checkpoint `json:"checkpoints,omitempty"`
+	// Ended is the object of the checkpoint that has all there was when the query ended in good order; empty once it went on.
+	Ended string `json:"ended,omitempty"`
 }
 
 // checkpoint says where one is and what it is of. The newest is the first in the record.
@@ -244,15 +246,46 @@ func (c *checkpointer) waits() bool {
 	return time.Now().Before(c.next)
 }
 
-// onStop has what was applied in a checkpoint before the attempt ends in good order. It does without when that takes
-// long: the last one and the change log are enough.
+// onStop has what was applied in a checkpoint before the attempt ends in good order, and puts down that this is all. It
+// does without when that takes long: the last one and the change log are enough.
 func (c *checkpointer) onStop(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
+	if err := c.storeLast(ctx); err != nil {
+		return err
+	}
+	state, kept := c.run.state(), c.of(c.run.store)
+	if len(kept) == 0 || kept[0].moved(state) || kept[0].Sequence != state.Sequence {
+		return nil
+	}
+	return c.end(ctx, kept[0].Files.Object)
+}
+
+// ended returns the object of the checkpoint that has all there was when the query ended; "" when none has. It is safe for
+// concurrent use.
+func (c *checkpointer) ended() string {
+	if c == nil {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.record.Ended
+}
+
+// end puts down with which checkpoint the query ended, or that it goes on.
+func (c *checkpointer) end(ctx context.Context, with string) error {
+	if c.ended() == with {
+		return nil
+	}
+	return c.change(ctx, func(record *checkpointRecord) { record.Ended = with })
+}
+
+// storeLast makes the last checkpoint, after what is under way.
+func (c *checkpointer) storeLast(ctx context.Context) error {
 	late := time.NewTimer(checkpointOnStopWithin)
 	defer late.Stop()
-	for { // first what is under way, then the last one
+	for {
 		c.mu.Lock()
 		idle := c.idle
 		c.mu.Unlock()

@@ -1,14 +1,12 @@
 package pipeline
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,10 +15,8 @@ import (
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/graph"
-	"github.com/perdure/perdure/streaming/index"
 	"github.com/perdure/perdure/streaming/index/pebble"
 	"github.com/perdure/perdure/streaming/result"
-	"github.com/perdure/perdure/streaming/source"
 	"github.com/perdure/perdure/streaming/stream"
 )
 
@@ -420,21 +416,6 @@ func TestOutdatedAttemptAddsNoCheckpoint(t *testing.T) {
 	src.drained()
 }
 
-// other is a book of another kind.
-type other struct{ *book }
-
-// Kind implements source.Factory.
-func (other) Kind() string { return "other" }
-
-// cutting is a back end of a process that ends when a store is restored, before anything else happens.
-type cutting struct{ index.Durable }
-
-var errCut = errors.New("the process ends")
-
-func (c cutting) Restore(name string, bytes int64, fill func(dir string) error) error {
-	return errors.Join(c.Durable.Restore(name, bytes, fill), errCut)
-}
-
 // TestLostStateThatMayNotBeReadAgain: a query without bootstrap that went on from nothing would look right and be wrong.
 func TestLostStateThatMayNotBeReadAgain(t *testing.T) {
 	r := newRig(t)
@@ -455,83 +436,6 @@ func TestLostStateThatMayNotBeReadAgain(t *testing.T) {
 	r.settled("late")
 	query.drained()
 	src.drained()
-}
-
-// TestRestoreOfSeveralSourcesBeginsAnew takes the disk of a query whose sources' changes were taken in an order that only
-// its index knew.
-func TestRestoreOfSeveralSourcesBeginsAnew(t *testing.T) {
-	r := newRig(t)
-	second := newBook()
-	both := often
-	both.Sources, both.Bootstrap = []string{"shop", "store"}, "none"
-	r.sources = []source.Factory{r.book, other{second}}
-	src := r.readySource()
-	store := component.SourceSpec{Name: "store", Kind: "other"}
-	h := r.host()
-	storing := r.start(store.ID(), func(ctx context.Context, a Attempt) error { return h.RunSource(ctx, a, store) })
-	eventually(t, func() bool { return h.SourceReady(t.Context(), "default", "store") == nil }, "the source has a log")
-	r.elsewhere()
-	query := r.startQuery(both)
-	r.following(query)
-	random := rand.New(rand.NewPCG(1, 5))
-	write := func(transactions int) {
-		for range transactions {
-			r.book.scribble(random, 1)
-			id := 1000 + random.IntN(50)
-			second.commit(item(graph.OpInsert, "Item", id, fmt.Sprint("n", random.IntN(5)), random.IntN(25)))
-		}
-	}
-	for round := range 3 {
-		write(20)
-		r.anotherCheckpoint(random)
-		write(20)
-		query.kill()
-		before := len(r.published())
-		dir := r.elsewhere()
-		if round == 1 {
-			whole := r.index
-			r.index = cutting{whole.(index.Durable)}
-			require.ErrorIs(t, r.startQuery(both).result(), errCut)
-			record := r.record()
-			require.NotEmpty(t, record.Next, "it does not count as whole")
-			require.ElementsMatch(t, record.stores(), r.storesLeft())
-			r.index = whole
-		}
-		query = r.startQuery(both)
-		r.following(query)
-		require.Empty(t, r.record().Next)
-		require.NotEmpty(t, query.status.Snapshot().Details["restored"])
-		write(20)
-		wanted := r.book.wanted()
-		for id, row := range second.wanted() {
-			wanted[id] = row
-		}
-		eventually(t, func() bool {
-			rows, state, err := r.shown("late")
-			return err == nil && len(rows) == len(wanted) && state.Positions["shop"].Compare(r.book.end()) >= 0 &&
-				state.Positions["store"].Compare(second.end()) >= 0
-		}, "the query has seen everything")
-		rows, state, err := r.shown("late")
-		require.NoError(t, err)
-		require.Equal(t, wanted, rows)
-		eventually(t, func() bool { _, sequence := r.replayed("late"); return sequence == state.Sequence }, "all is published")
-		replayed, _ := r.replayed("late")
-		require.Equal(t, wanted, replayed)
-		require.Equal(t, round+1, r.beginnings())
-		require.Greater(t, len(r.published()), before)
-		entries, err := os.ReadDir(filepath.Join(dir, "default", "late"))
-		require.NoError(t, err)
-		var stores []string
-		for _, e := range entries {
-			if !strings.HasSuffix(e.Name(), ".checkpoint") {
-				stores = append(stores, e.Name())
-			}
-		}
-		require.Len(t, stores, 1, "nothing is left of what was restored")
-	}
-	query.drained()
-	src.drained()
-	storing.drained()
 }
 
 // TestDiskFull fills the disk of a query's index, and makes room again.

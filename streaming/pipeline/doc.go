@@ -56,7 +56,8 @@
 // is older than the newest checkpoint, or one that is damaged, takes that checkpoint, or the one before when it cannot
 // be read, and applies the changes since. With one source this makes the very events again that followed the
 // checkpoint, and those that are in the result log are not published again. With several sources the order in which
-// their changes were taken is lost with the disk, so the restored state counts as one that was built anew (invariant 6).
+// their changes were taken is lost with the disk, so the restored state counts as one that was built anew (invariant 6); but
+// not after a stop in good order, when the checkpoint on record as the one that the query ended with has all that was shown.
 // Without a checkpoint, or where the change log does not reach back to it any more, the query needs a snapshot of its
 // sources.
 //

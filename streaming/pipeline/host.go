@@ -137,6 +137,8 @@ type Outcome string
 const (
 	// Drained means that the loop was asked to stop, and everything it took is durable.
 	Drained Outcome = "drained"
+	// Stored is Drained of a query whose newest checkpoint has all of it: any host can go on as well as this one.
+	Stored Outcome = "stored"
 	// NeedsBootstrap means that the query has no state and no sealed bootstrap to build it from.
 	NeedsBootstrap Outcome = "needsBootstrap"
 	// NeedsResync and NeedsRebuild mean that changes of a source are lost, or its tables changed in a way that the stream does

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -138,6 +139,10 @@ func (r *queryRun) run(ctx context.Context, out *stream.Log) (_ Outcome, err err
 	if lost == nil && !errors.Is(err, errDrained) {
 		return "", err
 	}
+	outcome := Drained
+	if r.checkpoints.ended() != "" && !r.succeeds.Load() { // or what is loaded beside it, on this host, would be lost
+		outcome = Stored
+	}
 	q := r.query
 	r.query = nil
 	if err := q.Close(); err != nil {
@@ -146,7 +151,7 @@ func (r *queryRun) run(ctx context.Context, out *stream.Log) (_ Outcome, err err
 	if lost != nil {
 		return r.needs(lost)
 	}
-	return Drained, nil
+	return outcome, nil
 }
 
 // lastSequence returns the sequence of the last event of a result log, 0 when it is empty.
@@ -200,6 +205,7 @@ type queryRun struct {
 	checkpoints *checkpointer
 	next        *successor    // nil: none is to come
 	needed      chan Need     // has room for one
+	succeeds    atomic.Bool   // a successor is to come
 	succeeded   chan struct{} // closed when the successor waits for its place
 
 	query    *query.Query
@@ -236,7 +242,13 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	)
 	r.needed, r.succeeded = make(chan Need, 1), make(chan struct{})
 	if r.next != nil {
+		r.succeeds.Store(true)
 		r.needed <- r.next.need
+	}
+	if r.checkpoints != nil {
+		if err := r.checkpoints.end(ctx, ""); err != nil {
+			return err
+		}
 	}
 	g := newGroup(ctx)
 	g.run(r.out.run)

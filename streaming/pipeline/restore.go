@@ -96,8 +96,9 @@ func (r *queryRun) openSound(ctx context.Context, plan *query.Plan, name string,
 // restore puts a checkpoint in the place of the state on this host and opens it.
 //
 // With one source, the changes after it lead to the very events that followed it, of which those that are published are
-// not published again. With several, the order in which their changes were taken is lost with the index: the state goes
-// on as one that was built anew, in a store of another name, so that it is never taken for what it was restored from.
+// not published again. With several, the order in which their changes were taken is lost with the index: unless there were
+// none, because the query ended with the checkpoint, the state goes on as one that was built anew. In either case it gets a
+// store of another name, so that it is never taken for what it was restored from.
 func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current *queryRecord, from checkpoint) (*query.Query, error) {
 	if from.Format != checkpointFormat {
 		return nil, failure.StateCorrupt.Errorf("the checkpoint has format %d, not %d", from.Format, checkpointFormat)
@@ -107,12 +108,15 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 	}
 	r.attempt.Progress.Set(func(s *Status) { s.Phase = "restoring" })
 	name, base, several := current.Store, current.Base, len(r.spec.Sources) > 1
+	anew := several && r.checkpoints.ended() != from.Files.Object
 	if several {
-		known, err := r.lastKnown(ctx)
-		if err != nil {
-			return nil, err
+		if anew {
+			known, err := r.lastKnown(ctx)
+			if err != nil {
+				return nil, err
+			}
+			base = max(known, base) + rebuiltAfter
 		}
-		base = max(known, base) + rebuiltAfter
 		name = r.restoredName(name, base)
 		if err := r.setNext(ctx, records, current, name); err != nil {
 			return nil, err
@@ -130,14 +134,15 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 	if q == nil {
 		return nil, failure.StateCorrupt.Errorf("the checkpoint holds no state of the query")
 	}
-	if !several {
+	if !anew {
 		if s := q.State(); s.Sequence+current.Base != from.Sequence || !maps.Equal(s.Offsets, from.Offsets) {
 			return nil, errors.Join(failure.StateCorrupt.Errorf("the checkpoint is at event %d, not at %d", s.Sequence+current.Base, from.Sequence), q.Close())
 		}
-		return q, nil
 	}
-	if err := r.restate(ctx, records, current, q, base); err != nil {
-		return nil, errors.Join(err, q.Close())
+	if several {
+		if err := r.rename(ctx, records, current, from, q, base); err != nil {
+			return nil, errors.Join(err, q.Close())
+		}
 	}
 	return q, nil
 }
@@ -149,9 +154,18 @@ func (r *queryRun) restoredName(store string, base uint64) string {
 	return fmt.Sprintf("%s-%d", r.ownName(store[:at]+first+restoredSuffix), base)
 }
 
-// restate makes a restored state, which is the next one on record, one that begins anew.
-func (r *queryRun) restate(ctx context.Context, records *stream.Bucket, current *queryRecord, q *query.Query, base uint64) error {
-	if err := ticking(ctx, r.attempt.Progress, func() error { return q.Restate(rowsPerSnapshotEvent) }); err != nil {
+// rename puts a restored state, which is the next one on record, in the place of what it was restored from: with the same
+// checkpoint, or as one that begins anew, which is what another base means.
+func (r *queryRun) rename(ctx context.Context, records *stream.Bucket, current *queryRecord, from checkpoint, q *query.Query, base uint64) error {
+	if base == current.Base {
+		from.Store = current.Next
+		err := r.checkpoints.change(ctx, func(record *checkpointRecord) {
+			record.Checkpoints = append([]checkpoint{from}, record.Checkpoints...)
+		})
+		if err != nil {
+			return err
+		}
+	} else if err := ticking(ctx, r.attempt.Progress, func() error { return q.Restate(rowsPerSnapshotEvent) }); err != nil {
 		return fmt.Errorf("beginning anew with a restored state: %w", err)
 	}
 	if err := q.Sync(); err != nil {
@@ -203,7 +217,11 @@ func (r *queryRun) download(ctx context.Context, from checkpoint, dir string) er
 // restored says that a checkpoint has taken the place of the state that was on this host, and why.
 func (r *queryRun) restored(from checkpoint, cause error) {
 	r.metrics.Restores.Inc()
-	r.host.logFor(r.id).Warn("the query's state was restored from a checkpoint",
+	say := r.host.logFor(r.id).Warn
+	if r.checkpoints.ended() == from.Files.Object { // it only moved here
+		say = r.host.logFor(r.id).Info
+	}
+	say("the query's state was restored from a checkpoint",
 		zap.Time("at", from.At), zap.Uint64("sequence", from.Sequence), zap.Int64("bytes", from.Bytes), zap.NamedError("cause", cause))
 	r.attempt.Progress.SetDetail("restored", "from the checkpoint of "+from.At.Format("2006-01-02T15:04:05Z07:00")+": "+cause.Error())
 }

@@ -140,6 +140,7 @@ func (r *queryRun) holds(err error) bool {
 	case r.next == nil || ended(err) || errors.Is(err, index.ErrDamaged) || failure.ClassOf(err).Retryable() || failure.ClassOf(err) == failure.Fenced:
 		return false
 	}
+	r.succeeds.Store(true)
 	r.attempt.Progress.SetDetail("held", err.Error())
 	r.host.logFor(r.id).Warn("the result stays as it is until the sources are read again", zap.Error(err))
 	select {
