@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -131,6 +132,10 @@ func TestPlacement(t *testing.T) {
 	}
 	_, err := place("")
 	require.Equal(t, failure.NoHost.ID, ReportOf(err).Code)
+	require.True(t, Unplaced(err))
+	var asked *temporal.ApplicationError
+	require.ErrorAs(t, err, &asked)
+	require.Equal(t, hostsEvery, asked.NextRetryDelay(), "it goes on soon after a host is there")
 
 	for _, host := range []string{"h1", "h2", "h3"} {
 		require.NoError(t, b.store.AnnounceHost(t.Context(), host))

@@ -38,6 +38,9 @@ func translate(err error) error {
 	case failure.SourceMissing, failure.QueryMissing, failure.NoHost: // waiting for something that is yet to come
 		o.Category = temporal.ApplicationErrorCategoryBenign
 	}
+	if failure.CodeOf(err) == failure.NoHost {
+		o.NextRetryDelay = hostsEvery
+	}
 	return applicationError(err, o)
 }
 
@@ -77,6 +80,9 @@ func cut(s string, most int) string {
 func exhausted(err error) error {
 	return applicationError(err, temporal.ApplicationErrorOptions{NonRetryable: true})
 }
+
+// hostsEvery is how often a host is looked for while there is none.
+const hostsEvery = time.Second
 
 // handOver asks Temporal to start the activity again at once, on another worker. It is not a failure.
 func handOver() error {
@@ -138,6 +144,15 @@ func ClassOf(report failure.Report) failure.Class {
 		}
 	}
 	return failure.Transient
+}
+
+// Unplaced reports whether placing a component was given up only because no worker was there, to place it or to run it.
+func Unplaced(err error) bool {
+	var timeout *temporal.TimeoutError
+	if errors.As(err, &timeout) && errors.Unwrap(timeout) == nil {
+		return timeout.TimeoutType() != enumspb.TIMEOUT_TYPE_START_TO_CLOSE
+	}
+	return ReportOf(err).Code == failure.NoHost.ID
 }
 
 // NotTakenInTime reports whether an activity was given up because no worker took it from its queue.

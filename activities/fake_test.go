@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -102,7 +103,7 @@ func (f *fakeHost) RunQuery(ctx context.Context, a pipeline.Attempt, _ component
 	if f.outcome == pipeline.NeedsBootstrap {
 		return f.outcome, nil
 	}
-	return pipeline.Drained, f.run(ctx, a)
+	return cmp.Or(f.outcome, pipeline.Drained), f.run(ctx, a)
 }
 func (f *fakeHost) TeardownQuery(context.Context, component.QuerySpec) error       { return nil }
 func (f *fakeHost) ValidateReaction(context.Context, component.ReactionSpec) error { return nil }

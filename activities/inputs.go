@@ -40,6 +40,7 @@ type Need struct {
 // Outcomes of a long activity that ended well.
 const (
 	OutcomeDrained        = "drained"        // it was asked to stop, and finished what it had begun
+	OutcomeHandedOver     = "handedOver"     // so did its worker, and any host can go on
 	OutcomeNeedsBootstrap = "needsBootstrap" // a query without state that fits its plan
 	OutcomeNeedsResync    = "needsResync"    // a query whose source has lost changes: what differs is to be found
 	OutcomeNeedsRebuild   = "needsRebuild"   // the same: all is to be read and published anew

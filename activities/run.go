@@ -49,6 +49,8 @@ type runner struct {
 	stalled time.Duration
 	// handOver is how long a loop may drain when its worker stops, so that it ends before the worker gives it up.
 	handOver time.Duration
+	// stay has queries wait for this host to come back when its worker stops, instead of going on elsewhere.
+	stay bool
 }
 
 // loop is one of the pipeline's loops, with its spec.
@@ -267,10 +269,17 @@ func (a *attempt) finish(ctx context.Context, cause error, outcome string, err e
 		Outcome: outcome, Position: string(status.Position), Offset: number(status.Offset), Sequence: number(status.Sequence),
 		Host: a.hostID, Attempt: a.info.Attempt, StartedAt: a.began.UTC(), Missing: (*Missing)(status.Missing),
 	}
+	stored := outcome == string(pipeline.Stored)
+	if stored {
+		outcome, result.Outcome = OutcomeDrained, OutcomeDrained
+	}
 	switch {
 	case err == nil && outcome != OutcomeDrained:
 		return result, nil
 	case err == nil && a.draining == wantedDrain:
+		return result, nil
+	case err == nil && a.draining == stoppingWorker && stored && !a.stay:
+		result.Outcome = OutcomeHandedOver // the workflow places it anew, while the server would start it on this host again
 		return result, nil
 	case a.draining == stoppingWorker && (err == nil || cause == nil && errors.Is(err, context.Canceled)):
 		return RunResult{}, handOver()

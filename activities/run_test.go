@@ -68,6 +68,46 @@ func TestRunHandsOverWhenItsWorkerStops(t *testing.T) {
 	require.Equal(t, []string{`perdure_component_attempts_total{component="source.default.orders"} 1`}, b.measured("perdure_component_"))
 }
 
+// TestQueryMovesWhenItsWorkerStops: where any host can go on with a query, its workflow is to place it anew. Otherwise, or where
+// the worker is told so, its host gets the time to come back.
+func TestQueryMovesWhenItsWorkerStops(t *testing.T) {
+	for name, c := range map[string]struct {
+		outcome pipeline.Outcome
+		stay    bool
+		wanted  string // outcome; "": the server is to retry
+	}{
+		"all is stored":  {pipeline.Stored, false, OutcomeHandedOver},
+		"it stays":       {pipeline.Stored, true, ""},
+		"some is not":    {pipeline.Drained, false, ""},
+		"it is to drain": {pipeline.Stored, false, OutcomeDrained},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.Queries.runner.stay = c.stay
+			b.host.outcome = c.outcome
+			in := runInput(1)
+			in.Component = "query.default.big"
+			stop := make(chan struct{})
+			if c.wanted == OutcomeDrained {
+				stop = nil
+				require.NoError(t, b.Control.RequestDrain(t.Context(), GenerationInput{in.Component, 1}))
+			} else {
+				close(stop)
+			}
+			value, err := b.environment(stop).ExecuteActivity(b.Queries.QueryRun, in)
+			if c.wanted == "" {
+				require.Equal(t, failure.WorkerStopping.ID, ReportOf(err).Code)
+				require.False(t, nonRetryable(t, err))
+				return
+			}
+			require.NoError(t, err)
+			var r RunResult
+			require.NoError(t, value.Get(&r))
+			require.Equal(t, c.wanted, r.Outcome)
+		})
+	}
+}
+
 func TestRunThatStallsIsRestarted(t *testing.T) {
 	b := newBench(t)
 	b.Sources.runner.stalled = 200 * time.Millisecond

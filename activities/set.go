@@ -74,6 +74,9 @@ type Options struct {
 	HeartbeatTimeout time.Duration
 	// HandOver is how long a loop may drain when its worker stops; 20 s when zero.
 	HandOver time.Duration
+	// StayOnStop has queries wait for this host when its worker stops; without it they go on at once on another host, which
+	// takes their state from its checkpoint.
+	StayOnStop bool
 	// Metrics count attempts and follow snapshots; when nil, nobody sees them.
 	Metrics *telemetry.Metrics
 	Log     *zap.Logger
@@ -111,6 +114,7 @@ func New(o Options) *Set {
 	r := &runner{
 		store: o.Store, hostID: o.HostID, loops: o.Loops, control: &controlWatch{store: o.Store, log: o.Log},
 		metrics: o.Metrics, log: o.Log, outlive: !o.StopWithControlPlane, now: time.Now, stalled: stalledAfter, handOver: o.HandOver,
+		stay: o.StayOnStop,
 	}
 	s := &Set{
 		Sources:    &Sources{host: o.Host, runner: r},

@@ -66,6 +66,8 @@ type Limits struct {
 	HandOver time.Duration
 	// StopWithControlPlane ends loops while the Temporal server does not answer; otherwise they go on under their fences.
 	StopWithControlPlane bool
+	// StayOnStop has queries wait for this host to come back when the process stops, instead of going on elsewhere at once.
+	StayOnStop bool
 }
 
 const (
@@ -82,7 +84,8 @@ const (
 var hostPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 // Run serves all task queues until ctx ends or a worker cannot go on. It stops in two bounded stages: first the workers
-// whose activities have something to hand over, then those that record what they handed over.
+// of what is short, so that other processes, or the next one, decide what becomes of what is handed over, then those of what
+// has something to hand over.
 func Run(ctx context.Context, o Options) error {
 	if !hostPattern.MatchString(o.HostID) {
 		return failure.ConfigInvalid.Errorf("host id %q must be letters, digits, dashes and underscores", o.HostID)
@@ -98,7 +101,7 @@ func Run(ctx context.Context, o Options) error {
 	p.attributes = newAttributes(o.Client, o.Namespace, o.Log)
 	p.attributes.look(ctx)
 	p.releaseOrphans(ctx)
-	first, second := p.workers()
+	short, long := p.workers()
 
 	announcing, endAnnouncing := context.WithCancel(ctx)
 	defer endAnnouncing()
@@ -112,7 +115,7 @@ func Run(ctx context.Context, o Options) error {
 		})
 	}
 
-	err := start(append(second, first...))
+	err := start(append(short, long...))
 	if err == nil {
 		p.log.Debug("workers started", zap.String(telemetry.KeyHost, o.HostID))
 		select {
@@ -124,8 +127,7 @@ func Run(ctx context.Context, o Options) error {
 	endAnnouncing()
 	background.Wait()
 	p.withdraw(ctx)
-	stop(first)
-	stop(second)
+	stopInTurn(short, long)
 	return err
 }
 
@@ -146,11 +148,12 @@ type served struct {
 }
 
 // workers makes one worker object for each queue, so that a loop that holds its slot for months, or a copy that is busy
-// for hours, never keeps a short errand from running. The first ones are those that stop first.
-func (p *process) workers() (first, second []*served) {
+// for hours, never keeps a short errand from running.
+func (p *process) workers() (short, long []*served) {
 	set := activities.New(activities.Options{
 		Host: p.Host, Store: p.store, HostID: p.HostID, Loops: p.Loops, HeartbeatRate: p.HeartbeatRate, Metrics: p.Metrics, Log: p.log,
 		StopWithControlPlane: p.StopWithControlPlane, HeartbeatTimeout: p.HeartbeatTimeout, HandOver: p.HandOver - stopMargin,
+		StayOnStop: p.StayOnStop,
 	})
 	loops := func(r worker.ActivityRegistry) {
 		r.RegisterActivity(set.Sources)
@@ -167,13 +170,13 @@ func (p *process) workers() (first, second []*served) {
 	if maxCopies <= 0 {
 		maxCopies = 16
 	}
-	first = []*served{
+	long = []*served{
 		p.activities(activities.QueueRun, maxLoops, 2, loops),
 		p.activities(activities.HostQueue(p.HostID), maxLoops, 2, loops),
 		p.activities(activities.QueueSnapshot, maxLoops, 1, copies),
 		p.activities(activities.QueueBootstrap, maxCopies, 2, copies),
 	}
-	second = []*served{
+	short = []*served{
 		p.activities(activities.QueueControl, 64, 2, func(r worker.ActivityRegistry) {
 			loops(r) // for what validates, provisions and tears down
 			copies(r)
@@ -181,7 +184,7 @@ func (p *process) workers() (first, second []*served) {
 		}),
 		p.workflows(),
 	}
-	return first, second
+	return short, long
 }
 
 func (p *process) options() worker.Options {
@@ -246,6 +249,22 @@ func stop(all []*served) {
 		}
 	}
 	wg.Wait()
+}
+
+// shortWithin is how long the workers of what is short may take to stop before the others begin to.
+const shortWithin = time.Second
+
+// stopInTurn ends workers, and the second ones when the first are likely to take nothing more from the server: a task that
+// is given to a worker that stops is lost, and done again when its time is over.
+func stopInTurn(first, second []*served) {
+	done := failure.Go(func() error { stop(first); return nil })
+	select {
+	case <-done:
+		stop(second)
+	case <-time.After(shortWithin):
+		stop(second)
+		<-done
+	}
 }
 
 const errandWithin = 5 * time.Second

@@ -620,6 +620,51 @@ func TestHostThatDoesNotTakeTheRun(t *testing.T) {
 	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 }
 
+// TestQueryThatIsHandedOver is placed anew each time, which is neither a failure nor takes many events.
+func TestQueryThatIsHandedOver(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.loops(queries.QueryRun, time.Second, activities.RunResult{Outcome: activities.OutcomeHandedOver, Sequence: "7", Host: "h1"}, nil).Times(5)
+	h.loops(queries.QueryRun, 1000*time.Hour, drained, nil)
+	h.at(time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, "7", s.Sequence)
+		require.Equal(t, uint64(6), s.Generation)
+		require.Equal(t, 6, h.count("PlaceComponent"))
+		require.Equal(t, breakerClosed, s.Breaker.State)
+		require.Nil(t, s.Breaker.LastError)
+		require.Zero(t, h.count("FenceBump")+h.count("RequestDrain"))
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+}
+
+// TestPlacingWaitsForAHost for as long as there is none, without a failure; what else keeps a component from being placed is one.
+func TestPlacingWaitsForAHost(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(activities.Placement{}, coded(failure.NoHost)).Once()
+	nobody := temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, nil)
+	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(activities.Placement{}, nobody).Once()
+	silent := temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_START_TO_CLOSE, nil))
+	h.OnActivity(control.PlaceComponent, mock.Anything, mock.Anything).Return(activities.Placement{}, silent).After(time.Minute).Once()
+	h.healthy()
+	h.at(30*time.Second, func() {
+		s := h.status()
+		require.Equal(t, PhaseStarting, s.Phase)
+		require.Equal(t, 3, h.count("PlaceComponent"))
+		require.Equal(t, breakerClosed, s.Breaker.State)
+		require.Nil(t, s.Breaker.LastError)
+	})
+	h.at(2*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseBreakerOpen, s.Phase)
+		require.Equal(t, failure.Timeout.ID, s.Breaker.LastError.Code)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+}
+
 // TestHostsThatStopOneAfterTheOther: the run is moved each time, also back to the only host that there is; one that never takes
 // it though it is avoided is a failure.
 func TestHostsThatStopOneAfterTheOther(t *testing.T) {

@@ -134,6 +134,8 @@ func (e *entity) ended(err error) {
 			s.Placement = nil
 		case t == taskRun && activities.NotTakenInTime(err) && e.mayAvoid(s.Host):
 			s.Avoid, s.Placement = s.Host, nil
+		case t == taskPlace && activities.Unplaced(err) &&
+			workflow.GetVersion(e.ctx, "placed again", workflow.DefaultVersion, 1) != workflow.DefaultVersion:
 		default:
 			if t == taskRun && workflow.Now(e.ctx).Sub(e.since) > healthyFor {
 				s.Breaker.reset()

@@ -128,7 +128,7 @@ func work(ctx context.Context, c config.Worker, log *zap.Logger) (err error) {
 		Client: temporal, Codec: keys, UIs: []string{c.PayloadOrigin}, Namespace: c.TemporalNamespace, Stream: conn, Data: data, API: listener, Worker: true,
 		Limits: workers.Limits{
 			HeartbeatRate: c.HeartbeatRate, HeartbeatTimeout: c.HeartbeatTimeout, HandOver: c.HandOverTimeout,
-			StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+			StopWithControlPlane: !c.OutliveControlPlane, StayOnStop: !c.MoveQueries, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
 		},
 		Telemetry: tells, Log: log,
 	}).Run(ctx)

@@ -45,7 +45,7 @@ SIGINT or SIGTERM stops it: workers drain first, then the servers stop. A second
 					NATSPort: c.NATSPort, Postgres: c.WithPostgres, NoWorker: c.NoWorker,
 					Limits: workers.Limits{
 						HeartbeatRate: c.HeartbeatRate, HeartbeatTimeout: c.HeartbeatTimeout, HandOver: c.HandOverTimeout,
-						StopWithControlPlane: !c.OutliveControlPlane, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
+						StopWithControlPlane: !c.OutliveControlPlane, StayOnStop: !c.MoveQueries, MaxLoops: c.MaxLoops, MaxCopies: c.MaxCopies,
 					},
 					StreamOptions: stream.Options{AckTimeout: c.AckTimeout, AppendTimeout: c.AppendTimeout, RequestTimeout: c.RequestTimeout},
 					TraceRatio:    c.TraceRatio, Codec: keys, Log: own.log,

@@ -26,6 +26,7 @@ type Traces struct {
 // Work says how a process runs components.
 type Work struct {
 	OutliveControlPlane bool `json:"outliveControlPlane" flag:"outlive-control-plane" env:"PERDURE_OUTLIVE_CONTROL_PLANE" default:"true" doc:"let components go on under their fences while Temporal does not answer; otherwise each stops by itself before Temporal would start it elsewhere"`
+	MoveQueries         bool `json:"moveQueries" flag:"move-queries" env:"PERDURE_MOVE_QUERIES" default:"true" doc:"when this process stops, let its queries go on at once on another host, which downloads their state; otherwise they wait 30s for this one to come back"`
 	MaxLoops            int  `json:"maxLoops" flag:"max-loops" env:"PERDURE_MAX_LOOPS" default:"10000" minimum:"1" doc:"components that may run at once in this process; more wait for a place, without a sign: a guard, and no means to spread load"`
 	MaxCopies           int  `json:"maxCopies" flag:"max-copies" env:"PERDURE_MAX_COPIES" default:"16" minimum:"1" doc:"chunks of snapshots that may be copied at once in this process"`
 }

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, load(t, &dev, nil))
 	require.Equal(t, config.Dev{
 		DataDir: ".perdure/dev", Namespace: "default", TemporalPort: 7233, UIPort: 8233, APIPort: 8080, HeartbeatRate: 20,
-		Work: config.Work{OutliveControlPlane: true, MaxLoops: 10_000, MaxCopies: 16},
+		Work: config.Work{OutliveControlPlane: true, MoveQueries: true, MaxLoops: 10_000, MaxCopies: 16},
 		Timeouts: config.Timeouts{
 			StopTimeout: 90 * time.Second, HandOverTimeout: 25 * time.Second, HeartbeatTimeout: 30 * time.Second,
 			AckTimeout: 2 * time.Second, AppendTimeout: 30 * time.Second, RequestTimeout: 10 * time.Second,

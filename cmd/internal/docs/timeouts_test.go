@@ -16,7 +16,7 @@ import (
 // notTimeouts are the constants of times that bound no wait, by what they are.
 var notTimeouts = map[string][]string{
 	"how often something is looked at, told or sent": {
-		"activities.askedEvery", "activities.beatEvery", "activities.closedEvery", "activities.firstReports", "activities.lookEvery",
+		"activities.askedEvery", "activities.beatEvery", "activities.closedEvery", "activities.firstReports", "activities.hostsEvery", "activities.lookEvery",
 		"activities.settleWithin", "activities.sourcesEvery", "activities.tellAgainEvery", "activities.tellEvery", "activities.watchEach", "activities.watchSeldom",
 		"activities.watchSoon", "cmd/internal/process.lookEvery", "streaming/pipeline.askAgain", "streaming/pipeline.askAtLeast",
 		"streaming/pipeline.askEvery", "streaming/pipeline.awaitBootsEvery", "streaming/pipeline.checkpointShort", "streaming/pipeline.fenceEvery",

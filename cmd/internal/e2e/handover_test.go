@@ -18,10 +18,9 @@ import (
 )
 
 // TestWorkerThatIsToldToStopHandsOver: under load, a worker that gets SIGTERM ends with success, and another one goes on
-// where it was. The source is read on soon; a query waits for its host, which has its state, to come back, and goes on
-// elsewhere when it does not.
+// where it was, with the source and with the query, whose state it takes from the checkpoint. Then the other way round.
 func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
-	const sourceBound, queryBound = 10 * time.Second, 50 * time.Second // of which a host is waited for 30 s
+	const bound, eventsEach = 5 * time.Second, 20
 	s := newSystem(t, apart(t), externalWorkers)
 	s.env = append(s.env, "PERDURE_LOG_LEVEL=info") // so that workers say when they work
 	worker := s.startWorker("worker-0")
@@ -33,36 +32,89 @@ func TestWorkerThatIsToldToStopHandsOver(t *testing.T) {
 	writers := s.openShop(9, 2)
 	s.requireProgress(f, 30*time.Second, "before")
 	conn := s.connect()
-	other := s.startWorker("worker-1")
+	rounds := numberOf(t, "PERDURE_E2E_HAND_OVERS", 2)
+	for round := 1; round <= rounds; round++ {
+		other := s.startWorker(fmt.Sprint("worker-", round%2))
+		awaitWorking(t, other)
+		before, err := s.reader(conn)
+		require.NoError(t, err)
+		was, err := s.status("query.default.open-orders")
+		require.NoError(t, err)
+		silence.begin()
+		told := time.Now()
+		worker.terminate(t, 60*time.Second)
+		ended := time.Since(told)
+		eventually(t, 60*time.Second, "another reader of the slot", func() error {
+			now, err := s.reader(conn)
+			if err == nil && now == before {
+				err = fmt.Errorf("it is still %d", now)
+			}
+			return err
+		})
+		source := time.Since(told)
+		s.requireProgress(f, 2*time.Minute, "with the other worker")
+		query := silence.longest()
+		t.Logf("the worker ended after %s; the source was read on after %s, and no event came for %s",
+			ended.Round(time.Millisecond), source.Round(time.Millisecond), query.Round(time.Millisecond))
+		require.Less(t, source, bound)
+		require.Less(t, query, bound)
+		require.Contains(t, other.output.tail(1<<20), "restored from a checkpoint")
+		is := s.awaitPhase("query.default.open-orders", "Running", 10*time.Second)
+		require.Nil(t, is.Breaker.LastError)
+		require.LessOrEqual(t, is.History.Events, was.History.Events+eventsEach)
+		worker = other
+	}
+	writers.close()
+	s.requireEqualsSQL(f, 60*time.Second)
+	require.Zero(t, f.Anew())
+	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
+}
+
+// TestOnlyWorkerThatStops: nothing fails while there is no worker. When it comes back it goes on with the state on its disk;
+// another one that comes instead goes on as well, and waits for nobody.
+func TestOnlyWorkerThatStops(t *testing.T) {
+	const bound = 10 * time.Second // of which the start of a process takes some
+	s := newSystem(t, apart(t), externalWorkers)
+	s.env = append(s.env, "PERDURE_LOG_LEVEL=info")
+	worker := s.startWorker("worker-0")
+	s.startOrders()
+	f := s.follow("open-orders")
+	writers := s.openShop(9, 2)
+	s.requireProgress(f, 30*time.Second, "before")
+	for _, next := range []string{"worker-0", "worker-0", "worker-1"} {
+		worker.terminate(t, 60*time.Second)
+		before, _, _ := f.State()
+		worker = s.startWorker(next)
+		began := time.Now()
+		eventually(t, 60*time.Second, "an event", func() error {
+			if after, _, faults := f.State(); after <= before {
+				return fmt.Errorf("none after %d; %v", before, faults)
+			}
+			return nil
+		})
+		took := time.Since(began)
+		t.Logf("an event came %s after the start of %s", took.Round(time.Millisecond), next)
+		require.Less(t, took, bound)
+		restored := strings.Contains(worker.output.tail(1<<20), "restored from a checkpoint")
+		require.Equal(t, next == "worker-1", restored)
+		s.requireProgress(f, 60*time.Second, "with "+next)
+		require.Nil(t, s.awaitPhase("query.default.open-orders", "Running", 10*time.Second).Breaker.LastError)
+	}
+	writers.close()
+	s.requireEqualsSQL(f, 60*time.Second)
+	require.Zero(t, f.Anew())
+	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
+}
+
+// awaitWorking waits until a worker that logs at level info takes tasks, or is about to.
+func awaitWorking(t *testing.T, worker *process) {
+	t.Helper()
 	eventually(t, 30*time.Second, "another worker", func() error {
-		if !strings.Contains(other.output.tail(1<<20), "working") {
-			return fmt.Errorf("it says %q", other.output.tail(1000))
+		if !strings.Contains(worker.output.tail(1<<20), "working") {
+			return fmt.Errorf("it says %q", worker.output.tail(1000))
 		}
 		return nil
 	})
-	before, err := s.reader(conn)
-	require.NoError(t, err)
-	silence.begin()
-	told := time.Now()
-	worker.terminate(t, 60*time.Second)
-	ended := time.Since(told)
-	eventually(t, 60*time.Second, "another reader of the slot", func() error {
-		now, err := s.reader(conn)
-		if err == nil && now == before {
-			err = fmt.Errorf("it is still %d", now)
-		}
-		return err
-	})
-	source := time.Since(told)
-	s.requireProgress(f, 2*queryBound, "with the other worker")
-	query := silence.longest()
-	t.Logf("the worker ended after %s; the source was read on after %s, and no event came for %s",
-		ended.Round(time.Millisecond), source.Round(time.Millisecond), query.Round(time.Millisecond))
-	require.Less(t, source, sourceBound)
-	require.Less(t, query, queryBound)
-	writers.close()
-	s.requireEqualsSQL(f, 60*time.Second)
-	require.Equal(t, 1, s.bootstraps("query.default.open-orders"))
 }
 
 // reader returns the process of the server that serves the slot, and an error while there is none.
