@@ -20,6 +20,9 @@ const (
 	hostsBucket     = "hosts"     // <host>: a worker process that is alive
 )
 
+// Buckets returns those whose keys begin with the id of a component or of a bootstrap.
+func Buckets() []string { return []string{controlBucket, placementBucket, specsBucket} }
+
 // HostTTL is how long a host counts as alive after it last said so.
 const HostTTL = 30 * time.Second
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 
 	"github.com/perdure/perdure/streaming/component"
@@ -25,9 +26,10 @@ const (
 func (p *process) keepRemovingOrphans(ctx context.Context) {
 	ticker := time.NewTicker(orphansEvery)
 	defer ticker.Stop()
+	exists := func(ctx context.Context, id component.ID) (bool, error) { return Exists(ctx, p.Client, id) }
 	for {
 		bounded, cancel := context.WithTimeout(ctx, orphansWithin)
-		if err := failure.Guard(func() error { return p.Host.RemoveOrphans(bounded, p.exists) }); err != nil && ctx.Err() == nil {
+		if err := failure.Guard(func() error { return p.Host.RemoveOrphans(bounded, exists) }); err != nil && ctx.Err() == nil {
 			p.log.Warn("state of queries that are gone could not be removed", zap.String(telemetry.KeyHost, p.HostID), zap.Error(err))
 		}
 		cancel()
@@ -39,11 +41,11 @@ func (p *process) keepRemovingOrphans(ctx context.Context) {
 	}
 }
 
-// exists reports whether a component has a workflow that runs.
-func (p *process) exists(ctx context.Context, id component.ID) (bool, error) {
+// Exists reports whether a component has a workflow that runs.
+func Exists(ctx context.Context, c client.Client, id component.ID) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, errandWithin)
 	defer cancel()
-	found, err := p.Client.DescribeWorkflowExecution(ctx, id.String(), "")
+	found, err := c.DescribeWorkflowExecution(ctx, id.String(), "")
 	if gone(err) {
 		return false, nil
 	}

@@ -32,6 +32,8 @@ type Check struct {
 	Wanted   string   `json:"wanted,omitempty"`
 	Fix      string   `json:"fix,omitempty"` // what to do, in a sentence
 	SQL      []string `json:"sql,omitempty"` // statements that do it, to be run one by one by somebody who may
+	// Commands do it in a shell.
+	Commands []string `json:"commands,omitempty"`
 	// Component is what a leftover was made for, "source.<instance>.<name>", so that whoever knows all components can
 	// tell whether it is one.
 	Component string `json:"component,omitempty"`

@@ -140,9 +140,17 @@ func (c *Conn) DeleteLog(ctx context.Context, name string) error {
 
 // LogNames returns the names of the logs that begin with prefix, in order.
 func (c *Conn) LogNames(ctx context.Context, prefix string) ([]string, error) {
+	return c.names(ctx, prefix, jetstream.WithStreamListSubject(logSubjects+"*"))
+}
+
+// Names returns the names of everything on the server, in order: of logs as they are, of buckets after KV_ and of objects
+// after OBJ_.
+func (c *Conn) Names(ctx context.Context) ([]string, error) { return c.names(ctx, "") }
+
+func (c *Conn) names(ctx context.Context, prefix string, of ...jetstream.StreamListOpt) ([]string, error) {
 	bounded, cancel := c.bound(ctx)
 	defer cancel()
-	list := c.js.StreamNames(bounded, jetstream.WithStreamListSubject(logSubjects+"*"))
+	list := c.js.StreamNames(bounded, of...)
 	var names []string
 	for name := range list.Name() {
 		if strings.HasPrefix(name, prefix) {
@@ -150,7 +158,7 @@ func (c *Conn) LogNames(ctx context.Context, prefix string) ([]string, error) {
 		}
 	}
 	if err := list.Err(); err != nil {
-		return nil, classify(ctx, err, "listing logs")
+		return nil, classify(ctx, err, "listing streams")
 	}
 	slices.Sort(names)
 	return names, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -26,7 +27,7 @@ func newDoctor() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newDoctorSource())
+	cmd.AddCommand(newDoctorSource(), newDoctorStreams())
 	return cmd
 }
 
@@ -105,7 +106,7 @@ func printChecks(out io.Writer, checks []pipeline.Check) error {
 		if c.Fix != "" {
 			fmt.Fprintf(w, "\t\t  fix: %s\n", c.Fix)
 		}
-		for _, statement := range c.SQL {
+		for _, statement := range append(slices.Clone(c.SQL), c.Commands...) {
 			fmt.Fprintf(w, "\t\t  %s\n", statement)
 		}
 	}

@@ -107,16 +107,21 @@ func differ(p *component.Problems, ports ...port) {
 	}
 }
 
-// Worker is the configuration of the worker binary, which connects to servers that run elsewhere.
-type Worker struct {
+// Servers says where the servers are that run elsewhere.
+type Servers struct {
 	TemporalAddress   string        `json:"temporalAddress" flag:"temporal-address" env:"TEMPORAL_ADDRESS" default:"127.0.0.1:7233" doc:"host:port of the Temporal frontend"`
 	TemporalNamespace string        `json:"temporalNamespace" flag:"temporal-namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
 	NATSURL           string        `json:"natsUrl" flag:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"URL of the NATS server with JetStream"`
-	DataDir           string        `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/worker" doc:"directory of query state and of this worker's identity"`
-	Listen            string        `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
-	HeartbeatRate     int           `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"100" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components of this worker together; with more components each has fewer, and a lost one is noticed later"`
 	ConnectTimeout    time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for Temporal and NATS at the start"`
-	PayloadOrigin     string        `json:"payloadOrigin" flag:"payload-origin" env:"PERDURE_PAYLOAD_ORIGIN" doc:"origin of the Temporal UI whose pages may have payloads decrypted, such as http://temporal.example.com:8080"`
+}
+
+// Worker is the configuration of the worker binary, which connects to servers that run elsewhere.
+type Worker struct {
+	Servers
+	DataDir       string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/worker" doc:"directory of query state and of this worker's identity"`
+	Listen        string `json:"listen" flag:"listen" env:"PERDURE_LISTEN" doc:"host:port of the API; empty for none"`
+	HeartbeatRate int    `json:"heartbeatRate" flag:"heartbeat-rate" env:"PERDURE_HEARTBEAT_RATE" default:"100" minimum:"1" maximum:"10000" doc:"heartbeats a second of all components of this worker together; with more components each has fewer, and a lost one is noticed later"`
+	PayloadOrigin string `json:"payloadOrigin" flag:"payload-origin" env:"PERDURE_PAYLOAD_ORIGIN" doc:"origin of the Temporal UI whose pages may have payloads decrypted, such as http://temporal.example.com:8080"`
 	Work
 	Payloads
 	Timeouts

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -52,9 +53,25 @@ func TestDeletingWhatWasTerminated(t *testing.T) {
 		_, err := s.tctl("workflow", "terminate", "-w", id, "--reason", "test")
 		require.NoError(t, err)
 	}
+	require.Equal(t, []string{"query.default.open-orders", "reaction.default.print", "source.default.shop"}, s.leftOver())
 	s.signal(instanceID, "delete")
 	s.requireClosed(instanceID)
 	s.requireNothingLeft()
+	require.Equal(t, []string{""}, s.leftOver())
+}
+
+// leftOver returns the components that the command line finds something of that have no workflow.
+func (s *system) leftOver() (components []string) {
+	s.t.Helper()
+	out, err := run(s.t, nil, "perdure", "doctor", "streams", "--json", "--temporal-address", fmt.Sprintf("127.0.0.1:%d", s.temporal),
+		"--nats-url", fmt.Sprintf("nats://127.0.0.1:%d", s.nats))
+	require.NoError(s.t, err)
+	var checks []struct{ Component string }
+	require.NoError(s.t, json.Unmarshal([]byte(out), &checks), out)
+	for _, c := range checks {
+		components = append(components, c.Component)
+	}
+	return components
 }
 
 // TestDeletionThatKeeps: a source that is started again goes on with the slot that it was told to keep, and misses nothing.
