@@ -67,7 +67,7 @@ and acts on every difference. Everything it does is a Temporal workflow.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, "See " + cmd.CommandPath() + " --help."}
 	})
-	root.AddCommand(newDev(), newDemo(), newDoctor(), newVersion())
+	root.AddCommand(newDev(), newDemo(), newApply(), newSpec(), newDoctor(), newVersion())
 	return root
 }
 
