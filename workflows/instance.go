@@ -128,7 +128,7 @@ func (i *instance) situation() situation {
 	now := i.desk.situation()
 	now.Declared, now.Validated = i.declared, s.Validated
 	now.Task, now.Ending = i.task, i.ending
-	now.TornDown = len(s.Members) == 0
+	now.TornDown = len(s.Members) == 0 && !s.Referred
 	now.Outdated = i.task != noTask && i.task != taskValidate && i.wanted != s.Wanted
 	now.Reconciled = !slices.ContainsFunc(s.Members, func(m member) bool { return m.Tried != s.Wanted })
 	return now

@@ -113,8 +113,9 @@ func (i *instance) teardown(ctx workflow.Context) error {
 	}
 	i.remove(ctx, all)
 	if i.state.Referred && len(i.state.Members) == 0 {
-		// What it leaves does no harm, and is among those that perdure spec list shows.
-		_ = workflow.ExecuteActivity(withErrand(ctx, "remove its stored specs", time.Minute), control.ForgetSpecs, activities.OwnerInput{Owner: i.id}).Get(ctx, nil)
+		forget := withErrand(ctx, "remove its stored specs", time.Minute)
+		err := workflow.ExecuteActivity(forget, control.ForgetSpecs, activities.OwnerInput{Owner: i.id}).Get(ctx, nil)
+		i.state.Referred = temporal.IsCanceledError(err) // what it could not remove does no harm, and perdure spec list shows it
 	}
 	return nil
 }

@@ -165,3 +165,16 @@ func TestInstanceBySpecRef(t *testing.T) {
 	require.NoError(t, next.GetWorkflowError())
 	require.Equal(t, 1, next.count("ForgetSpecs"))
 }
+
+// TestSpecsOfAnInstanceGoWithIt, also of one that has no components.
+func TestSpecsOfAnInstanceGoWithIt(t *testing.T) {
+	for _, err := range []error{nil, coded(failure.StreamUnavailable)} {
+		w := newWorld(t, testInstance)
+		w.valid()
+		w.OnActivity(control.ForgetSpecs, mock.Anything, activities.OwnerInput{Owner: testInstance}).Return(err).Once()
+		w.at(time.Minute, func() { w.signal(CommandDelete, nil) })
+		w.ExecuteWorkflow(TypeInstance, InstanceInput{SpecRef: "none@1"})
+		require.NoError(t, w.GetWorkflowError())
+		require.Equal(t, 1, w.count("ForgetSpecs"))
+	}
+}

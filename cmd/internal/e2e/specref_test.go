@@ -87,7 +87,9 @@ func (s *system) awaitSpec(id, what string, want func(specStatus) bool) (st spec
 }
 
 func runningWith(version int, ref string) func(specStatus) bool {
-	return func(st specStatus) bool { return st.Phase == "Running" && st.SpecVersion == version && st.SpecRef == ref }
+	return func(st specStatus) bool {
+		return st.Phase == "Running" && st.SpecVersion == version && st.SpecRef == ref
+	}
 }
 
 func (s *system) runID(id string) string {
