@@ -96,11 +96,11 @@ func (i *Instances) ensure(ctx context.Context, in EnsureInput) (ComponentState,
 		}
 	}
 	if errors.Is(err, errNoWorkflow) {
-		given, err := i.given(ctx, in.Component, spec)
-		if err != nil {
+		var given command
+		if given, err = i.given(ctx, in.Component, spec); err != nil {
 			return ComponentState{}, err
 		}
-		if err := c.start(ctx, in, given); err != nil {
+		if err = c.start(ctx, in, given); err != nil {
 			return ComponentState{}, err
 		}
 		status, err = c.status(ctx)
