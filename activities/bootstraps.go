@@ -165,6 +165,7 @@ func (b *Bootstraps) CopyWorker(ctx context.Context, in CopyInput) (CopyResult, 
 	var (
 		progress atomic.Pointer[CopyResult]
 		copied   pipeline.CopyProgress
+		told     int // failures
 	)
 	progress.Store(&CopyResult{})
 	err := beatingWith(ctx, func() any { return progress.Load() }, func(ctx context.Context) error {
@@ -174,16 +175,66 @@ func (b *Bootstraps) CopyWorker(ctx context.Context, in CopyInput) (CopyResult, 
 		}
 		copied, err = b.host.CopyChunks(ctx, in.pipeline(), source, in.Worker, func(p pipeline.CopyProgress) {
 			progress.Store(&CopyResult{p.Chunks, p.Rows})
+			for ; told < min(len(p.Failed), maxTables); told++ { // VerifyBootstrap finds the others
+				b.tellFailed(ctx, in.SnapshotGeneration, p.Failed[told])
+			}
 		})
 		return err
 	})
 	return CopyResult{copied.Chunks, copied.Rows}, translate(err)
 }
 
-// VerifyBootstrap checks that the changes after the snapshot are reachable, and waits until the source's log has
-// reached it. When they are lost, only another snapshot helps.
-func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) error {
+// tellFailed tells the workflow of a table that cannot be read, as soon as that is known: the others may take hours.
+func (b *Bootstraps) tellFailed(ctx context.Context, generation int, failed pipeline.FailedScope) {
+	ctx, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	execution := activity.GetInfo(ctx).WorkflowExecution
+	err := activity.GetClient(ctx).SignalWorkflow(ctx, execution.ID, execution.RunID, SignalTableFailed, tableFailure(generation, failed, maxFailure))
+	if err != nil { // VerifyBootstrap finds it, too
+		b.runner.log.Debug("a table that failed is not reported", zap.Error(err))
+	}
+}
+
+const (
+	// maxFailure and maxOneOfMany are how many bytes texts have of the failure of a table, and of those beyond maxTables.
+	maxFailure      = 1 << 10
+	maxOneOfMany    = 100
+	maxFailedTables = 1000
+)
+
+func tableFailure(generation int, f pipeline.FailedScope, most int) TableFailure {
+	r := f.Report
+	r.Message, r.Fix = cut(r.Message, most), cut(r.Fix, most)
+	r.Causes, r.Details = nil, nil // the message ends with them
+	return TableFailure{SnapshotGeneration: generation, Table: cut(f.Name, maxCause), Failure: r, At: f.At}
+}
+
+// failures are the tables that cannot be read. They stay in the history of the workflow, so only the first have all of it.
+func failures(generation int, scopes []pipeline.FailedScope) (all []TableFailure) {
+	for i, f := range scopes[:min(len(scopes), maxFailedTables)] {
+		most := maxFailure
+		if i >= maxTables {
+			most = maxOneOfMany
+		}
+		all = append(all, tableFailure(generation, f, most))
+	}
+	return all
+}
+
+// RetryTables has tables that could not be read copied again.
+func (b *Bootstraps) RetryTables(ctx context.Context, in RetryInput) error {
+	return translate(b.host.RetryScopes(ctx, in.pipeline(), in.Tables))
+}
+
+// VerifyBootstrap checks that all tables are copied and that the changes after the snapshot are reachable, and waits until
+// the source's log has reached it. When changes are lost, only another snapshot helps.
+func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) (Verified, error) {
+	var found Verified
 	err := beating(ctx, func(ctx context.Context) error {
+		failed, err := b.host.FailedScopes(ctx, ref.pipeline())
+		if found.Failed = failures(ref.SnapshotGeneration, failed); err != nil || len(failed) > 0 {
+			return err
+		}
 		source, err := b.source(ctx, ref)
 		if err != nil {
 			return err
@@ -191,9 +242,9 @@ func (b *Bootstraps) VerifyBootstrap(ctx context.Context, ref BootstrapRef) erro
 		return b.host.VerifyBootstrap(ctx, ref.pipeline(), source, func() {})
 	})
 	if failure.CodeOf(err) == failure.SnapshotLost {
-		return exhausted(err)
+		return Verified{}, exhausted(err)
 	}
-	return translate(err)
+	return found, translate(err)
 }
 
 // SealBootstrap makes the copied rows, with the position they stand for, what the query begins with. Then the holder may

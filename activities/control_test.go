@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -252,6 +253,31 @@ func TestBootstrapActivities(t *testing.T) {
 	}
 	_, err = b.environment(stop).ExecuteActivity(b.Bootstraps.CopyWorker, CopyInput{ref, "copy-1-1"})
 	require.Equal(t, failure.WorkerStopping.ID, ReportOf(err).Code)
+}
+
+// TestTablesThatFailed are found in the end, however many there are, and can be tried again.
+func TestTablesThatFailed(t *testing.T) {
+	b := newBench(t) // the source is not even looked at
+	env := b.environment(nil)
+	for i := range maxFailedTables + 1 {
+		report := failure.Describe(failure.PermissionDenied.Errorf("%s", strings.Repeat("x", 2*maxFailure)))
+		b.host.failed = append(b.host.failed, pipeline.FailedScope{Name: fmt.Sprint("t", i), Report: report})
+	}
+	value, err := env.ExecuteActivity(b.Bootstraps.VerifyBootstrap, ref)
+	require.NoError(t, err)
+	var verified Verified
+	require.NoError(t, value.Get(&verified))
+	require.Len(t, verified.Failed, maxFailedTables)
+	require.Equal(t, "t0", verified.Failed[0].Table)
+	require.Equal(t, ref.SnapshotGeneration, verified.Failed[0].SnapshotGeneration)
+	require.Len(t, verified.Failed[0].Failure.Message, maxFailure)
+	data, err := json.Marshal(verified)
+	require.NoError(t, err)
+	require.Less(t, len(data), 512<<10, "it stays in the history")
+
+	_, err = env.ExecuteActivity(b.Bootstraps.RetryTables, RetryInput{ref, []string{"t1"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"t1"}, b.host.retried)
 }
 
 func TestHolderLetsGoWhenTheBootstrapIsSealed(t *testing.T) {

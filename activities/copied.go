@@ -33,6 +33,7 @@ func (r *copyReports) due(now time.Time) bool {
 // next makes a report of what is copied now. It reports false when there is nothing to say, or nothing new.
 func (r *copyReports) next(now time.Time, scopes []pipeline.ScopeProgress) (BootstrapProgress, bool) {
 	before := cmp.Or(r.last.At, r.began)
+	var failed int64 // rows that are not to come
 	p := BootstrapProgress{SnapshotGeneration: r.generation, At: now}
 	for _, s := range scopes {
 		t := TableProgress{Name: shorten(s.Name), State: string(s.State), Rows: s.Rows, Estimate: s.Estimate}
@@ -41,8 +42,11 @@ func (r *copyReports) next(now time.Time, scopes []pipeline.ScopeProgress) (Boot
 		}
 		p.Tables = append(p.Tables, t)
 		p.Rows, p.Estimate = p.Rows+s.Rows, p.Estimate+s.Estimate
-		if s.State == pipeline.Copied {
+		switch s.State {
+		case pipeline.Copied:
 			p.TablesCopied++
+		case pipeline.Failed:
+			failed += s.Estimate - s.Rows
 		}
 	}
 	if len(scopes) == 0 {
@@ -51,12 +55,12 @@ func (r *copyReports) next(now time.Time, scopes []pipeline.ScopeProgress) (Boot
 	if len(scopes) == 0 || r.last.TablesCopied == len(scopes) {
 		return p, false
 	}
-	p.RowsPerSecond, p.Expected = forecast(now, before, p.Rows-r.last.Rows, p.Estimate-p.Rows)
+	p.RowsPerSecond, p.Expected = forecast(now, before, p.Rows-r.last.Rows, p.Estimate-p.Rows-failed)
 	r.rows = make(map[string]int64, len(scopes))
 	for _, s := range scopes {
 		r.rows[s.Name] = s.Rows
 	}
-	order := []string{string(pipeline.Copying), string(pipeline.Waiting), string(pipeline.Copied)}
+	order := []string{string(pipeline.Failed), string(pipeline.Copying), string(pipeline.Waiting), string(pipeline.Copied)}
 	slices.SortStableFunc(p.Tables, func(a, b TableProgress) int {
 		return cmp.Compare(slices.Index(order, a.State), slices.Index(order, b.State))
 	})

@@ -48,6 +48,20 @@ func TestCopyReports(t *testing.T) {
 	require.False(t, news, "that was the last")
 }
 
+// TestCopyReportsOfTablesThatFailed come first, and nobody expects their rows.
+func TestCopyReportsOfTablesThatFailed(t *testing.T) {
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := &copyReports{began: begin}
+	p, news := r.next(begin.Add(10*time.Second), []pipeline.ScopeProgress{
+		{Name: "a", State: pipeline.Copying, Rows: 100, Estimate: 200},
+		{Name: "b", State: pipeline.Failed, Rows: 50, Estimate: 1000},
+	})
+	require.True(t, news)
+	require.Equal(t, "b", p.Tables[0].Name)
+	require.Equal(t, "failed", p.Tables[0].State)
+	require.Equal(t, begin.Add(16*time.Second), p.Expected, "100 rows at 15 per second")
+}
+
 // TestCopyReportsAreFew: each of them stays in the history.
 func TestCopyReportsAreFew(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -39,6 +39,8 @@ type fakeHost struct {
 	hold         func(ctx context.Context, ready func(graph.Position) error, alive func()) error
 	copy         func(context.Context) (pipeline.CopyProgress, error)
 	retryLetters func(ids []string) (pipeline.Redelivery, error)
+	failed       []pipeline.FailedScope
+	retried      []string
 	placed       string // what SkipResult or SetPlace was last asked for
 }
 
@@ -146,6 +148,15 @@ func (f *fakeHost) CopyChunks(ctx context.Context, _ pipeline.BootstrapRef, _ co
 
 func (f *fakeHost) CopiedSoFar(context.Context, pipeline.BootstrapRef) ([]pipeline.ScopeProgress, error) {
 	return nil, nil
+}
+
+func (f *fakeHost) FailedScopes(context.Context, pipeline.BootstrapRef) ([]pipeline.FailedScope, error) {
+	return f.failed, nil
+}
+
+func (f *fakeHost) RetryScopes(_ context.Context, _ pipeline.BootstrapRef, names []string) error {
+	f.retried = append(f.retried, names...)
+	return nil
 }
 
 func (f *fakeHost) VerifyBootstrap(context.Context, pipeline.BootstrapRef, component.SourceSpec, func()) error {

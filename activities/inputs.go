@@ -226,6 +226,26 @@ type CopyResult struct {
 	Rows   int64 `json:"rows,string"`
 }
 
+// TableFailure is why a table cannot be read for good. It is the payload of SignalTableFailed, too.
+type TableFailure struct {
+	SnapshotGeneration int            `json:"snapGen"`
+	Table              string         `json:"table"`
+	Failure            failure.Report `json:"failure"`
+	At                 time.Time      `json:"at"`
+}
+
+// Verified is what Bootstraps.VerifyBootstrap found.
+type Verified struct {
+	// Failed are the tables that cannot be read; if there are any, nothing else was looked at.
+	Failed []TableFailure `json:"failed,omitempty"`
+}
+
+// RetryInput is the input of Bootstraps.RetryTables.
+type RetryInput struct {
+	BootstrapRef
+	Tables []string `json:"tables,omitempty"` // empty: all that failed
+}
+
 // SnapshotReady is the payload of SignalSnapshotReady. The snapshot's name stays in the store.
 type SnapshotReady struct {
 	SnapshotGeneration int    `json:"snapGen"`
@@ -241,14 +261,14 @@ type BootstrapProgress struct {
 	RowsPerSecond      int64     `json:"rowsPerSecond,string"`
 	Expected           time.Time `json:"expected,omitzero"` // when all is copied at this rate; zero: not known
 	TablesCopied       int       `json:"tablesCopied"`
-	// Tables are those that are being copied, then those that wait, then those that are copied, up to a limit.
+	// Tables are those that failed, then those that are being copied, that wait, and that are copied, up to a limit.
 	Tables []TableProgress `json:"tables"`
 }
 
 // TableProgress is how far one table is copied.
 type TableProgress struct {
 	Name          string    `json:"name"`
-	State         string    `json:"state"` // waiting, copying or copied
+	State         string    `json:"state"` // waiting, copying, copied or failed
 	Rows          int64     `json:"rows,string"`
 	Estimate      int64     `json:"estimate,string"`
 	RowsPerSecond int64     `json:"rowsPerSecond,string,omitempty"`

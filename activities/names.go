@@ -27,6 +27,9 @@ const SignalNeed = "need"
 // SignalBootstrapProgress is the signal by which HoldSnapshot tells its workflow how far copying is.
 const SignalBootstrapProgress = "bootstrapProgress"
 
+// SignalTableFailed is the signal by which CopyWorker tells its workflow that a table cannot be read.
+const SignalTableFailed = "tableFailed"
+
 // Commands and queries of components' workflows that activities of instances use.
 const (
 	CommandPause       = "pause"

@@ -55,6 +55,8 @@ type bootstrapHost interface {
 	PlanChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, query component.QuerySpec) (pipeline.Plan, error)
 	CopyChunks(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, worker string, report func(pipeline.CopyProgress)) (pipeline.CopyProgress, error)
 	CopiedSoFar(context.Context, pipeline.BootstrapRef) ([]pipeline.ScopeProgress, error)
+	FailedScopes(context.Context, pipeline.BootstrapRef) ([]pipeline.FailedScope, error)
+	RetryScopes(ctx context.Context, ref pipeline.BootstrapRef, names []string) error
 	VerifyBootstrap(ctx context.Context, ref pipeline.BootstrapRef, source component.SourceSpec, alive func()) error
 	SealBootstrap(context.Context, pipeline.BootstrapRef) (graph.Position, int64, error)
 	AbandonBootstrap(context.Context, pipeline.BootstrapRef) error

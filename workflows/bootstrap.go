@@ -3,6 +3,7 @@ package workflows
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -52,10 +53,12 @@ type BootstrapStatus struct {
 	ChunksDone  int       `json:"chunksDone"`
 	RowsDone    int64     `json:"rowsDone,string"`
 	// Progress is what the holder of the snapshot told last; nil: nothing of the present one.
-	Progress  *activities.BootstrapProgress `json:"progress,omitempty"`
-	Workers   int                           `json:"workers"`
-	Commands  []Command                     `json:"commands,omitempty"`
-	LastError *Report                       `json:"lastError,omitempty"`
+	Progress *activities.BootstrapProgress `json:"progress,omitempty"`
+	Workers  int                           `json:"workers"`
+	// Failed are the tables that cannot be read; the others are copied.
+	Failed    []activities.TableFailure `json:"failed,omitempty"`
+	Commands  []Command                 `json:"commands,omitempty"`
+	LastError *Report                   `json:"lastError,omitempty"`
 }
 
 // Report is a failure as status shows it.
@@ -70,6 +73,8 @@ const (
 	bootVerifying    = "Verifying"
 	bootSealing      = "Sealing"
 	bootSealed       = "Sealed"
+	// bootNeedsOperator is that of a bootstrap that has copied all but tables that cannot be read, and holds no snapshot.
+	bootNeedsOperator = "NeedsOperator"
 )
 
 const (
@@ -89,6 +94,11 @@ type bootstrap struct {
 	core      core // its commands
 	inbox     *inbox
 	want      int // copy workers; 0: not known yet
+	retries   retries
+	waited    bool // for somebody, once at least
+
+	hasAttributes func() bool
+	attributes    *bool // whether there are search attributes; nil: that was of no interest yet
 
 	// Of the present generation of the snapshot.
 	ready     bool
@@ -116,7 +126,7 @@ func (s *Set) bootstrap(ctx workflow.Context, raw converter.RawValue) (*Bootstra
 	if in.ID == "" {
 		in.ID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	}
-	b := &bootstrap{root: ctx, in: in, want: min(max(in.Parallelism, 0), maxParallelism), inbox: inboxOf(ctx)}
+	b := &bootstrap{root: ctx, in: in, want: min(max(in.Parallelism, 0), maxParallelism), inbox: inboxOf(ctx), hasAttributes: s.attributes}
 	b.ctx, _ = workflow.NewDisconnectedContext(ctx)
 	b.status.ID = in.ID
 	if err := b.handle(); err != nil {
@@ -156,6 +166,7 @@ func (b *bootstrap) answer() (BootstrapStatus, error) {
 
 func (b *bootstrap) enter(phase string) {
 	b.status.Phase, b.status.Since = phase, workflow.Now(b.ctx)
+	b.upsert()
 	b.describe()
 }
 
@@ -175,6 +186,7 @@ func (b *bootstrap) describe() {
 			fmt.Fprintf(&text, "| `%s` | %s | %d | %d |\n", t.Name, t.State, t.Rows, t.Estimate)
 		}
 	}
+	b.describeFailed(&text)
 	workflow.SetCurrentDetails(b.ctx, text.String())
 }
 
@@ -190,10 +202,20 @@ func (b *bootstrap) run() (*BootstrapResult, error) {
 		if err == nil {
 			return result, nil
 		}
-		if b.root.Err() != nil || activities.ReportOf(err).Code != failure.SnapshotLost.ID {
+		if b.root.Err() != nil {
 			return nil, err
 		}
 		report := trimmed(activities.ReportOf(err))
+		if errors.Is(err, errTablesFailed) || b.isKept(report) {
+			if err := b.awaitRetry(err, report); err != nil {
+				return nil, err
+			}
+			inARow = 0
+			continue
+		}
+		if report.Code != failure.SnapshotLost.ID {
+			return nil, err
+		}
 		b.status.LastError = &report
 		if b.progressed(done) {
 			inARow = 1
@@ -241,12 +263,17 @@ func (b *bootstrap) attempt() (*BootstrapResult, error) {
 		return nil, err
 	}
 	b.enter(bootVerifying)
-	if err := workflow.ExecuteActivity(withVerify(b.root), bootstraps.VerifyBootstrap, b.ref()).Get(b.root, nil); err != nil {
+	var verified activities.Verified
+	err := workflow.ExecuteActivity(withVerify(b.root), bootstraps.VerifyBootstrap, b.ref()).Get(b.root, &verified)
+	if err == nil {
+		err = b.verified(verified)
+	}
+	if err != nil {
 		return nil, err
 	}
 	b.enter(bootSealing)
 	var sealed activities.Sealed
-	err := workflow.ExecuteActivity(withErrand(b.root, "seal", 10*time.Minute), bootstraps.SealBootstrap, b.ref()).Get(b.root, &sealed)
+	err = workflow.ExecuteActivity(withErrand(b.root, "seal", 10*time.Minute), bootstraps.SealBootstrap, b.ref()).Get(b.root, &sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -326,12 +353,17 @@ func (b *bootstrap) plan() error {
 	return err
 }
 
-// copy keeps as many copy workers busy as are wanted, until no chunk is left.
+// copy keeps as many copy workers busy as are wanted, until no chunk is left but those of tables that failed.
 func (b *bootstrap) copy() error {
 	for {
 		switch {
 		case b.failed != nil:
 			return b.failed
+		case b.retries.wanted():
+			if err := b.beginRetries(); err != nil {
+				return err
+			}
+			continue
 		case b.exhausted && len(b.workers) == 0:
 			return nil
 		}
@@ -350,7 +382,7 @@ func (b *bootstrap) copy() error {
 		}
 		workers, paused, wanted := len(b.workers), b.status.Paused, b.want
 		err := b.await(func() bool {
-			return b.failed != nil || len(b.workers) != workers || b.status.Paused != paused || b.want != wanted
+			return b.failed != nil || b.retries.wanted() || len(b.workers) != workers || b.status.Paused != paused || b.want != wanted
 		})
 		if err != nil {
 			return err
@@ -361,7 +393,7 @@ func (b *bootstrap) copy() error {
 func (b *bootstrap) startCopy() {
 	ctx, cancel := workflow.WithCancel(b.ctx)
 	b.nextCopy++
-	number, generation := b.nextCopy, b.status.Snapshot
+	number, generation, epoch := b.nextCopy, b.status.Snapshot, b.retries.epoch
 	b.workers[number] = cancel
 	id := fmt.Sprintf("copy-%d-%d", generation, number)
 	copying := workflow.ExecuteActivity(withCopyWorker(ctx, id), bootstraps.CopyWorker, activities.CopyInput{BootstrapRef: b.ref(), Worker: id})
@@ -373,7 +405,7 @@ func (b *bootstrap) startCopy() {
 		delete(b.workers, number)
 		switch {
 		case err == nil:
-			b.exhausted = true
+			b.exhausted = b.exhausted || epoch == b.retries.epoch
 		case !temporal.IsCanceledError(err) && b.failed == nil:
 			b.failed = err
 		}

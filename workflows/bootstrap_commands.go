@@ -16,9 +16,10 @@ type bootstrapCommand struct {
 	RequestID   string `json:"requestId,omitempty"` // a command with an id that was seen before is not done again
 	Reason      string `json:"reason,omitempty"`    // for the record
 	Parallelism int    `json:"parallelism,omitempty"`
+	Table       string `json:"table,omitempty"` // retryTable: empty: all that failed
 }
 
-var bootstrapCommands = []string{CommandPause, CommandResume, CommandSetConcurrency}
+var bootstrapCommands = []string{CommandPause, CommandResume, CommandSetConcurrency, CommandRetryTable}
 
 // handle registers the updates and queries. Signals come through the inbox.
 func (b *bootstrap) handle() error {
@@ -99,6 +100,11 @@ func (b *bootstrap) takeSignals() {
 				b.status.Progress = &progress
 				b.describe()
 			}
+		case activities.SignalTableFailed:
+			var failed activities.TableFailure
+			if b.reads(s, &failed) && failed.SnapshotGeneration == b.status.Snapshot && failed.Table != "" {
+				b.tableFailed(failed)
+			}
 		default:
 			b.signalled(s)
 		}
@@ -145,17 +151,20 @@ func (b *bootstrap) command(name string, in bootstrapCommand) error {
 		b.record(name, in, Rejected, err)
 		return err
 	}
-	paused, want := b.status.Paused, b.want
+	paused, want, retried := b.status.Paused, b.want, false
 	switch name {
 	case CommandPause:
 		b.status.Paused = true
 	case CommandResume:
 		b.status.Paused = false
+		retried = b.retry("") // as components do
+	case CommandRetryTable:
+		retried = b.retry(in.Table)
 	case CommandSetConcurrency:
 		b.want = in.Parallelism
 	}
 	outcome := Applied
-	if paused == b.status.Paused && want == b.want {
+	if paused == b.status.Paused && want == b.want && !retried {
 		outcome = Noop
 	}
 	b.record(name, in, outcome, nil)
@@ -172,6 +181,8 @@ func (b *bootstrap) refuse(name string, in bootstrapCommand) error {
 			return fmt.Errorf("parallelism must be from 1 to %d, is %d", maxParallelism, in.Parallelism)
 		}
 		return nil
+	case CommandRetryTable:
+		return b.refuseRetry(in.Table)
 	}
 	return unknownCommand(name)
 }

@@ -28,7 +28,7 @@ func (h *harness) bootstraps(chunks int) {
 	h.OnActivity(bootstraps.Subscribe, mock.Anything, mock.Anything).Return(nil).Maybe()
 	h.OnActivity(bootstraps.PlanChunks, mock.Anything, mock.Anything).Return(activities.BootstrapPlan{Tables: 1, Chunks: chunks, Rows: 1000}, nil).Maybe()
 	h.OnActivity(bootstraps.CopyWorker, mock.Anything, mock.Anything).Return(activities.CopyResult{Chunks: 2, Rows: 200}, nil).After(10 * time.Minute).Maybe()
-	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(nil).Maybe()
+	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(activities.Verified{}, nil).Maybe()
 	h.OnActivity(bootstraps.SealBootstrap, mock.Anything, mock.Anything).Return(activities.Sealed{Position: "0/20", Rows: 600}, nil).Maybe()
 	h.OnActivity(bootstraps.AbandonBootstrap, mock.Anything, mock.Anything).Return(nil).Maybe()
 }
@@ -299,7 +299,7 @@ func TestBootstrapGoesOnWhileThereIsProgress(t *testing.T) {
 func TestBootstrapGivesUpWhatCannotBeVerified(t *testing.T) {
 	h := newHarness(t, bootID)
 	h.holds(72*time.Hour, nil)
-	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(coded(failure.SnapshotLost))
+	h.OnActivity(bootstraps.VerifyBootstrap, mock.Anything, mock.Anything).Return(activities.Verified{}, coded(failure.SnapshotLost))
 	h.bootstraps(100)
 	for generation := 1; generation <= lostInARow; generation++ {
 		h.at(time.Duration(generation-1)*15*time.Minute+time.Minute, h.snapshotReady(generation))

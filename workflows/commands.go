@@ -106,6 +106,7 @@ var commandHelp = map[string]string{
 	CommandDrop:         "remove dead letters of a reaction or a source: {\"ids\":[\"7\"]} or {\"all\":true}",
 	// Of a bootstrap alone, which has pause and resume too.
 	CommandSetConcurrency: "copy with another number of workers: {\"parallelism\":8}",
+	CommandRetryTable:     "copy a table that could not be read: {\"table\":\"public.orders\"}, or all of them",
 
 	CommandDelete: "drain, remove what the component created, and close the workflow",
 }
@@ -178,8 +179,8 @@ func (e *entity) apply(name string, in CommandInput) bool {
 	s := &e.state
 	switch name {
 	case CommandResume:
-		waited := e.retry()
-		return s.want(name, in) || waited
+		waited, told := e.retry(), e.retryTables()
+		return s.want(name, in) || waited || told
 	case CommandRestart:
 		e.retry()
 		s.Restart = true
@@ -194,8 +195,9 @@ func (e *entity) apply(name string, in CommandInput) bool {
 		s.Rebootstrap, s.Rebuild = true, in.Rebuild
 		return true
 	case CommandResetBreaker:
+		told := e.retryTables()
 		if s.Breaker.State == breakerClosed && s.Breaker.Failures == 0 {
-			return false
+			return told
 		}
 		s.Breaker.reset()
 		return true

@@ -186,6 +186,8 @@ func (e *entity) told(s signal) bool {
 		e.conditioned(s)
 	case activities.SignalNeed:
 		e.needed(s)
+	case signalTrouble:
+		e.troubled(s)
 	default:
 		return false
 	}

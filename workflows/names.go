@@ -40,8 +40,11 @@ const (
 	CommandApply        = "apply" // of an instance
 )
 
-// CommandSetConcurrency is what only a bootstrap knows, beside pause and resume.
-const CommandSetConcurrency = "setConcurrency"
+// Commands that only a bootstrap knows, beside pause and resume.
+const (
+	CommandSetConcurrency = "setConcurrency"
+	CommandRetryTable     = "retryTable"
+)
 
 var commandNames = []string{
 	CommandPause, CommandResume, CommandStop, CommandRestart, CommandReconfigure, CommandRebootstrap,

@@ -1,10 +1,15 @@
 package workflows
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +26,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/perdure/perdure/activities"
@@ -31,15 +37,9 @@ import (
 // TestRecord runs the workflows on a real server, with activities that only pretend, and checks what no test
 // environment can: how long histories are. With PERDURE_RECORD=<release> it also keeps the histories for TestReplay.
 //
-// It needs the address of a Temporal server without workers in PERDURE_TEST_TEMPORAL:
-//
-//	perdure dev --no-worker --nats-port 4222
+// The server is that of the perdure in PERDURE_BIN_DIR, as make test sets it.
 func TestRecord(t *testing.T) {
-	address := os.Getenv("PERDURE_TEST_TEMPORAL")
-	if address == "" {
-		t.Skip("PERDURE_TEST_TEMPORAL names no Temporal server")
-	}
-	r := newRecorder(t, address)
+	r := newRecorder(t, temporalServer(t))
 
 	t.Run("Source", func(t *testing.T) {
 		id := r.start(t, component.Source, "orders", sourceSpec)
@@ -86,6 +86,8 @@ func TestRecord(t *testing.T) {
 		r.reaches(t, id, PhaseRunning)
 		r.signal(t, id, CommandRebootstrap, nil)
 		r.until(t, id, func(s Status) bool { return s.Phase == PhaseRunning && s.Generation == 4 })
+		r.signal(t, id, activities.SignalNeed, activities.Need{Generation: 4, Outcome: activities.OutcomeNeedsResync})
+		r.ends(t, "bootstrap.default.big.orders.2")
 		r.signal(t, id, CommandDelete, nil)
 		r.save(t, id, "Query-lifecycle")
 		r.save(t, "bootstrap.default.big.orders.1", "Bootstrap-lost")
@@ -110,9 +112,7 @@ func TestRecord(t *testing.T) {
 		}
 		r.until(t, id, runs(2, false))
 		r.signal(t, id, activities.SignalNeed, activities.Need{Generation: 2, Outcome: activities.OutcomeNeedsResync})
-		require.Eventually(t, func() bool {
-			return r.client.GetWorkflow(t.Context(), "bootstrap.default.again.orders.1", "").Get(t.Context(), nil) == nil
-		}, 30*time.Second, 50*time.Millisecond, "the source is read")
+		r.ends(t, "bootstrap.default.again.orders.1")
 		r.until(t, id, runs(2, false))
 		r.slowly(true)
 		r.signal(t, id, activities.SignalNeed, activities.Need{
@@ -297,6 +297,22 @@ func TestRecord(t *testing.T) {
 		r.signal(t, id, CommandDelete, nil)
 		r.save(t, id, "Reaction-places")
 	})
+	t.Run("Bootstrap of a table that cannot be read", func(t *testing.T) {
+		const boot = "bootstrap.default.unread.orders.1"
+		r.needBootstrap(1)
+		r.mu.Lock()
+		r.unreadable = true
+		r.mu.Unlock()
+		id := r.start(t, component.Query, "unread", `{"name":"unread","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseNeedsOperator)
+		r.signal(t, boot, CommandRetryTable, map[string]string{"table": "public.others"})
+		r.signal(t, boot, CommandRetryTable, map[string]string{"tabel": "public.orders"})
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-unread")
+		r.save(t, boot, "Bootstrap-unread")
+	})
 	t.Run("Bootstrap that is told what to do", func(t *testing.T) {
 		const boot = "bootstrap.default.told.orders.1"
 		r.needBootstrap(1)
@@ -325,6 +341,43 @@ func TestRecord(t *testing.T) {
 	})
 }
 
+// temporalServer starts a Temporal server without workers. It returns its address.
+func temporalServer(t *testing.T) string {
+	dir := os.Getenv("PERDURE_BIN_DIR")
+	if dir == "" {
+		t.Skip("PERDURE_BIN_DIR does not say where perdure is; make test does")
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	_, natsPort, err := net.SplitHostPort(free.Addr().String())
+	require.NoError(t, err)
+	server := exec.Command(filepath.Join(dir, "perdure"), "dev", "--no-worker", "--data-dir", t.TempDir(),
+		"--temporal-port", "0", "--ui-port", "0", "--api-port", "0", "--nats-port", natsPort)
+	output, err := server.StdoutPipe()
+	require.NoError(t, err)
+	server.Stderr = server.Stdout
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait() // it was killed
+	})
+	var address, said string
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		said += lines.Text() + "\n"
+		if where, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), "Temporal  "); ok {
+			address, _, _ = strings.Cut(strings.TrimSpace(where), ",")
+		}
+		if strings.HasPrefix(lines.Text(), "ready.") {
+			go func() { _, _ = io.Copy(io.Discard, output) }() // until it is killed
+			require.NotEmpty(t, address, said)
+			return address
+		}
+	}
+	t.Fatalf("perdure dev ended:\n%s", said)
+	return ""
+}
+
 // recorder is a worker with pretended activities.
 type recorder struct {
 	client client.Client
@@ -333,12 +386,13 @@ type recorder struct {
 	failures   map[string][]*failure.Code
 	bootstraps int
 	slow       bool
+	unreadable bool // a table
 	drains     map[string]chan struct{}
 	sealed     chan struct{}
 }
 
 func newRecorder(t *testing.T, address string) *recorder {
-	c, err := client.Dial(client.Options{HostPort: address, Identity: "recorder"})
+	c, err := client.Dial(client.Options{HostPort: address, Identity: "recorder", Logger: log.NewStructuredLogger(slog.New(slog.NewTextHandler(t.Output(), nil)))})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	attributes := make(map[string]enumspb.IndexedValueType)
@@ -387,7 +441,8 @@ func (r *recorder) register(w worker.ActivityRegistry) {
 		"FenceBump":        func(context.Context, activities.GenerationInput) error { return nil },
 		"Subscribe":        func(context.Context, activities.PlanInput) error { return nil },
 		"AbandonBootstrap": func(context.Context, activities.BootstrapRef) error { return nil },
-		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) error { return nil },
+		"VerifyBootstrap":  func(context.Context, activities.BootstrapRef) (activities.Verified, error) { return r.verify(), nil },
+		"RetryTables":      r.retryTables,
 		"HoldSnapshot":     r.hold, "CopyWorker": r.copy,
 		"ValidateInstance": validateInstance, "EnsureComponent": r.ensure, "RemoveComponent": r.remove, "WatchComponents": watchNothing,
 		"PlanChunks": func(context.Context, activities.PlanInput) (activities.BootstrapPlan, error) {
@@ -551,6 +606,22 @@ func (r *recorder) copy(ctx context.Context, _ activities.CopyInput) (activities
 	return activities.CopyResult{Chunks: 1, Rows: 10}, nil
 }
 
+func (r *recorder) verify() (v activities.Verified) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unreadable {
+		v.Failed = []activities.TableFailure{{Table: "public.orders", Failure: activities.ReportOf(coded(failure.PermissionDenied))}}
+	}
+	return v
+}
+
+func (r *recorder) retryTables(context.Context, activities.RetryInput) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unreadable = false
+	return nil
+}
+
 func (r *recorder) start(t *testing.T, kind component.Kind, name, spec string) string {
 	id := component.ID{Kind: kind, Instance: "default", Name: name}.String()
 	_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, WorkflowType(kind), input(spec))
@@ -618,6 +689,14 @@ func (r *recorder) historyOf(t *testing.T, id, run string) *historypb.History {
 }
 
 func (r *recorder) save(t *testing.T, id, name string) { r.saveRun(t, id, "", name) }
+
+// ends waits for the good end of a workflow.
+func (r *recorder) ends(t *testing.T, id string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return r.client.GetWorkflow(t.Context(), id, "").Get(t.Context(), nil) == nil
+	}, 30*time.Second, 50*time.Millisecond, "%s does not end", id)
+}
 
 // saveRun waits for the end of a run and keeps its history.
 func (r *recorder) saveRun(t *testing.T, id, run, name string) {

@@ -85,6 +85,7 @@ type snapshots struct {
 	Held    bool                `json:"held,omitempty"`    // the run keeps its result as it is until they are done
 	Failing bool                `json:"failing,omitempty"` // those beside the run failed, and are tried again
 	At      time.Time           `json:"at,omitzero"`       // when the last ones were done
+	Trouble []trouble           `json:"trouble,omitempty"` // of those in flight
 }
 
 // changed forgets what was achieved for the spec; what exists because of it may still exist.

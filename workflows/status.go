@@ -54,6 +54,8 @@ type BootstrapsState struct {
 	// Beside says that the query goes on meanwhile, Held that its result stays as it is.
 	Beside bool `json:"beside,omitempty"`
 	Held   bool `json:"held,omitempty"`
+	// Trouble is what those in flight cannot copy.
+	Trouble []trouble `json:"trouble,omitempty"`
 }
 
 // HistoryState is how long the workflow's history is.
@@ -72,7 +74,7 @@ func (e *entity) status() Status {
 		Health: e.health(), Deleting: s.Delete != nil,
 		SpecVersion: s.SpecVersion, SpecRef: e.specRef, Generation: s.Generation, Attempt: s.Attempt, Host: s.Host, RequestedBy: e.requestedBy,
 		Breaker:   s.Breaker,
-		Bootstrap: BootstrapsState{Needed: s.Snapshots.Needed, Sealed: s.Snapshots.Sealed},
+		Bootstrap: BootstrapsState{Needed: s.Snapshots.Needed, Sealed: s.Snapshots.Sealed, Trouble: s.Snapshots.Trouble},
 		Position:  s.Position, Offset: s.Offset, Sequence: s.Sequence,
 		DeadLetters: s.DeadLetters,
 		Commands:    append([]Command{}, s.Commands...),
@@ -129,7 +131,7 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 // health sums up how the component does. What shows it degraded comes with a signal, and goes with the run.
 func (e *entity) health() string {
 	h := healthOf(e.state.Phase)
-	if s := e.state.Snapshots; h == activities.HealthHealthy && (s.Held || s.Failing) {
+	if s := &e.state.Snapshots; h == activities.HealthHealthy && (s.Held || s.Failing) || s.degrades(e.state.Phase, h) {
 		return activities.HealthDegraded
 	}
 	if c := e.state.Condition; h == activities.HealthHealthy && c != nil && (c.Target != "closed" || len(c.Queries) > 0 || c.Interruption != nil) {

@@ -67,7 +67,7 @@ func (e *entity) do(act action) (waits bool) {
 	case actRelease:
 		e.held = false
 		e.tellChildren(CommandResume)
-		e.enter(PhaseBootstrapping)
+		e.enter(e.phaseOfBootstrap())
 	case actDrain:
 		e.enter(PhaseDraining)
 		e.end(draining, e.declared.drain+drainGrace)
@@ -312,7 +312,7 @@ func (e *entity) run(ctx workflow.Context) error {
 // done.
 func (e *entity) bootstrap(ctx workflow.Context) error {
 	s := &e.state.Snapshots
-	e.children, e.childIDs = nil, nil
+	e.children, e.childIDs, s.Trouble = nil, nil, nil
 	ctx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -340,6 +340,7 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			err := child.Get(ctx, nil)
 			pending--
+			e.forgetTrouble(id)
 			switch {
 			case err == nil && !e.outdated():
 				s.Sealed = append(s.Sealed, source)
@@ -430,8 +431,12 @@ func (e *entity) endBeside() {
 // tellChildren signals the bootstraps. One that just ended cannot be told, and need not.
 func (e *entity) tellChildren(command string) {
 	for _, child := range e.children {
-		workflow.Go(e.ctx, func(ctx workflow.Context) { _ = child.SignalChildWorkflow(ctx, command, nil).Get(ctx, nil) })
+		e.tell(child, command)
 	}
+}
+
+func (e *entity) tell(child workflow.ChildWorkflowFuture, command string) {
+	workflow.Go(e.ctx, func(ctx workflow.Context) { _ = child.SignalChildWorkflow(ctx, command, nil).Get(ctx, nil) })
 }
 
 func (e *entity) teardown(ctx workflow.Context) error {

@@ -61,7 +61,7 @@ var (
 	TimelineDiverged       = define("TimelineDiverged", Invalidated, "The server was promoted before it had all that we have read from its predecessor.", "With onSlotLoss: diff or rebuild in its config the source makes up for it by itself: the queries read the tables again. Where it is stop, signal reconfigure with one of these.")
 	SchemaMismatch         = define("SchemaMismatch", Configuration, "A table's columns do not fit what the query or the snapshot read.", "Adapt the query or the table, then signal resume.")
 	Unsupported            = define("Unsupported", Configuration, "The server or the spec asks for something Perdure does not do.", "See the message for what is supported.")
-	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken; tables that are copied completely are kept, the others begin anew.")
+	SnapshotLost           = define("SnapshotLost", Transient, "The exported snapshot is gone: its holder's connection ended.", "Nothing: a new snapshot is taken, and what is copied already is kept, unless a table was rewritten or altered meanwhile.")
 	SpillFailed            = define("SpillFailed", Transient, "A large transaction cannot be kept in a file until it ends.", "Make the worker's data directory writable; streaming goes on by itself.")
 	StagedLost             = define("StagedLost", Transient, "What was published of a large transaction while it was in progress is no longer kept.", "Nothing: the transaction is read again. Raise retainSeconds in the source's policy if transactions take longer than that.")
 	BadRecord              = define("BadRecord", Data, "A record cannot be decoded.", "Look at the record in the dead letters.")

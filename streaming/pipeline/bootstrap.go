@@ -170,7 +170,7 @@ func (h *Host) current(ctx context.Context, ref BootstrapRef) (*stream.Bucket, b
 }
 
 // PlanChunks records what the query reads of the source, to be copied in chunks. Labels that were copied completely from
-// an earlier snapshot keep their rows and that snapshot's position; the others start anew.
+// earlier snapshots keep their rows; of the others those chunks do that were, where the source says that they are of use.
 func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, query component.QuerySpec) (Plan, error) {
 	s, err := h.snapshotter(spec)
 	if err != nil {
@@ -194,19 +194,24 @@ func (h *Host) PlanChunks(ctx context.Context, ref BootstrapRef, spec component.
 			return Plan{}, err
 		}
 		if record, err = h.edit(ctx, ref, func(r *bootstrapRecord) error {
-			r.Pace, r.Fingerprint, r.Labels = &pace, compiled.Fingerprint(), keptLabels(scopes, ref.SnapshotGeneration)
+			r.Pace, r.Fingerprint = &pace, compiled.Fingerprint()
+			r.Labels, r.Continued = keptLabels(scopes, ref.SnapshotGeneration), continuedLabels(scopes, ref.SnapshotGeneration)
 			return nil
 		}); err != nil {
 			return Plan{}, err
 		}
 	}
-	plan := Plan{Tables: len(scopes), Parallelism: record.Pace.Parallelism}
+	plan := Plan{Parallelism: record.Pace.Parallelism}
 	for _, scope := range scopes {
-		plan.Chunks += int((scope.Places + scope.Least - 1) / scope.Least)
-		plan.Rows += scope.Rows
 		if scope.generation != ref.SnapshotGeneration {
 			plan.Kept += scope.rows()
 		}
+		if scope.Continued {
+			continue
+		}
+		plan.Tables++
+		plan.Chunks += int((scope.Places + scope.Least - 1) / scope.Least)
+		plan.Rows += scope.Rows
 	}
 	return plan, nil
 }
@@ -216,10 +221,7 @@ func (h *Host) plan(
 	ctx context.Context, b *stream.Bucket, ref BootstrapRef, s source.Snapshotter, record *bootstrapRecord, scopes []*storedScope, wanted source.Wanted,
 ) ([]*storedScope, source.Pace, error) {
 	_, everything := wanted[""]
-	kept, dropped := divide(scopes, ref.SnapshotGeneration, !everything)
-	if err := forget(ctx, b, dropped); err != nil {
-		return nil, source.Pace{}, err
-	}
+	kept, rest := divide(scopes, ref.SnapshotGeneration, !everything)
 	for label := range keptLabels(kept, ref.SnapshotGeneration) {
 		delete(wanted, label)
 	}
@@ -230,73 +232,31 @@ func (h *Host) plan(
 	}); err != nil {
 		return nil, source.Pace{}, err
 	}
-	for number, planned := range plan.Scopes {
-		if !record.reads(planned.Labels) {
-			continue
+	var planned []*storedScope
+	for number, scope := range plan.Scopes {
+		if record.reads(scope.Labels) {
+			planned = append(planned, &storedScope{
+				scopeRecord: scopeRecord{Scope: scope, Position: record.Snapshot.Position, Failed: failedBefore(rest, scope.Name)},
+				key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
+			})
 		}
-		scope := &storedScope{
-			scopeRecord: scopeRecord{Scope: planned, Position: record.Snapshot.Position},
-			key:         scopeKey(ref.key(), ref.SnapshotGeneration, number), generation: ref.SnapshotGeneration, number: number,
+	}
+	continued, dropped := goOn(planned, rest)
+	if err := forget(ctx, b, dropped); err != nil {
+		return nil, source.Pace{}, err
+	}
+	for _, scope := range continued { // first: what is left of it alone is known to be a part
+		if err := scope.update(ctx, b, func(s *scopeRecord) error { s.end(); return nil }); err != nil {
+			return nil, source.Pace{}, err
 		}
+	}
+	for _, scope := range planned {
 		var err error
 		if scope.revision, err = write(ctx, b, scope.key, scope.scopeRecord); err != nil {
 			return nil, source.Pace{}, err
 		}
-		kept = append(kept, scope)
 	}
-	return kept, plan.Pace, nil
-}
-
-// forget deletes scopes, whose labels are then copied again from the next snapshot.
-func forget(ctx context.Context, b *stream.Bucket, scopes []*storedScope) error {
-	for _, scope := range scopes {
-		if err := b.Delete(ctx, scope.key); err != nil && !errors.Is(err, stream.ErrMissing) {
-			return fmt.Errorf("deleting a scope of an earlier snapshot: %w", err)
-		}
-	}
-	return nil
-}
-
-// divide separates the scopes of earlier snapshots whose labels are complete from all others.
-func divide(scopes []*storedScope, generation int, keep bool) (kept, dropped []*storedScope) {
-	open := make(map[string]bool) // labels that are not complete
-	usable := func(s *storedScope) bool {
-		return keep && s.copied() && s.generation < generation && !slices.ContainsFunc(s.Labels, func(l string) bool { return open[l] })
-	}
-	for again := true; again; {
-		again = false
-		for _, s := range scopes {
-			if usable(s) {
-				continue
-			}
-			for _, l := range s.Labels {
-				again = again || !open[l]
-				open[l] = true
-			}
-		}
-	}
-	for _, s := range scopes {
-		if usable(s) {
-			kept = append(kept, s)
-		} else {
-			dropped = append(dropped, s)
-		}
-	}
-	return kept, dropped
-}
-
-// keptLabels returns the labels whose rows come from earlier snapshots, with the positions of those.
-func keptLabels(scopes []*storedScope, generation int) map[string]graph.Position {
-	labels := make(map[string]graph.Position)
-	for _, s := range scopes {
-		if s.generation == generation {
-			continue
-		}
-		for _, l := range s.Labels {
-			labels[l] = s.Position
-		}
-	}
-	return labels
+	return slices.Concat(kept, continued, planned), plan.Pace, nil
 }
 
 // VerifyBootstrap checks that all chunks are copied and that the changes from their snapshots on are reachable, and waits

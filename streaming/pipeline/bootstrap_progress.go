@@ -20,6 +20,7 @@ const (
 	Waiting CopyState = "waiting"
 	Copying CopyState = "copying"
 	Copied  CopyState = "copied"
+	Failed  CopyState = "failed" // for good; see FailedScope
 )
 
 // CopiedSoFar returns how far the scopes of the ref's snapshot are copied, in order; those that were copied from earlier
@@ -33,15 +34,24 @@ func (h *Host) CopiedSoFar(ctx context.Context, ref BootstrapRef) ([]ScopeProgre
 	if err != nil {
 		return nil, err
 	}
-	all := make([]ScopeProgress, len(scopes))
-	for i, s := range scopes {
-		all[i] = ScopeProgress{Name: s.Name, State: Waiting, Rows: s.rows(), Estimate: max(s.Rows, s.rows())}
+	var all []ScopeProgress
+	before := make(map[string]int64) // rows of scopes that others go on with, which follow
+	for _, s := range scopes {
+		rows := before[s.Name] + s.rows()
+		if s.Continued {
+			before[s.Name] = rows
+			continue
+		}
+		p := ScopeProgress{Name: s.Name, State: Waiting, Rows: rows, Estimate: max(s.Rows, rows)}
 		switch {
 		case s.copied():
-			all[i].State, all[i].Estimate = Copied, all[i].Rows
+			p.State, p.Estimate = Copied, rows
+		case s.Failed != nil:
+			p.State = Failed
 		case s.leases() > 0:
-			all[i].State = Copying
+			p.State = Copying
 		}
+		all = append(all, p)
 	}
 	return all, nil
 }

@@ -42,15 +42,17 @@ func bootstrapKey(instance, query, source string) string {
 
 // bootstrapRecord is the value of bucket bootstrap at <instance>.<query>.<source>.
 type bootstrapRecord struct {
-	ID          string                    `json:"id"`
-	Rebuild     bool                      `json:"rebuild,omitempty"`
-	Only        []string                  `json:"only,omitempty"` // labels; see BootstrapRef.Labels
-	From        uint64                    `json:"from"`           // first message of the change log that is needed
-	Fingerprint string                    `json:"fingerprint,omitempty"`
-	Generation  int                       `json:"generation"` // of the snapshot
-	Snapshot    *source.Snapshot          `json:"snapshot,omitempty"`
-	Pace        *source.Pace              `json:"pace,omitempty"`   // nil: what to copy is not planned yet
-	Labels      map[string]graph.Position `json:"labels,omitempty"` // done with an earlier snapshot: its position
+	ID          string           `json:"id"`
+	Rebuild     bool             `json:"rebuild,omitempty"`
+	Only        []string         `json:"only,omitempty"` // labels; see BootstrapRef.Labels
+	From        uint64           `json:"from"`           // first message of the change log that is needed
+	Fingerprint string           `json:"fingerprint,omitempty"`
+	Generation  int              `json:"generation"` // of the snapshot
+	Snapshot    *source.Snapshot `json:"snapshot,omitempty"`
+	Pace        *source.Pace     `json:"pace,omitempty"` // nil: what to copy is not planned yet
+	// Labels of which something was copied from earlier snapshots have the position of the first of those.
+	Labels      map[string]graph.Position `json:"labels,omitempty"`
+	Continued   []string                  `json:"continued,omitempty"` // those of Labels whose elements look as they did then
 	Verified    bool                      `json:"verified,omitempty"`
 	SealOffset  uint64                    `json:"sealOffset,omitempty"`  // the change log's last message when all of the snapshot was durable in it
 	SealedAt    time.Time                 `json:"sealedAt,omitzero"`     // zero: not sealed
@@ -86,6 +88,9 @@ type scopeRecord struct {
 	// Chunks have the scope's places one after the other. What follows the last one was not handed out yet.
 	Chunks []chunkRecord `json:"chunks,omitempty"`
 	Rate   float64       `json:"rate,omitempty"` // places that a worker copied per second, as measured last
+	// Continued says that there is a scope of a later snapshot that goes on with this one, which has what was copied only.
+	Continued bool         `json:"continued,omitempty"`
+	Failed    *FailedScope `json:"failed,omitempty"` // nobody copies it until somebody says so
 }
 
 // chunkRecord is a chunk that was handed out to be copied.
@@ -97,6 +102,8 @@ type chunkRecord struct {
 	Worker  string `json:"worker,omitempty"`
 	// Renewals counts the lease and its renewals; 0: nobody copies it.
 	Renewals int `json:"renewals,omitempty"`
+	// Since, if any, is the mark of an earlier snapshot from which it was copied: see source.Chunk.
+	Since string `json:"since,omitempty"`
 }
 
 // from returns the first place of a chunk, and of what was not handed out yet.
@@ -133,20 +140,25 @@ func (s *scopeRecord) leases() (n int) {
 }
 
 // lease gives a worker a chunk to copy: one that was given back, or whose lease has ended, or that an earlier life of the
-// worker had, else a new one. It returns -1 when there is none. It looks at all, so that the end of a lease is noticed.
+// worker had, else a new one; at last one that was copied from an earlier snapshot, as what was done about it is done again
+// if this snapshot is lost, too. It returns -1 when there is none. It looks at all, so that the end of a lease is noticed.
 func (s *scopeRecord) lease(worker string, ended func(int, chunkRecord) bool, pace source.Pace) int {
+	if s.Failed != nil {
+		return -1
+	}
 	at := -1
 	for i, c := range s.Chunks {
-		if over := ended(i, c); at < 0 && !c.Copied && (over || c.Worker == worker) {
+		over := ended(i, c)
+		if !c.Copied && (over || c.Worker == worker) && (at < 0 || c.Since == "" && s.Chunks[at].Since != "") {
 			at = i
 		}
 	}
-	if at < 0 {
-		if s.left() <= 0 {
-			return -1
-		}
+	if s.left() > 0 && (at < 0 || s.Chunks[at].Since != "") {
 		at = len(s.Chunks)
 		s.Chunks = append(s.Chunks, chunkRecord{To: s.from(at) + s.cut(pace)})
+	}
+	if at < 0 {
+		return -1
 	}
 	c := &s.Chunks[at]
 	c.Attempt++
@@ -238,7 +250,7 @@ type storedScope struct {
 
 // chunk returns what a source needs to know of a chunk.
 func (s *storedScope) chunk(at int) source.Chunk {
-	return source.Chunk{Scope: s.Scope, From: s.from(at), To: s.Chunks[at].To}
+	return source.Chunk{Scope: s.Scope, From: s.from(at), To: s.Chunks[at].To, Since: s.Chunks[at].Since}
 }
 
 // scopes returns what a bootstrap consists of, in order.

@@ -27,11 +27,14 @@ const (
 type CopyProgress struct {
 	Chunks int   `json:"chunks"`
 	Rows   int64 `json:"rows"`
+	// Failed are the scopes that it found to be unreadable.
+	Failed []FailedScope `json:"failed,omitempty"`
 }
 
 // CopyChunks copies chunk after chunk of the snapshot into the bootstrap log, until all are copied, by this worker or by
 // others. It reports after each chunk and about every second in between, and holds a lease on what it copies, so that a
-// worker that vanishes is replaced. A chunk that fails is left to the next try; those that are done stay done.
+// worker that vanishes is replaced. A chunk that fails is left to the next try; those that are done stay done. A scope that
+// cannot be read for good is left out, see [FailedScope], and the others are copied.
 func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.SourceSpec, worker string, report func(CopyProgress)) (CopyProgress, error) {
 	s, err := h.snapshotter(spec)
 	if err != nil {
@@ -60,7 +63,7 @@ func (h *Host) CopyChunks(ctx context.Context, ref BootstrapRef, spec component.
 			if err := w.copy(ctx, scope); err != nil {
 				return w.total, err
 			}
-			left = left || !scope.copied()
+			left = left || !scope.copied() && scope.Failed == nil
 		}
 		if !left {
 			return w.total, nil
@@ -117,7 +120,14 @@ func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 			return err
 		}
 		c := w.started(scope, at)
-		if err := c.run(ctx); err != nil {
+		err = w.open(ctx)
+		if err == nil {
+			err = c.run(ctx)
+		}
+		if isOfScope(err) && ctx.Err() == nil {
+			return c.quarantine(ctx, err)
+		}
+		if err != nil {
 			c.release(ctx)
 			return fmt.Errorf("copying chunk %d of %s: %w", at, scope.Name, err)
 		}
@@ -126,6 +136,14 @@ func (w *copier) copy(ctx context.Context, scope *storedScope) error {
 		w.report(w.total)
 	}
 	return nil
+}
+
+// open opens a reader, unless there is one. What keeps it from that is no scope's own.
+func (w *copier) open(ctx context.Context) (err error) {
+	if w.reader == nil {
+		w.reader, err = w.source.OpenSnapshot(ctx, *w.record.Snapshot)
+	}
+	return err
 }
 
 func (w *copier) started(scope *storedScope, at int) *copying {
@@ -157,12 +175,6 @@ func (c *copying) run(ctx context.Context) error {
 	if err := c.share(ctx); err != nil {
 		return err
 	}
-	if c.reader == nil {
-		var err error
-		if c.reader, err = c.source.OpenSnapshot(ctx, *c.record.Snapshot); err != nil {
-			return err
-		}
-	}
 	w := c.log.NewSharedWriter()
 	c.out = newOutlet(
 		func() *changes {
@@ -186,10 +198,10 @@ func (c *copying) run(ctx context.Context) error {
 	})
 	g.run(func(ctx context.Context) error {
 		c.begin()
-		err := c.reader.ReadChunk(ctx, chunk, chunkSink{c, ctx})
+		err := failure.Guard(func() error { return c.reader.ReadChunk(ctx, chunk, chunkSink{c, ctx}) })
 		close(done)
 		if err != nil {
-			return err
+			return &unreadableError{err}
 		}
 		if err := c.send(ctx); err != nil {
 			return err
@@ -241,7 +253,9 @@ func (c chunkSink) Pause() error {
 	}
 	if time.Since(c.reported) >= time.Second {
 		c.reported = time.Now()
-		c.report(CopyProgress{c.total.Chunks, c.total.Rows + c.done.Load()})
+		total := c.total
+		total.Rows += c.done.Load()
+		c.report(total)
 	}
 	return c.limit.wait(c.ctx, rows)
 }
@@ -300,7 +314,9 @@ func (c *copying) share(ctx context.Context) error {
 func (c *copying) finish(ctx context.Context) error {
 	return c.update(ctx, func(s *scopeRecord, own *chunkRecord) {
 		own.Copied, own.Renewals = true, 0
-		s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
+		if own.Since == "" {
+			s.Rate = float64(own.To-s.from(c.at)) / time.Since(c.began).Seconds()
+		}
 	})
 }
 

@@ -30,9 +30,10 @@
 //     without differences, which voids all rows known so far, followed by Snapshot events with the new rows. Its
 //     sequence is far beyond any that a view or Follow has told of; all others ascend by one.
 //  7. A bootstrap's rows count when their chunk was completed, by the attempt that completed it. A change at or below
-//     the position of the snapshot from which its label was copied is part of the copy and not applied again.
+//     the position of the snapshot from which its label was copied is part of the copy and not applied again. Where that
+//     snapshot was lost half-way, later ones have the rest, and the first one's position counts: see bootstrap_keep.go.
 //     Which chunks there are is decided when they are handed out, in one record per table, so that each place of a table
-//     is in one of them.
+//     is in one of them. A table that cannot be read is marked in the same record, and is not complete.
 //  8. Views and Follow may tell of events that are not in the result log yet. An event that is lost after that is made
 //     again, from the outbox or from the change log, with the same sequence and content: see queryRun.show. What a
 //     reaction is given, and what the outbox forgets, is in the log.

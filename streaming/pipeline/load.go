@@ -33,7 +33,9 @@ func partial(boots []*boot) bool {
 func (b *boot) schema(before map[string]string) map[string]string {
 	schema := maps.Clone(b.record.Snapshot.Schema)
 	for label := range b.record.Labels { // from an earlier snapshot
-		delete(schema, label)
+		if !slices.Contains(b.record.Continued, label) {
+			delete(schema, label)
+		}
 	}
 	if len(b.record.Only) == 0 {
 		return schema

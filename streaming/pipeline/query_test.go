@@ -104,7 +104,7 @@ func (r *rig) replayed(query string) (map[string]string, uint64) {
 			for _, d := range e.Diffs {
 				if d.After != nil {
 					id := fmt.Sprint(d.After[0].AsInt())
-					require.NotContains(r.t, rows, id, "event %d", sequence)
+					require.Empty(r.t, rows[id], "event %d", sequence)
 					rows[id] = text(d.After)
 				}
 			}

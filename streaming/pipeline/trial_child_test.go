@@ -169,6 +169,9 @@ func (c *child) copy(ctx context.Context, ref BootstrapRef) error {
 	if _, err := c.host.PlanChunks(ctx, ref, c.Source, c.Query); err != nil {
 		return err
 	}
+	if _, record, err := c.host.current(ctx, ref); err == nil && len(record.Continued) > 0 {
+		c.host.log.Info("the copy goes on", zap.Strings("labels", record.Continued))
+	}
 	copies := make(chan error, 2)
 	for i := range cap(copies) {
 		go func() {

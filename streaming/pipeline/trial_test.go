@@ -191,8 +191,8 @@ func (tr *trial) settle() {
 	require.Equal(tr, rows, tr.replayed(sequence), "the result log adds up to the view")
 	said, err := os.ReadFile(tr.output)
 	require.NoError(tr, err)
-	tr.Logf("%d transactions, %d rows; %s; %d times restored; settled in %s", tr.commits.Load(), len(rows), strings.Join(tr.faults, ", "),
-		strings.Count(string(said), "was restored from a checkpoint"), time.Since(begin).Round(time.Millisecond))
+	tr.Logf("%d transactions, %d rows; %s; %d times restored, %d copies went on; settled in %s", tr.commits.Load(), len(rows), strings.Join(tr.faults, ", "),
+		strings.Count(string(said), "was restored from a checkpoint"), strings.Count(string(said), "the copy goes on"), time.Since(begin).Round(time.Millisecond))
 }
 
 // trialRow shows a row, large values by their hash.

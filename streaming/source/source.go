@@ -354,6 +354,10 @@ type Scope struct {
 	Places     int64    `json:"places"` // such as the blocks of a table; 0: it has nothing
 	Rows       int64    `json:"rows"`   // estimate
 	Least      int64    `json:"least"`  // places of the smallest chunk that is worth reading
+	// Layout, if any, tells whether what was read of an earlier snapshot is still of use: while it is the same, elements that
+	// did not change are at the same places, all elements look the same, and no change removed them all at once (OpTruncate).
+	Layout string `json:"layout,omitempty"`
+	Mark   string `json:"mark,omitempty"` // of the snapshot; see Chunk.Since
 }
 
 // Chunk is a part of a scope that is read, and retried, alone.
@@ -361,4 +365,7 @@ type Chunk struct {
 	Scope
 	From int64 `json:"from"` // the first place
 	To   int64 `json:"to"`   // the place after the last; Places or more: to the end
+	// Since, if any, is the Mark of an earlier snapshot, of the same Layout, of which these places were read. What is here as
+	// it was here then need not be read again, nor what changes in between tell completely.
+	Since string `json:"since,omitempty"`
 }

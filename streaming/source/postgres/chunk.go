@@ -59,7 +59,16 @@ func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, to s
 		return failure.SchemaMismatch.Errorf("reading %s: it is not one of tables any more", chunk.Name)
 	}
 	t = t.narrowed(chunk.Properties)
-	if err := r.copy(ctx, t, chunk, to); err != nil {
+	needed, err := r.needed(ctx, t, chunk)
+	if err != nil {
+		return err
+	}
+	if needed {
+		err = r.copy(ctx, t, chunk, to)
+	} else {
+		err = to.Pause()
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.checkUnmoved(ctx, t); err != nil {
@@ -67,7 +76,7 @@ func (r *snapshotReader) ReadChunk(ctx context.Context, chunk source.Chunk, to s
 	}
 	bounded, cancel := r.source.bounded(ctx)
 	defer cancel()
-	_, err := r.conn.Exec(bounded, "COMMIT") // so that no lock outlives the chunk
+	_, err = r.conn.Exec(bounded, "COMMIT") // so that no lock outlives the chunk
 	return wrap(err, "ending a copy")
 }
 
@@ -124,7 +133,11 @@ func (r *snapshotReader) copy(ctx context.Context, t *table, chunk source.Chunk,
 		if reader.refused {
 			return err // the callee's own
 		}
-		return wrap(err, "copying %s from block %d", t.name, chunk.From)
+		err = wrap(err, "copying %s from block %d", t.name, chunk.From)
+		if denied := failure.Of(err); denied.Code() == failure.PermissionDenied {
+			return denied.WithDetail("table", t.name.String()).WithFix("Run %s then signal resume.", grant(t.name, r.conn.Config().User))
+		}
+		return err
 	}
 	return reader.finish()
 }
@@ -197,6 +210,9 @@ func copyStatement(t *table, types *typeMap, chunk source.Chunk) string {
 	}
 	if chunk.To < chunk.Places {
 		conditions = append(conditions, fmt.Sprintf("ctid < '(%d,0)'::tid", chunk.To))
+	}
+	if chunk.Since != "" {
+		conditions = append(conditions, changedSince(chunk.Since))
 	}
 	where := ""
 	if len(conditions) > 0 {

@@ -89,3 +89,31 @@ func TestLimitedRole(t *testing.T) {
 	sourcetest.Eventually(t, "the stream goes on", func() bool { return len(sink.Transactions()) == 1 })
 	require.Equal(t, "t:6000", fmt.Sprint(sink.Transactions()[0].Changes[0].Element.ID))
 }
+
+// TestSelectRevokedWhileCopying: what is planned without reading is read with another right, and the failure says how to give it.
+func TestSelectRevokedWhileCopying(t *testing.T) {
+	d := newDB(t)
+	role := strings.ReplaceAll(d.text("SELECT current_database()"), "test", "revoked")
+	d.exec(`CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10); CREATE PUBLICATION given FOR TABLE t;
+		CREATE ROLE %[1]s LOGIN REPLICATION; GRANT SELECT ON t TO %[1]s`, role)
+	t.Cleanup(func() { d.exec("DROP OWNED BY %[1]s; DROP ROLE %[1]s", role) })
+	u, err := url.Parse(d.url)
+	require.NoError(t, err)
+	u.User = url.User(role)
+	s := db{t, u.String()}.source(`"tables": [{"name": "t"}], "publication": "given"`)
+	snapshot, release := hold(t, s)
+	defer release()
+	d.exec("REVOKE SELECT ON t FROM %s", role)
+	chunks := sourcetest.Chunks(t, s, snapshot, nil)
+	require.Len(t, chunks, 1)
+	read := func() error {
+		return sourcetest.ReadChunk(t.Context(), s, snapshot, chunks[0], func([]graph.Change) error { return nil })
+	}
+	err = read()
+	require.Equal(t, failure.PermissionDenied, failure.CodeOf(err), "%v", err)
+	require.Equal(t, "public.t", failure.Of(err).Details()["table"])
+	fix := failure.Of(err).Fix()
+	grants, _, _ := strings.Cut(strings.TrimPrefix(fix, "Run "), " then signal")
+	d.exec("%s", grants)
+	require.NoError(t, read(), "after %s", fix)
+}

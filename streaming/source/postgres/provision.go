@@ -159,13 +159,17 @@ func (s *Source) checkGrants(ctx context.Context, conn *pgx.Conn, c *catalog) er
 	}
 	for _, t := range c.tables {
 		if !t.readable {
-			statements = append(statements, fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
-				quote(t.name.schema), quote(role), t.name.sql(), quote(role)))
+			statements = append(statements, grant(t.name, role))
 		}
 	}
 	return failure.PermissionDenied.Errorf("checking grants: %s may not read %s", role, strings.Join(names, ", ")).
 		WithDetail("table", strings.Join(names, ", ")).
 		WithFix("Run %s then signal resume.", strings.Join(statements, " "))
+}
+
+// grant is what lets a role read a table.
+func grant(t tableName, role string) string {
+	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;", quote(t.schema), quote(role), t.sql(), quote(role))
 }
 
 func (s *Source) exec(ctx context.Context, conn *pgx.Conn, statement string) (string, error) {

@@ -223,6 +223,10 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 	if err := s.published(ctx, conn, tables); err != nil {
 		return plan, err
 	}
+	stored, err := s.storedFiles(ctx, conn, snapshot, tables)
+	if err != nil {
+		return plan, err
+	}
 	for _, t := range tables.tables {
 		scope := source.Scope{Name: t.name.sql(), Labels: []string{t.label}}
 		for _, e := range t.edges {
@@ -246,6 +250,7 @@ func (s *Source) PlanSnapshot(ctx context.Context, snapshot source.Snapshot, wan
 		if err := s.measure(ctx, conn, t, &scope); err != nil {
 			return plan, err
 		}
+		scope.Layout, scope.Mark = t.layoutIn(snapshot, stored)
 		plan.Scopes = append(plan.Scopes, scope)
 	}
 	return plan, nil

@@ -376,6 +376,10 @@ func (s *Elements) remove(b index.Batch, old *Element) error {
 	if err := b.Delete(s.key); err != nil {
 		return err
 	}
+	if !old.IsRelationship() { // its neighbours would only take the room of those that are asked for
+		s.adjacent.Delete(side{old.ID, Outgoing})
+		s.adjacent.Delete(side{old.ID, Incoming})
+	}
 	return s.link(b, old, nil)
 }
 
