@@ -30,12 +30,9 @@ func (r BootstrapRef) pipeline() pipeline.BootstrapRef {
 
 // source finds the spec that the source was last provisioned with.
 func (b *Bootstraps) source(ctx context.Context, ref BootstrapRef) (component.SourceSpec, error) {
-	var (
-		spec component.SourceSpec
-		id   = component.ID{Kind: component.Source, Instance: ref.Instance, Name: ref.Source}
-	)
-	revision, err := b.runner.store.read(ctx, specsBucket, id.String(), &spec)
-	if err == nil && revision == 0 {
+	id := component.ID{Kind: component.Source, Instance: ref.Instance, Name: ref.Source}
+	spec, found, err := b.runner.store.provisionedSource(ctx, id.String())
+	if err == nil && !found {
 		err = failure.SourceMissing.Errorf("source %s was never provisioned", id)
 	}
 	return spec, err
@@ -45,9 +42,9 @@ func (b *Bootstraps) source(ctx context.Context, ref BootstrapRef) (component.So
 // between the two.
 func (b *Bootstraps) Subscribe(ctx context.Context, in PlanInput) error {
 	var query component.QuerySpec // empty where an earlier version of the workflow asks
-	if len(in.Spec) > 0 {
+	if len(in.Spec) > 0 || in.SpecRef != "" {
 		var err error
-		if query, err = decode[component.QuerySpec](in.Spec); err != nil {
+		if query, err = decode[component.QuerySpec](ctx, b.runner.store, in.Spec, in.SpecRef); err != nil {
 			return translate(err)
 		}
 	}
@@ -147,7 +144,7 @@ func (b *Bootstraps) report(ctx context.Context, ref BootstrapRef, reports *copy
 
 // PlanChunks divides what the query needs of the source into chunks, which stay in the store.
 func (b *Bootstraps) PlanChunks(ctx context.Context, in PlanInput) (BootstrapPlan, error) {
-	query, err := decode[component.QuerySpec](in.Spec)
+	query, err := decode[component.QuerySpec](ctx, b.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return BootstrapPlan{}, translate(err)
 	}

@@ -12,10 +12,11 @@ import (
 	"github.com/perdure/perdure/streaming/pipeline"
 )
 
-// CheckInput is the input of Sources.CheckSource: one of the two.
+// CheckInput is the input of Sources.CheckSource: one of the three.
 type CheckInput struct {
 	Component string          `json:"component,omitempty"` // a source that was started
 	Spec      json.RawMessage `json:"spec,omitempty"`
+	SpecRef   string          `json:"specRef,omitempty"`
 }
 
 // SourceChecks is what was found out about the system behind a source.
@@ -54,15 +55,15 @@ func (s *Sources) CheckSource(ctx context.Context, in CheckInput) (SourceChecks,
 }
 
 func (s *Sources) specToCheck(ctx context.Context, in CheckInput) (component.SourceSpec, error) {
-	if len(in.Spec) > 0 {
-		return decodeStrictly[component.SourceSpec](SpecInput{Spec: in.Spec})
+	if len(in.Spec) > 0 || in.SpecRef != "" {
+		return decodeStrictly[component.SourceSpec](ctx, s.runner.store, SpecInput{Spec: in.Spec, SpecRef: in.SpecRef})
 	}
 	var spec component.SourceSpec
 	if id, err := component.ParseID(in.Component); err != nil || id.Kind != component.Source {
 		return spec, failure.ConfigInvalid.Errorf(`component: must be of the form source.<instance>.<name>, is %q`, in.Component)
 	}
-	revision, err := s.runner.store.read(ctx, specsBucket, in.Component, &spec)
-	if err == nil && revision == 0 {
+	spec, found, err := s.runner.store.provisionedSource(ctx, in.Component)
+	if err == nil && !found {
 		err = failure.ConfigInvalid.Errorf("component: %s was never provisioned; give its spec instead", in.Component)
 	}
 	return spec, err

@@ -235,7 +235,7 @@ func TestBootstrapActivities(t *testing.T) {
 	b := newBench(t)
 	b.provisioned()
 	env := b.environment(nil)
-	value, err := env.ExecuteActivity(b.Bootstraps.PlanChunks, PlanInput{ref, json.RawMessage(`{"name":"big"}`)})
+	value, err := env.ExecuteActivity(b.Bootstraps.PlanChunks, PlanInput{BootstrapRef: ref, Spec: json.RawMessage(`{"name":"big"}`)})
 	require.NoError(t, err)
 	var plan BootstrapPlan
 	require.NoError(t, value.Get(&plan))

@@ -12,6 +12,8 @@ import (
 type SpecInput struct {
 	Component string          `json:"component"`
 	Spec      json.RawMessage `json:"spec"`
+	// SpecRef is a reference to the spec, here as in all inputs, where that is too large to be given.
+	SpecRef string `json:"specRef,omitempty"`
 	// Unexpected lists what the workflow was started with beside its spec and does not know.
 	Unexpected []string `json:"unexpected,omitempty"`
 }
@@ -23,6 +25,7 @@ type RunInput struct {
 	Generation  uint64          `json:"generation"`
 	SpecVersion int             `json:"specVersion"`
 	Spec        json.RawMessage `json:"spec"`
+	SpecRef     string          `json:"specRef,omitempty"`
 	// Reload, unless empty, names the request of a query to read its sources again while it goes on.
 	Reload string `json:"reload,omitempty"`
 	// Beside says that the workflow takes SignalNeed; without it a query that needs a bootstrap ends.
@@ -77,10 +80,12 @@ type WaitInput struct {
 	Sources  []string `json:"sources"`
 }
 
-// TeardownInput is the input of the activities that tear down.
+// TeardownInput is the input of the activities that tear down. They work without a spec that is only referred to, which may
+// be gone: what it led to is on record.
 type TeardownInput struct {
 	Component string          `json:"component"`
 	Spec      json.RawMessage `json:"spec"`
+	SpecRef   string          `json:"specRef,omitempty"`
 	// KeepResources leaves a source's log and what it has in the system behind it, such as a replication slot.
 	KeepResources bool `json:"keepResources,omitempty"`
 }
@@ -115,7 +120,8 @@ type GenerationInput struct {
 type LettersInput struct {
 	Component string          `json:"component"`
 	Spec      json.RawMessage `json:"spec,omitempty"` // of the reaction, to retry
-	IDs       []string        `json:"ids,omitempty"`  // empty: all that there are
+	SpecRef   string          `json:"specRef,omitempty"`
+	IDs       []string        `json:"ids,omitempty"` // empty: all that there are
 }
 
 // LettersResult is what became of dead letters. How many are left counts those that came meanwhile.
@@ -132,6 +138,7 @@ type LettersResult struct {
 type ResultInput struct {
 	Component  string          `json:"component"`
 	Spec       json.RawMessage `json:"spec"`
+	SpecRef    string          `json:"specRef,omitempty"`
 	Query      string          `json:"query"`
 	Seq        string          `json:"seq"` // of an event of the query; "earliest" and "latest" are positions too
 	Generation uint64          `json:"generation"`
@@ -195,7 +202,8 @@ type BootstrapRef struct {
 // PlanInput is the input of Bootstraps.Subscribe and PlanChunks.
 type PlanInput struct {
 	BootstrapRef
-	Spec json.RawMessage `json:"spec"` // of the query
+	Spec    json.RawMessage `json:"spec"` // of the query
+	SpecRef string          `json:"specRef,omitempty"`
 }
 
 // BootstrapPlan is how much a bootstrap has to copy.

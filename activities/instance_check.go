@@ -23,6 +23,8 @@ type Problem struct {
 // InstanceChecks is what an activity found that validated an instance.
 type InstanceChecks struct {
 	Problems []Problem `json:"problems,omitempty"`
+	// Members are the components of a spec that the instance has only a reference to, in the order of the spec.
+	Members []string `json:"members,omitempty"`
 }
 
 const (
@@ -34,11 +36,18 @@ const (
 // ValidateInstance finds everything that is wrong with the spec of an instance and of its components. What is wrong is
 // its result: an error is why it could not find out.
 func (i *Instances) ValidateInstance(ctx context.Context, in SpecInput) (InstanceChecks, error) {
+	if in.SpecRef != "" && len(in.Unexpected) == 0 { // a reference that leads to nothing is an error, and no problem of a spec
+		var err error
+		if in.Spec, err = i.store().GetSpec(ctx, in.SpecRef); err != nil {
+			return InstanceChecks{}, translate(err)
+		}
+	}
 	c := &instanceCheck{activities: i}
 	for _, name := range in.Unexpected {
-		c.addf("", "%s: unknown field; the input has spec, desired and requestedBy", name)
+		c.addf("", "%s: unknown field; the input has spec or specRef, desired and requestedBy", name)
 	}
-	spec, err := decodeStrictly[component.InstanceSpec](SpecInput{Spec: in.Spec})
+	var spec component.InstanceSpec
+	err := component.DecodeConfig(in.Spec, &spec)
 	if err != nil {
 		c.found("", err)
 	}
@@ -54,7 +63,13 @@ func (i *Instances) ValidateInstance(ctx context.Context, in SpecInput) (Instanc
 			return InstanceChecks{}, translate(err)
 		}
 	}
-	return InstanceChecks{bounded(c.problems)}, nil
+	checks := InstanceChecks{Problems: bounded(c.problems)}
+	if in.SpecRef != "" && len(c.problems) == 0 {
+		for _, p := range c.components {
+			checks.Members = append(checks.Members, component.ID{Kind: p.kind, Instance: c.instance, Name: p.Name}.String())
+		}
+	}
+	return checks, nil
 }
 
 // bounded is as many problems as an instance keeps, and how many more there are.

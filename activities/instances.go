@@ -49,6 +49,7 @@ type EnsureInput struct {
 	Component    string          `json:"component"`
 	WorkflowType string          `json:"type"`
 	Spec         json.RawMessage `json:"spec"`
+	SpecRef      string          `json:"specRef,omitempty"` // to the spec of the whole instance
 	Desired      string          `json:"desired"`
 	RequestedBy  string          `json:"requestedBy,omitempty"` // who started it, should it be started
 	Resume       bool            `json:"resume,omitempty"`      // if it waits after a failure, it tries again at once
@@ -61,17 +62,27 @@ func (i *Instances) EnsureComponent(ctx context.Context, in EnsureInput) (Compon
 	var state ComponentState
 	err := beating(ctx, func(ctx context.Context) error {
 		return patiently(ctx, func() (err error) {
-			state, err = ensure(ctx, in)
+			state, err = i.ensure(ctx, in)
 			return err
 		})
 	})
 	return state, translate(err)
 }
 
-func ensure(ctx context.Context, in EnsureInput) (ComponentState, error) {
+func (i *Instances) store() *Store { return i.sources.runner.store }
+
+func (i *Instances) ensure(ctx context.Context, in EnsureInput) (ComponentState, error) {
 	id, err := component.ParseID(in.Component)
 	if err != nil {
 		return ComponentState{}, failure.ConfigInvalid.Errorf("reading the input: %w", err)
+	}
+	if in.SpecRef != "" {
+		if in.Spec, err = i.memberSpec(ctx, in.SpecRef, id); err != nil {
+			return ComponentState{}, err
+		}
+	}
+	if err := i.store().useSpec(ctx, component.InstanceID(id.Instance), in.SpecRef); err != nil {
+		return ComponentState{}, err
 	}
 	spec, err := ofInstance(in.Spec, id.Instance)
 	if err != nil {
@@ -85,7 +96,11 @@ func ensure(ctx context.Context, in EnsureInput) (ComponentState, error) {
 		}
 	}
 	if errors.Is(err, errNoWorkflow) {
-		if err := c.start(ctx, in, spec); err != nil {
+		var given command
+		if given, err = i.given(ctx, in.Component, spec); err != nil {
+			return ComponentState{}, err
+		}
+		if err = c.start(ctx, in, given); err != nil {
 			return ComponentState{}, err
 		}
 		status, err = c.status(ctx)
@@ -108,8 +123,16 @@ func ensure(ctx context.Context, in EnsureInput) (ComponentState, error) {
 	if err := c.query(ctx, QuerySpec, &current); err != nil {
 		return ComponentState{}, err
 	}
-	if !sameJSON(current, spec) {
-		if status, err = c.command(ctx, CommandReconfigure, command{"spec": spec}); err != nil {
+	same, err := i.sameSpec(ctx, current, spec)
+	if err != nil {
+		return ComponentState{}, err
+	}
+	if !same {
+		given, err := i.given(ctx, in.Component, spec)
+		if err != nil {
+			return ComponentState{}, err
+		}
+		if status, err = c.command(ctx, CommandReconfigure, given); err != nil {
 			return ComponentState{}, err
 		}
 	}
@@ -124,6 +147,50 @@ func ensure(ctx context.Context, in EnsureInput) (ComponentState, error) {
 		}
 	}
 	return status.state(), nil
+}
+
+// memberSpec returns the spec of a component of an instance whose spec is stored.
+func (i *Instances) memberSpec(ctx context.Context, ref string, id component.ID) (json.RawMessage, error) {
+	spec, err := decode[component.InstanceSpec](ctx, i.store(), nil, ref)
+	if err != nil {
+		return nil, err
+	}
+	specs := map[component.Kind][]json.RawMessage{component.Source: spec.Sources, component.Query: spec.Queries, component.Reaction: spec.Reactions}
+	for _, p := range declaredAs(id.Kind, specs[id.Kind]) {
+		if p.Name == id.Name {
+			return p.spec, nil
+		}
+	}
+	return nil, failure.ConfigInvalid.Errorf("spec %s declares no %s", ref, id)
+}
+
+// given is a spec as a component's workflow is sent it: one that is too large for that is stored.
+func (i *Instances) given(ctx context.Context, id string, spec json.RawMessage) (command, error) {
+	if len(spec) <= MostInline {
+		return command{"spec": spec}, nil
+	}
+	ref, err := i.store().PutSpec(ctx, id, spec)
+	return command{"specRef": ref}, err
+}
+
+// sameSpec reports whether a component's workflow, by its answer to the query spec, has a spec already.
+func (i *Instances) sameSpec(ctx context.Context, answer, spec json.RawMessage) (bool, error) {
+	var current SpecAnswer
+	if json.Unmarshal(answer, &current) != nil || current.SpecRef == "" {
+		return sameJSON(answer, spec), nil
+	}
+	stored, err := i.store().GetSpec(ctx, current.SpecRef)
+	if failure.CodeOf(err) == failure.ConfigInvalid { // it is gone: the component is given another one
+		return false, nil
+	}
+	return err == nil && sameJSON(stored, spec), err
+}
+
+// SpecAnswer is the answer of a workflow to the query spec where it has but a reference to its spec. No spec has such a field.
+type SpecAnswer struct {
+	SpecRef string `json:"specRef"`
+	Shown   string `json:"shownBy"` // what prints the spec
+	*SpecHead
 }
 
 const (

@@ -23,7 +23,7 @@ type Queries struct {
 // ValidateQuery reports everything that is wrong with a query, its text included, and which of its sources have no
 // change stream yet.
 func (q *Queries) ValidateQuery(ctx context.Context, in SpecInput) (Checks, error) {
-	spec, err := decodeStrictly[component.QuerySpec](in)
+	spec, err := decodeStrictly[component.QuerySpec](ctx, q.runner.store, in)
 	if err != nil {
 		return Checks{}, translate(err)
 	}
@@ -76,10 +76,11 @@ func (q *Queries) WaitForSources(ctx context.Context, in WaitInput) error {
 
 // QueryRun keeps a query's result up to date until it is asked to stop, or finds that the query needs a bootstrap.
 func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) {
-	spec, err := decode[component.QuerySpec](in.Spec)
+	spec, err := decode[component.QuerySpec](ctx, q.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
+	q.runner.uses(ctx, in)
 	asks := asker(ctx, in)
 	return q.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		a.Reload, a.Need = in.Reload, asks
@@ -116,7 +117,7 @@ func (q *Queries) TeardownQuery(ctx context.Context, in TeardownInput) error {
 }
 
 func (q *Queries) tearDown(ctx context.Context, in TeardownInput) error {
-	spec, err := decode[component.QuerySpec](in.Spec)
+	spec, err := decodeTeardown[component.QuerySpec](ctx, q.runner.store, in)
 	if err != nil {
 		return err
 	}

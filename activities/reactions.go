@@ -20,7 +20,7 @@ type Reactions struct {
 
 // ValidateReaction reports everything that is wrong with a reaction's spec.
 func (r *Reactions) ValidateReaction(ctx context.Context, in SpecInput) (Checks, error) {
-	spec, err := decodeStrictly[component.ReactionSpec](in)
+	spec, err := decodeStrictly[component.ReactionSpec](ctx, r.runner.store, in)
 	if err != nil {
 		return Checks{}, translate(err)
 	}
@@ -29,10 +29,11 @@ func (r *Reactions) ValidateReaction(ctx context.Context, in SpecInput) (Checks,
 
 // ReactionRun delivers results until it is asked to stop.
 func (r *Reactions) ReactionRun(ctx context.Context, in RunInput) (RunResult, error) {
-	spec, err := decode[component.ReactionSpec](in.Spec)
+	spec, err := decode[component.ReactionSpec](ctx, r.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
+	r.runner.uses(ctx, in)
 	teller := r.runner.newTeller(ctx, in)
 	return r.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		return OutcomeDrained, r.host.RunReaction(ctx, a, spec)
@@ -44,7 +45,7 @@ const retriesFor = 45 * time.Second
 
 // RetryDeadLetters delivers dead letters again, oldest first, until one fails for reasons that may go away.
 func (r *Reactions) RetryDeadLetters(ctx context.Context, in LettersInput) (LettersResult, error) {
-	spec, err := decode[component.ReactionSpec](in.Spec)
+	spec, err := decode[component.ReactionSpec](ctx, r.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return LettersResult{}, translate(err)
 	}
@@ -78,7 +79,7 @@ func (r *Reactions) TeardownReaction(ctx context.Context, in TeardownInput) erro
 }
 
 func (r *Reactions) tearDown(ctx context.Context, in TeardownInput) error {
-	spec, err := decode[component.ReactionSpec](in.Spec)
+	spec, err := decodeTeardown[component.ReactionSpec](ctx, r.runner.store, in)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (r *Reactions) tearDown(ctx context.Context, in TeardownInput) error {
 
 // SkipResult has the next run of a reaction not wait for the event that it cannot get past.
 func (r *Reactions) SkipResult(ctx context.Context, in ResultInput) error {
-	spec, err := decode[component.ReactionSpec](in.Spec)
+	spec, err := decode[component.ReactionSpec](ctx, r.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return translate(err)
 	}
@@ -101,7 +102,7 @@ func (r *Reactions) SkipResult(ctx context.Context, in ResultInput) error {
 // SetPosition has a reaction that does not run go on at another place of a query's results. The place is that of the
 // generation after the last one, so that no attempt of the last one moves it, wherever it may still be.
 func (r *Reactions) SetPosition(ctx context.Context, in ResultInput) (PositionResult, error) {
-	spec, err := decode[component.ReactionSpec](in.Spec)
+	spec, err := decode[component.ReactionSpec](ctx, r.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return PositionResult{}, translate(err)
 	}

@@ -2,7 +2,6 @@ package activities
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -24,6 +23,13 @@ type remote struct {
 
 // command is the payload of a command.
 type command map[string]any
+
+func (c command) with(field, value string) command {
+	if value != "" {
+		c[field] = value
+	}
+	return c
+}
 
 // remoteStatus is what an instance reads of a component's status.
 type remoteStatus struct {
@@ -88,18 +94,14 @@ func errorOf(r failure.Report) ComponentError {
 }
 
 // start starts the workflow, unless somebody else was quicker.
-func (r *remote) start(ctx context.Context, in EnsureInput, spec json.RawMessage) error {
+func (r *remote) start(ctx context.Context, in EnsureInput, given command) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	_, err := r.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: r.id, TaskQueue: QueueWorkflows, StaticSummary: "started by " + in.RequestedBy,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-	}, in.WorkflowType, struct {
-		Spec        json.RawMessage `json:"spec"`
-		Desired     string          `json:"desired"`
-		RequestedBy string          `json:"requestedBy,omitempty"`
-	}{spec, in.Desired, in.RequestedBy})
+	}, in.WorkflowType, given.with("desired", in.Desired).with("requestedBy", in.RequestedBy))
 	if err != nil {
 		return failure.Unreachable.Errorf("starting workflow %s: %w", r.id, err)
 	}

@@ -2,9 +2,7 @@ package activities
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -86,9 +84,9 @@ func (i *Instances) clear(ctx context.Context, id component.ID, in RemoveInput, 
 			return ctx.Err()
 		}
 	}
-	spec, err := json.Marshal(component.SourceSpec{Name: id.Name, Instance: id.Instance}) // says of any kind whose it is
+	spec, err := bareSpec(id)
 	if err != nil {
-		return fmt.Errorf("encoding the spec: %w", err)
+		return err
 	}
 	down := TeardownInput{Component: in.Component, Spec: spec, KeepResources: in.KeepResources && id.Kind == component.Source}
 	switch id.Kind {

@@ -122,6 +122,13 @@ func (r *runner) run(ctx context.Context, in RunInput, policy component.Policy, 
 	return a.supervise(ctx, loopCtx, every, asked, done, &outcome)
 }
 
+// uses notes which stored spec a component works with. Where that fails, it is noted by the next attempt.
+func (r *runner) uses(ctx context.Context, in RunInput) {
+	if err := r.store.useSpec(ctx, in.Component, in.SpecRef); err != nil {
+		r.log.Warn("which stored spec the component uses is not noted", zap.String(telemetry.KeyComponent, in.Component), zap.Error(err))
+	}
+}
+
 // attempt is one attempt of a long activity. Only supervise's goroutine uses its variables.
 type attempt struct {
 	*runner

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -127,20 +128,55 @@ func New(o Options) *Set {
 	return s
 }
 
-// decode reads a spec that was validated before, leniently: it may have been by a build that knew other fields.
-func decode[Spec any](raw json.RawMessage) (Spec, error) {
+// decode reads a spec that was validated before, or the one that a reference stands for, leniently: it may have been by a
+// build that knew other fields.
+func decode[Spec any](ctx context.Context, store *Store, raw json.RawMessage, ref string) (Spec, error) {
 	var spec Spec
+	raw, err := store.spec(ctx, raw, ref)
+	if err != nil {
+		return spec, err
+	}
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return spec, failure.ConfigInvalid.Errorf("decoding the spec: %w", err)
 	}
 	return spec, nil
 }
 
+// decodeTeardown reads what a teardown needs of a spec.
+func decodeTeardown[Spec any](ctx context.Context, store *Store, in TeardownInput) (Spec, error) {
+	if in.SpecRef == "" {
+		return decode[Spec](ctx, store, in.Spec, "")
+	}
+	var none Spec
+	id, err := component.ParseID(in.Component)
+	if err != nil {
+		return none, failure.ConfigInvalid.Errorf("reading the input: %w", err)
+	}
+	spec, err := bareSpec(id)
+	if err != nil {
+		return none, err
+	}
+	return decode[Spec](ctx, store, spec, "")
+}
+
+// bareSpec is a spec of any kind that says whose it is, and nothing else.
+func bareSpec(id component.ID) (json.RawMessage, error) {
+	spec, err := json.Marshal(component.SourceSpec{Name: id.Name, Instance: id.Instance})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the spec: %w", err)
+	}
+	return spec, nil
+}
+
 // decodeStrictly reads a spec as somebody wrote it and reports all that is wrong with it.
-func decodeStrictly[Spec any](in SpecInput) (Spec, error) {
+func decodeStrictly[Spec any](ctx context.Context, store *Store, in SpecInput) (Spec, error) {
 	var spec Spec
 	if len(in.Unexpected) > 0 {
-		return spec, failure.ConfigInvalid.Errorf("%s: unknown field; the input has spec, desired and requestedBy", in.Unexpected[0])
+		return spec, failure.ConfigInvalid.Errorf("%s: unknown field; the input has spec or specRef, desired and requestedBy", in.Unexpected[0])
 	}
-	return spec, component.DecodeConfig(in.Spec, &spec)
+	raw, err := store.spec(ctx, in.Spec, in.SpecRef)
+	if err != nil {
+		return spec, err
+	}
+	return spec, component.DecodeConfig(raw, &spec)
 }

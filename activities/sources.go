@@ -18,7 +18,7 @@ type Sources struct {
 // ValidateSource reports everything that is wrong with a source's spec, as far as that shows without asking the system
 // behind the source.
 func (s *Sources) ValidateSource(ctx context.Context, in SpecInput) (Checks, error) {
-	spec, err := decodeStrictly[component.SourceSpec](in)
+	spec, err := decodeStrictly[component.SourceSpec](ctx, s.runner.store, in)
 	if err != nil {
 		return Checks{}, translate(err)
 	}
@@ -28,7 +28,7 @@ func (s *Sources) ValidateSource(ctx context.Context, in SpecInput) (Checks, err
 // ProvisionSource checks the system behind the source and creates what the source needs there. Then the spec is kept
 // where bootstraps, which belong to queries, find it.
 func (s *Sources) ProvisionSource(ctx context.Context, in SpecInput) error {
-	spec, err := decode[component.SourceSpec](in.Spec)
+	spec, err := decode[component.SourceSpec](ctx, s.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return translate(err)
 	}
@@ -36,16 +36,17 @@ func (s *Sources) ProvisionSource(ctx context.Context, in SpecInput) error {
 		if err := s.host.ProvisionSource(ctx, spec); err != nil {
 			return err
 		}
-		return s.runner.store.write(ctx, specsBucket, in.Component, spec)
+		return s.runner.store.write(ctx, specsBucket, in.Component, provisioned(spec, in.SpecRef))
 	}))
 }
 
 // SourceRun streams changes into the source's log until it is asked to stop.
 func (s *Sources) SourceRun(ctx context.Context, in RunInput) (RunResult, error) {
-	spec, err := decode[component.SourceSpec](in.Spec)
+	spec, err := decode[component.SourceSpec](ctx, s.runner.store, in.Spec, in.SpecRef)
 	if err != nil {
 		return RunResult{}, translate(err)
 	}
+	s.runner.uses(ctx, in)
 	teller := s.runner.newTeller(ctx, in)
 	return s.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		return OutcomeDrained, s.host.RunSource(ctx, a, spec)
@@ -59,7 +60,7 @@ func (s *Sources) TeardownSource(ctx context.Context, in TeardownInput) error {
 }
 
 func (s *Sources) tearDown(ctx context.Context, in TeardownInput) error {
-	spec, err := decode[component.SourceSpec](in.Spec)
+	spec, err := decodeTeardown[component.SourceSpec](ctx, s.runner.store, in)
 	if err == nil && !in.KeepResources {
 		err = s.host.TeardownSource(ctx, spec)
 	}

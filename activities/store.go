@@ -16,7 +16,7 @@ import (
 const (
 	controlBucket   = "control"   // <component> or <bootstrap>: what its loop, or its holder, is asked to do
 	placementBucket = "placement" // <component>: its last generation and host; "deleted": the highest of those that are gone
-	specsBucket     = "specs"     // <component>: spec of a provisioned source
+	specsBucket     = "specs"     // <component>: spec of a provisioned source, or the reference to it
 	hostsBucket     = "hosts"     // <host>: a worker process that is alive
 )
 
@@ -52,6 +52,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	buckets map[string]*stream.Bucket
+	specs   *stream.Objects
 }
 
 // NewStore returns the store on a stream server.
@@ -152,7 +153,9 @@ const deletedKey = "deleted"
 // forget removes what is known of a component that is deleted. Of its generation the highest of all that are gone stays:
 // if the component is created anew, attempts of the old one must still be outdated.
 func (s *Store) forget(ctx context.Context, component string) error {
-	return errors.Join(s.remove(ctx, specsBucket, component), s.remove(ctx, controlBucket, component), s.forgetPlacement(ctx, component))
+	return errors.Join(
+		s.remove(ctx, specsBucket, component), s.remove(ctx, controlBucket, component), s.forgetPlacement(ctx, component), s.forgetSpecs(ctx, component),
+	)
 }
 
 func (s *Store) forgetPlacement(ctx context.Context, component string) error {

@@ -23,6 +23,7 @@ type BootstrapInput struct {
 	Query       string          `json:"query"`                 // name
 	Source      string          `json:"source"`                // name
 	Spec        json.RawMessage `json:"spec"`                  // of the query
+	SpecRef     string          `json:"specRef,omitempty"`     // in its place
 	Parallelism int             `json:"parallelism,omitempty"` // copy workers; 0: as many as the source wants
 	Rebuild     bool            `json:"rebuild,omitempty"`     // the query publishes all rows anew, and not what differs
 	Labels      []string        `json:"labels,omitempty"`      // if any, only elements with one of them are read
@@ -117,6 +118,11 @@ func (s *Set) bootstrap(ctx workflow.Context, raw converter.RawValue) (*Bootstra
 		return nil, temporal.NewNonRetryableApplicationError(
 			"the input must name instance, query and source and hold the query's spec", failure.ConfigInvalid.ID, err)
 	}
+	if in.SpecRef != "" && workflow.GetVersion(ctx, changeSpecRef, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		if err := refuseSpec(in.Spec, in.SpecRef); err != nil {
+			return nil, temporal.NewNonRetryableApplicationError(err.Error(), failure.ConfigInvalid.ID, nil)
+		}
+	}
 	if in.ID == "" {
 		in.ID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	}
@@ -186,7 +192,7 @@ func (b *bootstrap) describe() {
 
 func (b *bootstrap) run() (*BootstrapResult, error) {
 	b.enter(bootSubscribing)
-	err := workflow.ExecuteActivity(withErrand(b.root, "keep the changes from now on", 10*time.Minute), bootstraps.Subscribe, activities.PlanInput{BootstrapRef: b.ref(), Spec: b.in.Spec}).Get(b.root, nil)
+	err := workflow.ExecuteActivity(withErrand(b.root, "keep the changes from now on", 10*time.Minute), bootstraps.Subscribe, activities.PlanInput{BootstrapRef: b.ref(), Spec: b.in.Spec, SpecRef: b.in.SpecRef}).Get(b.root, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +340,7 @@ func (b *bootstrap) plan() error {
 		err   error
 	)
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		err = workflow.ExecuteActivity(withPlanChunks(ctx), bootstraps.PlanChunks, activities.PlanInput{BootstrapRef: b.ref(), Spec: b.in.Spec}).Get(ctx, &plan)
+		err = workflow.ExecuteActivity(withPlanChunks(ctx), bootstraps.PlanChunks, activities.PlanInput{BootstrapRef: b.ref(), Spec: b.in.Spec, SpecRef: b.in.SpecRef}).Get(ctx, &plan)
 		ended = true
 	})
 	if lost := b.await(func() bool { return ended }); lost != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
 )
 
 // CommandInput is the payload of every command; all of it is optional, except the spec of a reconfigure or apply. A field that
@@ -25,6 +26,7 @@ type CommandInput struct {
 	Generation *uint64 `json:"generation,omitempty"`
 
 	Spec            json.RawMessage `json:"spec,omitempty"`            // reconfigure, apply
+	SpecRef         string          `json:"specRef,omitempty"`         // in place of a spec that is too large
 	BaseSpecVersion int             `json:"baseSpecVersion,omitempty"` // with it: refused if the spec is no longer this one
 
 	Rebuild bool `json:"rebuild,omitempty"` // rebootstrap: publish all rows anew, and not what differs
@@ -75,7 +77,7 @@ func parsePayload[T any](raw converter.RawValue) (in T, err error) {
 		return none, nil
 	}
 	if len(data) > maxInput {
-		return none, fmt.Errorf("the payload has %d bytes; the most is %d", len(data), maxInput)
+		return none, refusal(failure.ConfigInvalid.Errorf("the payload has %d bytes; the most is %d", len(data), maxInput).WithFix(tooLarge))
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -93,8 +95,8 @@ var commandHelp = map[string]string{
 	CommandResume:       "run, and try again at once what failed",
 	CommandStop:         "finish what is in flight and stop; a bootstrap is given up",
 	CommandRestart:      "drain and run anew",
-	CommandApply:        "check another spec and, if it is valid, add, change and delete components as it says: {\"spec\":{...}}",
-	CommandReconfigure:  "check another spec and, if it is valid, run with it: {\"spec\":{...}}",
+	CommandApply:        "check another spec and, if it is valid, add, change and delete components as it says: {\"spec\":{...}}, or {\"specRef\":\"shop@3\"}",
+	CommandReconfigure:  "check another spec and, if it is valid, run with it: {\"spec\":{...}}, or {\"specRef\":\"orders@3\"}",
 	CommandRebootstrap:  "read a query's sources again, while it goes on, and publish what differs; or stop it and publish all rows anew: {\"rebuild\":true}",
 	CommandResetBreaker: "forget past failures and try at once",
 	CommandSetPosition:  "have a reaction that is paused or stopped go on behind an event of a query: {\"query\":\"q\",\"seq\":\"123\",\"confirm\":\"<name>\"}, or earliest or latest as seq",
@@ -129,13 +131,16 @@ func (e *entity) refuse(name string, in CommandInput) error {
 			return errors.New("the query is declared with bootstrap none")
 		}
 	case CommandResume, CommandRestart:
-		if e.declared == nil {
+		if e.declared == nil && !e.unread {
 			return errors.New("the spec cannot be used; send another with reconfigure")
 		}
 		if name == CommandRestart && e.state.Desired != Running {
 			return fmt.Errorf("the component is not meant to run: desired is %s", e.state.Desired)
 		}
 	case CommandReconfigure:
+		if in.SpecRef != "" {
+			return nil // reading it takes an activity
+		}
 		if _, err := declareAs(e.kind.component, in.Spec, e.id); err != nil {
 			return err
 		}
@@ -212,21 +217,29 @@ func (e *entity) retry() bool {
 }
 
 // check implements owner.
-func (e *entity) check(ctx workflow.Context, spec json.RawMessage) error {
-	return refusal(workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, activities.SpecInput{Component: e.id, Spec: spec}).Get(ctx, nil))
+func (e *entity) check(ctx workflow.Context, in CommandInput) (take func(), err error) {
+	var (
+		d    declared
+		head *activities.SpecHead
+	)
+	if in.SpecRef == "" {
+		d, err = declareAs(e.kind.component, in.Spec, e.id)
+	} else {
+		d, head, err = e.readSpec(ctx, in.SpecRef)
+	}
+	if err == nil {
+		spec := activities.SpecInput{Component: e.id, Spec: in.Spec, SpecRef: in.SpecRef}
+		err = workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, spec).Get(ctx, nil)
+	}
+	return func() { e.replace(d, head) }, refusal(err)
 }
 
-// replace implements owner.
-func (e *entity) replace(spec json.RawMessage) error {
-	d, err := declareAs(e.kind.component, spec, e.id)
-	if err != nil {
-		return err
-	}
+// replace takes another spec, which is valid.
+func (e *entity) replace(d declared, head *activities.SpecHead) {
 	s := &e.state
 	e.retry()
 	s.changed()
-	e.declared, e.waits, s.Restart = &d, d.waits, true
+	e.declared, e.unread, e.waits, s.Head, s.Restart = &d, false, d.waits, head, true
 	s.Snapshots.Known, s.Snapshots.Missing, s.Snapshots.Sealed, s.Snapshots.At = false, nil, nil, time.Time{}
 	s.Snapshots.Reload = s.Snapshots.Reload && d.bootstrap // what a rebootstrap asked for holds for this spec too
-	return nil
 }

@@ -20,7 +20,9 @@ type core struct {
 	Phase       Phase     `json:"phase"`
 	Since       time.Time `json:"since,omitzero"`
 	SpecVersion int       `json:"specVersion"`
-	Unexpected  []string  `json:"unexpected,omitempty"` // fields of the input that are unknown
+	// Head is what is known of a component's spec that it has but a reference to.
+	Head       *activities.SpecHead `json:"head,omitempty"`
+	Unexpected []string             `json:"unexpected,omitempty"` // fields of the input that are unknown
 
 	Breaker Breaker   `json:"breaker"`
 	Parked  bool      `json:"parked,omitempty"` // nothing but a command helps

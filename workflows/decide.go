@@ -6,6 +6,7 @@ type task string
 // The tasks. Each is an activity, except the bootstraps of a query, which are children.
 const (
 	noTask           task = ""
+	taskRead         task = "read" // a spec that there is but a reference to
 	taskValidate     task = "validate"
 	taskProvision    task = "provision"
 	taskAwaitSources task = "awaitSources"
@@ -31,7 +32,8 @@ const (
 // situation is everything that decide looks at.
 type situation struct {
 	Desired   Desired `json:"desired"`
-	Declared  bool    `json:"declared"` // the spec can be read and belongs to the workflow
+	Declared  bool    `json:"declared"`         // the spec can be read and belongs to the workflow
+	Unread    bool    `json:"unread,omitempty"` // it may be, and is to be read yet
 	Cancelled bool    `json:"cancelled,omitempty"`
 	Deleting  bool    `json:"deleting,omitempty"`
 	Force     bool    `json:"force,omitempty"`
@@ -76,6 +78,7 @@ const (
 
 // The actions that begin, end or change something.
 const (
+	actRead         action = "read"
 	actValidate     action = "validate"
 	actProvision    action = "provision"
 	actAwaitSources action = "awaitSources"
@@ -112,10 +115,12 @@ func decide(s situation) action {
 	switch {
 	case s.Desired != Running:
 		return actRest
-	case s.Parked || !s.Declared:
+	case s.Parked || !s.Declared && !s.Unread:
 		return actPark
 	case s.Open:
 		return actBreaker
+	case s.Unread:
+		return actRead
 	case !s.Validated:
 		return actValidate
 	case !s.Provisioned:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type desk struct {
 	instance, name string
 
 	spec        json.RawMessage
+	specRef     string // in its place
 	requestedBy string
 	respec      string // the command that brings another spec
 	inbox       *inbox
@@ -62,10 +64,8 @@ type owner interface {
 	unknown(name string) bool
 	// lasting returns what does a command that takes an activity, nil for all others.
 	lasting(name string) func(workflow.Context, CommandInput) error
-	// check finds out whether another spec is valid.
-	check(ctx workflow.Context, spec json.RawMessage) error
-	// replace takes a spec that is valid.
-	replace(spec json.RawMessage) error
+	// check finds out whether another spec is valid, and returns what takes it if it is.
+	check(ctx workflow.Context, in CommandInput) (take func(), err error)
 	// answer is the answer to the query status and to every update.
 	answer() any
 	// shown is what the search attributes show beside what is common to all.
@@ -175,7 +175,7 @@ func (d *desk) handle() error {
 	return errors.Join(
 		workflow.SetQueryHandlerWithOptions(d.root, QueryStatus, func() (any, error) { return d.owner.answer(), nil },
 			workflow.QueryHandlerOptions{Description: "what the " + d.kind + " does, and why"}),
-		workflow.SetQueryHandlerWithOptions(d.root, QuerySpec, func() (json.RawMessage, error) { return d.spec, nil },
+		workflow.SetQueryHandlerWithOptions(d.root, QuerySpec, func() (any, error) { return d.specAnswer(), nil },
 			workflow.QueryHandlerOptions{Description: "the spec, with references instead of secrets"}),
 		workflow.SetQueryHandlerWithOptions(d.root, QueryCommands, func() ([]Command, error) { return d.core.Commands, nil },
 			workflow.QueryHandlerOptions{Description: "the last commands and what became of them"}),
@@ -200,6 +200,10 @@ func (d *desk) signalled(s signal) {
 	if field := in.added(); field != "" && workflow.GetVersion(d.ctx, "command fields", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		// As the build did that began the history.
 		d.recordCommand(s.name, CommandInput{}, Rejected, fmt.Errorf("decoding the payload: json: unknown field %q", field))
+		return
+	}
+	if in.SpecRef != "" && workflow.GetVersion(d.ctx, changeSpecRef, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		d.recordCommand(s.name, CommandInput{}, Rejected, errors.New(`decoding the payload: json: unknown field "specRef"`))
 		return
 	}
 	if d.owner.unknown(s.name) {
@@ -309,9 +313,15 @@ func (d *desk) refuse(name string, in CommandInput) error {
 	if d.core.Delete != nil && name != CommandDelete {
 		return fmt.Errorf("the %s is being deleted", d.noun())
 	}
+	if in.SpecRef != "" && name != d.respec {
+		return fmt.Errorf("specRef is for %s", d.respec)
+	}
 	if name == d.respec {
-		if len(in.Spec) == 0 {
-			return fmt.Errorf("%s needs a spec", name)
+		if len(in.Spec) == 0 && in.SpecRef == "" {
+			return fmt.Errorf("%s needs a spec, or a specRef", name)
+		}
+		if err := refuseSpec(in.Spec, in.SpecRef); err != nil {
+			return refusal(err)
 		}
 		if in.BaseSpecVersion != 0 && in.BaseSpecVersion != d.core.SpecVersion {
 			return fmt.Errorf("the spec is at version %d, not %d", d.core.SpecVersion, in.BaseSpecVersion)
@@ -352,11 +362,15 @@ func (d *desk) reconfigure(ctx workflow.Context, in CommandInput) error {
 	if before, again := d.core.answered(in.RequestID); again {
 		return before.err()
 	}
-	if bytes.Equal(bytes.TrimSpace(in.Spec), bytes.TrimSpace(d.spec)) && !d.core.Parked && len(d.core.Unexpected) == 0 {
+	if in.SpecRef != "" {
+		in.Spec = nil // or null
+	}
+	same := in.SpecRef == d.specRef && bytes.Equal(bytes.TrimSpace(in.Spec), bytes.TrimSpace(d.spec))
+	if same && !d.core.Parked && len(d.core.Unexpected) == 0 {
 		d.recordCommand(d.respec, in, Noop, nil)
 		return nil
 	}
-	err := d.owner.check(ctx, in.Spec)
+	take, err := d.owner.check(ctx, in)
 	if err == nil {
 		err = d.refuse(d.respec, in) // something else may have come first
 	}
@@ -364,13 +378,27 @@ func (d *desk) reconfigure(ctx workflow.Context, in CommandInput) error {
 		d.recordCommand(d.respec, in, Rejected, err)
 		return err
 	}
-	if err := d.owner.replace(in.Spec); err != nil {
-		return err
-	}
-	d.spec, d.core.Unexpected = in.Spec, nil
+	take()
+	d.spec, d.specRef, d.core.Unexpected = in.Spec, in.SpecRef, nil
 	d.core.SpecVersion++
 	d.recordCommand(d.respec, in, Applied, nil)
 	return nil
+}
+
+// specAnswer is the answer to the query spec.
+func (d *desk) specAnswer() any {
+	if d.specRef == "" {
+		return d.spec
+	}
+	return activities.SpecAnswer{SpecRef: d.specRef, Shown: "perdure spec get " + d.specRef, SpecHead: d.core.Head}
+}
+
+// specShown is which spec the workflow has, for people.
+func (d *desk) specShown() string {
+	if d.specRef == "" {
+		return strconv.Itoa(d.core.SpecVersion)
+	}
+	return fmt.Sprintf("%d (`%s`)", d.core.SpecVersion, d.specRef)
 }
 
 // fail takes a failure that nothing below the workflow overcame. A permanent one waits for a person, without a timer;

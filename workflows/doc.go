@@ -10,5 +10,6 @@
 // for somebody, because what it copied of others is worth keeping; it tells its query, which shows it.
 //
 // Nothing here touches a row or waits by polling: the loops run inside long activities, and an idle component costs no
-// history at all.
+// history at all. A spec that is too large for an input is a reference to one that is stored: activities read it, and a
+// workflow knows no more of it than it needs.
 package workflows

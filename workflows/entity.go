@@ -17,6 +17,7 @@ type entity struct {
 	*desk
 	kind     kind
 	declared *declared
+	unread   bool // the spec, to which there is but a reference, is to be read yet
 	state    State
 
 	// The task in flight.
@@ -52,15 +53,25 @@ func newEntity(ctx workflow.Context, k kind, raw converter.RawValue, attributes 
 	}
 
 	in, invalid := decodeInput[State](raw)
-	e.spec, e.requestedBy = in.Spec, in.RequestedBy
+	if invalid == nil {
+		invalid = byReference(ctx, &in)
+	}
+	e.spec, e.specRef, e.requestedBy = in.Spec, in.SpecRef, in.RequestedBy
 	if in.Carry != nil {
 		e.state = *in.Carry
 	} else {
 		e.state = State{core: begin(in.Desired, in.unexpected)}
 	}
-	if invalid == nil {
+	e.unread = invalid == nil && e.specRef != "" && e.state.Head == nil
+	if invalid == nil && !e.unread {
 		var d declared
-		if d, invalid = declareAs(k.component, e.spec, e.id); invalid == nil {
+		if head := e.state.Head; head != nil {
+			d, invalid = declareHead(k.component, *head)
+			d, invalid = d.as(e.id, invalid)
+		} else {
+			d, invalid = declareAs(k.component, e.spec, e.id)
+		}
+		if invalid == nil {
 			e.declared, e.waits = &d, d.waits
 		}
 	}
@@ -119,7 +130,7 @@ func (e *entity) between() {
 func (e *entity) situation() situation {
 	s := &e.state
 	now := e.desk.situation()
-	now.Declared, now.Restart = e.declared != nil, s.Restart
+	now.Declared, now.Unread, now.Restart = e.declared != nil, e.unread, s.Restart
 	now.Task, now.Ending, now.Overdue, now.ChildrenHeld = e.task, e.ending, e.overdue, e.held
 	now.Validated, now.Provisioned, now.SourcesReady = s.Validated, s.Provisioned || e.kind.provision == nil, len(s.Missing) == 0
 	now.NeedsBootstrap = s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap
@@ -146,7 +157,7 @@ func (e *entity) continueAsNew() error {
 	carry := e.state
 	carry.fit()
 	return workflow.NewContinueAsNewError(e.root, WorkflowType(e.kind.component), Input{
-		Spec: e.spec, Desired: carry.Desired, RequestedBy: e.requestedBy, Carry: &carry,
+		Spec: e.spec, SpecRef: e.specRef, Desired: carry.Desired, RequestedBy: e.requestedBy, Carry: &carry,
 	})
 }
 

@@ -8,7 +8,9 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
 
+	"github.com/perdure/perdure/activities"
 	"github.com/perdure/perdure/streaming/component"
 	"github.com/perdure/perdure/streaming/failure"
 )
@@ -24,13 +26,14 @@ const (
 )
 
 // Input starts the workflow of a component. Spec is a component.SourceSpec, component.QuerySpec or
-// component.ReactionSpec. An activity checks it, so that what was once found wrong, or right, stays so when the
+// component.ReactionSpec; SpecRef is a reference to one that is too large for an input. An activity checks it, so that what was once found wrong, or right, stays so when the
 // workflow is replayed by a build with other rules.
 type Input = inputWith[State]
 
 // inputWith is an input with the state that the workflow carries over.
 type inputWith[S any] struct {
-	Spec        json.RawMessage `json:"spec"`
+	Spec        json.RawMessage `json:"spec,omitempty"`
+	SpecRef     string          `json:"specRef,omitempty"`
 	Desired     Desired         `json:"desired,omitempty"` // Running when empty
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	// Carry is what a run of the workflow hands to the next; only ContinueAsNew fills it.
@@ -49,6 +52,9 @@ type Result struct {
 }
 
 const maxInput = 64 << 10
+
+// tooLarge says what to do with a spec that does not fit in.
+const tooLarge = `Store the spec with "perdure spec put FILE" and give {"specRef":"..."}, with the reference that it prints, in place of spec; "perdure apply FILE" does both.`
 
 // decodeInput reads what a workflow was started with. What it returns with an error is fit to wait for an operator with.
 func decodeInput[S any](raw converter.RawValue) (inputWith[S], error) {
@@ -79,10 +85,41 @@ func decodeFields[S any](raw converter.RawValue) (inputWith[S], error) {
 		return in, nil
 	}
 	if len(data) > maxInput {
-		return in, failure.ConfigInvalid.Errorf("the input has %d bytes; the most is %d", len(data), maxInput)
+		return in, failure.ConfigInvalid.Errorf("the input has %d bytes; the most is %d", len(data), maxInput).WithFix(tooLarge)
 	}
-	in.unexpected = unexpectedFields(data, "spec", "desired", "requestedBy", "carry")
+	in.unexpected = unexpectedFields(data, "spec", "specRef", "desired", "requestedBy", "carry")
 	return in, nil
+}
+
+// changeSpecRef is the change since which specs may be given by reference.
+const changeSpecRef = "spec by reference"
+
+// byReference says what is wrong with how an input gives its spec, as far as that can be known without reading it. What a
+// build that did not know references began with one goes on as it did.
+func byReference[S any](ctx workflow.Context, in *inputWith[S]) error {
+	if in.SpecRef == "" {
+		return nil
+	}
+	if workflow.GetVersion(ctx, changeSpecRef, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		in.SpecRef, in.unexpected = "", append(in.unexpected, "specRef")
+		return nil
+	}
+	return refuseSpec(in.Spec, in.SpecRef)
+}
+
+func refuseSpec(spec json.RawMessage, ref string) error {
+	switch {
+	case ref == "":
+		return nil
+	case hasSpec(spec):
+		return failure.ConfigInvalid.Errorf("spec and specRef are both given; give one of them")
+	}
+	_, _, err := activities.ParseSpecRef(ref)
+	return err
+}
+
+func hasSpec(spec json.RawMessage) bool {
+	return len(spec) > 0 && !bytes.Equal(spec, []byte("null"))
 }
 
 // unexpectedFields returns the members of a JSON object that are none of the known ones, in their order.
@@ -148,23 +185,18 @@ const defaultDrain = 60 * time.Second
 
 // declare reads a spec of a kind. It is as lenient as can be: finding mistakes is an activity's task.
 func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
-	var head struct {
-		Name      string   `json:"name"`
-		Instance  string   `json:"instance"`
-		Sources   []string `json:"sources"`
-		Bootstrap string   `json:"bootstrap"`
-		Policy    struct {
-			DrainSeconds       int `json:"drainSeconds"`
-			BreakerSeconds     int `json:"breakerSeconds"`
-			BreakerMostSeconds int `json:"breakerMostSeconds"`
-		} `json:"policy"`
-	}
+	var head activities.SpecHead
 	if len(spec) == 0 {
-		return declared{}, failure.ConfigInvalid.Errorf("spec: is missing")
+		return declared{}, failure.ConfigInvalid.Errorf("spec: is missing; give spec, or specRef for one that is stored")
 	}
 	if err := json.Unmarshal(spec, &head); err != nil {
 		return declared{}, failure.ConfigInvalid.Errorf("decoding the spec: %w", err)
 	}
+	return declareHead(kind, head)
+}
+
+// declareHead is declare for what an activity has read of a spec.
+func declareHead(kind component.Kind, head activities.SpecHead) (declared, error) {
 	d := declared{
 		id:      component.ID{Kind: kind, Instance: head.Instance, Name: head.Name},
 		sources: head.Sources, bootstrap: head.Bootstrap != "none", drain: defaultDrain,
@@ -191,6 +223,11 @@ func declare(kind component.Kind, spec json.RawMessage) (declared, error) {
 // declareAs is declare for the spec of a workflow, whose id must be the component's.
 func declareAs(kind component.Kind, spec json.RawMessage, workflowID string) (declared, error) {
 	d, err := declare(kind, spec)
+	return d.as(workflowID, err)
+}
+
+// as returns what is declared, if it is for a workflow of that id.
+func (d declared) as(workflowID string, err error) (declared, error) {
 	if err != nil {
 		return declared{}, err
 	}

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,14 +49,20 @@ func newInstance(ctx workflow.Context, raw converter.RawValue, attributes func()
 		i.desk.instance, i.name = name, name
 	}
 	in, invalid := decodeInput[InstanceState](raw)
-	i.spec, i.requestedBy = in.Spec, in.RequestedBy
+	if invalid == nil {
+		invalid = byReference(ctx, &in)
+	}
+	i.spec, i.specRef, i.requestedBy = in.Spec, in.SpecRef, in.RequestedBy
 	if in.Carry != nil {
 		i.state = *in.Carry
 	} else {
 		i.state = InstanceState{core: begin(in.Desired, in.unexpected)}
 	}
 	if invalid == nil {
-		i.parts, invalid = declareInstance(i.spec, i.id)
+		i.parts, invalid = declareInstance(CommandInput{Spec: i.spec, SpecRef: i.specRef}, i.id)
+		if i.specRef != "" {
+			i.parts, i.state.Referred = i.state.declaredParts(), true
+		}
 		i.declared = invalid == nil
 	}
 	if invalid != nil && in.Carry == nil {
@@ -123,7 +128,7 @@ func (i *instance) situation() situation {
 	now := i.desk.situation()
 	now.Declared, now.Validated = i.declared, s.Validated
 	now.Task, now.Ending = i.task, i.ending
-	now.TornDown = len(s.Members) == 0
+	now.TornDown = len(s.Members) == 0 && !s.Referred
 	now.Outdated = i.task != noTask && i.task != taskValidate && i.wanted != s.Wanted
 	now.Reconciled = !slices.ContainsFunc(s.Members, func(m member) bool { return m.Tried != s.Wanted })
 	return now
@@ -134,7 +139,7 @@ func (i *instance) continueAsNew() error {
 	carry := i.state
 	carry.fit()
 	return workflow.NewContinueAsNewError(i.root, TypeInstance, InstanceInput{
-		Spec: i.spec, Desired: carry.Desired, RequestedBy: i.requestedBy, Carry: &carry,
+		Spec: i.spec, SpecRef: i.specRef, Desired: carry.Desired, RequestedBy: i.requestedBy, Carry: &carry,
 	})
 }
 
@@ -176,7 +181,7 @@ func (i *instance) refuse(name string, in CommandInput) error {
 			return fmt.Errorf("the instance is not meant to run: desired is %s", i.state.Desired)
 		}
 	case CommandApply:
-		if _, err := declareInstance(in.Spec, i.id); err != nil {
+		if _, err := declareInstance(in, i.id); err != nil {
 			return err
 		}
 	}
@@ -223,22 +228,31 @@ func (i *instance) pass(note func(*member) *int) {
 }
 
 // check implements owner.
-func (i *instance) check(ctx workflow.Context, spec json.RawMessage) error {
-	if err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: spec}); err != nil {
-		return refusal(err)
+func (i *instance) check(ctx workflow.Context, in CommandInput) (take func(), err error) {
+	parts, err := declareInstance(in, i.id)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	members, err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: in.Spec, SpecRef: in.SpecRef})
+	if in.SpecRef != "" {
+		parts = partsOf(members)
+	}
+	return func() {
+		i.accept(parts)
+		i.declared, i.state.Parked, i.state.Referred = true, false, i.state.Referred || in.SpecRef != ""
+	}, refusal(err)
 }
 
-// findProblems has a spec validated. What is wrong with it stays in the status until another one is.
-func (i *instance) findProblems(ctx workflow.Context, in activities.SpecInput) error {
+// findProblems has a spec validated, and returns the components of one that there is but a reference to. What is wrong with
+// it stays in the status until another one is.
+func (i *instance) findProblems(ctx workflow.Context, in activities.SpecInput) (members []string, err error) {
 	var checks activities.InstanceChecks
 	if err := workflow.ExecuteActivity(withValidate(ctx), instances.ValidateInstance, in).Get(ctx, &checks); err != nil {
-		return err
+		return nil, err
 	}
 	i.state.Problems = checks.Problems
 	if len(checks.Problems) == 0 {
-		return nil
+		return checks.Members, nil
 	}
 	lines := make([]string, len(checks.Problems))
 	for n, p := range checks.Problems {
@@ -246,7 +260,7 @@ func (i *instance) findProblems(ctx workflow.Context, in activities.SpecInput) e
 			lines[n] = p.Component + ": " + p.Message
 		}
 	}
-	return failure.ConfigInvalid.Errorf("%s", listed(lines, maxProblems)).
+	return nil, failure.ConfigInvalid.Errorf("%s", listed(lines, maxProblems)).
 		WithFix("Correct what the message, or all of the status's problems, name and send the spec again with the signal apply.")
 }
 
@@ -261,17 +275,6 @@ func listed(lines []string, most int) string {
 		text += "\n" + line
 	}
 	return text
-}
-
-// replace implements owner.
-func (i *instance) replace(spec json.RawMessage) error {
-	parts, err := declareInstance(spec, i.id)
-	if err != nil {
-		return err
-	}
-	i.accept(parts)
-	i.declared, i.state.Parked = true, false
-	return nil
 }
 
 // accept takes the components of a spec that is valid.

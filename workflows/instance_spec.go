@@ -12,25 +12,29 @@ import (
 // part is what an instance declares of one component.
 type part struct {
 	id   component.ID
-	spec json.RawMessage
+	spec json.RawMessage // nil: it is in the spec that the instance has a reference to
 }
 
 // kindsInOrder is the order in which the components of an instance are started. It is a comfort: each waits for what it
 // needs.
 var kindsInOrder = []component.Kind{component.Source, component.Query, component.Reaction}
 
-// declareInstance reads the spec of an instance, as leniently as can be: finding mistakes is an activity's task.
-func declareInstance(spec json.RawMessage, workflowID string) ([]part, error) {
+// declareInstance reads the spec of an instance, as leniently as can be: finding mistakes is an activity's task. What one
+// declares that there is but a reference to, an activity says.
+func declareInstance(in CommandInput, workflowID string) ([]part, error) {
 	name, err := component.ParseInstanceID(workflowID)
 	if err != nil {
 		return nil, failure.ConfigInvalid.Errorf("the workflow's id: %w", err).
 			WithFix("Delete this workflow with the signal delete and start it again with a workflow id such as instance.default.")
 	}
-	if len(spec) == 0 {
-		return nil, failure.ConfigInvalid.Errorf("spec: is missing")
+	if in.SpecRef != "" {
+		return nil, nil
+	}
+	if len(in.Spec) == 0 {
+		return nil, failure.ConfigInvalid.Errorf("spec: is missing; give spec, or specRef for one that is stored")
 	}
 	var whole component.InstanceSpec
-	if err := json.Unmarshal(spec, &whole); err != nil {
+	if err := json.Unmarshal(in.Spec, &whole); err != nil {
 		return nil, failure.ConfigInvalid.Errorf("decoding the spec: %w", err)
 	}
 	var parts []part
@@ -47,7 +51,30 @@ func declareInstance(spec json.RawMessage, workflowID string) ([]part, error) {
 	return parts, nil
 }
 
-// InstanceInput starts the workflow of an instance. Spec is a component.InstanceSpec.
+// partsOf are the components with these ids.
+func partsOf(ids []string) []part {
+	parts := make([]part, 0, len(ids))
+	for _, id := range ids {
+		if parsed, err := component.ParseID(id); err == nil {
+			parts = append(parts, part{id: parsed})
+		}
+	}
+	return parts
+}
+
+// declaredParts are the components of the spec that was accepted last.
+func (s *InstanceState) declaredParts() []part {
+	var ids []string
+	for _, m := range s.Members {
+		if !m.Removed {
+			ids = append(ids, m.ID)
+		}
+	}
+	return partsOf(ids)
+}
+
+// InstanceInput starts the workflow of an instance. Spec is a component.InstanceSpec; SpecRef is a reference to one that is too
+// large for an input.
 type InstanceInput = inputWith[InstanceState]
 
 // InstanceState is what a workflow remembers of its instance. As State it is only ever added to.
@@ -59,6 +86,8 @@ type InstanceState struct {
 	// Version of what is wanted of all components: commands and other specs make it grow.
 	Wanted  int      `json:"wanted"`
 	Members []member `json:"members,omitempty"`
+	// Referred says that specs may be stored that are the instance's alone.
+	Referred bool `json:"referred,omitempty"`
 }
 
 // member is a component that the instance started, or is about to.

@@ -20,6 +20,7 @@ type InstanceStatus struct {
 	Since       time.Time `json:"since"`
 	Deleting    bool      `json:"deleting,omitempty"`
 	SpecVersion int       `json:"specVersion"`
+	SpecRef     string    `json:"specRef,omitempty"` // of a spec that is stored
 	RequestedBy string    `json:"requestedBy,omitempty"`
 	// Components are those of the spec, and those that are yet to be deleted.
 	Components []ComponentStatus `json:"components"`
@@ -49,7 +50,7 @@ func (i *instance) status() InstanceStatus {
 	s := &i.state
 	status := InstanceStatus{
 		Component: i.id, Kind: KindInstance, Desired: s.Desired, Phase: s.Phase, Health: healthOf(s.Phase), Since: s.Since,
-		Deleting: s.Delete != nil, SpecVersion: s.SpecVersion, RequestedBy: i.requestedBy,
+		Deleting: s.Delete != nil, SpecVersion: s.SpecVersion, SpecRef: i.specRef, RequestedBy: i.requestedBy,
 		Components: []ComponentStatus{}, Failing: []string{}, Problems: s.Problems, Breaker: s.Breaker,
 		Commands: append([]Command{}, s.Commands...), History: i.history(), Build: workflow.GetInfo(i.root).GetCurrentBuildID(),
 	}
@@ -107,7 +108,7 @@ func (i *instance) onTheWay() Phase {
 func (i *instance) describe() {
 	s := &i.state
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s** since %s. Desired: %s. Spec %d.\n", s.Phase, s.Since.UTC().Format(time.RFC3339), s.Desired, s.SpecVersion)
+	fmt.Fprintf(&b, "**%s** since %s. Desired: %s. Spec %s.\n", s.Phase, s.Since.UTC().Format(time.RFC3339), s.Desired, i.specShown())
 	for n, m := range s.Members {
 		c := m.status()
 		if n == 0 {

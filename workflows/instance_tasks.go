@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -69,13 +70,16 @@ func (i *instance) ended(err error) {
 }
 
 func (i *instance) validate(ctx workflow.Context) error {
-	version := i.state.SpecVersion
-	err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: i.spec, Unexpected: i.state.Unexpected})
+	version, parts := i.state.SpecVersion, i.parts
+	members, err := i.findProblems(ctx, activities.SpecInput{Component: i.id, Spec: i.spec, SpecRef: i.specRef, Unexpected: i.state.Unexpected})
 	if version != i.state.SpecVersion { // another one came meanwhile, which is valid
 		return nil
 	}
+	if i.specRef != "" {
+		parts = partsOf(members)
+	}
 	if err == nil {
-		i.accept(i.parts)
+		i.accept(parts)
 	}
 	return err
 }
@@ -108,6 +112,11 @@ func (i *instance) teardown(ctx workflow.Context) error {
 		all = append(all, m.ID)
 	}
 	i.remove(ctx, all)
+	if i.state.Referred && len(i.state.Members) == 0 {
+		forget := withErrand(ctx, "remove its stored specs", time.Minute)
+		err := workflow.ExecuteActivity(forget, control.ForgetSpecs, activities.OwnerInput{Owner: i.id}).Get(ctx, nil)
+		i.state.Referred = temporal.IsCanceledError(err) // what it could not remove does no harm, and perdure spec list shows it
+	}
 	return nil
 }
 
@@ -157,7 +166,7 @@ func (i *instance) ensure(ctx workflow.Context, id string) {
 	wanted, resume, restart := i.wanted, m.Resume, m.Restart
 	var seen activities.ComponentState
 	err := workflow.ExecuteActivity(withEnsure(ctx, id), instances.EnsureComponent, activities.EnsureInput{
-		Component: id, WorkflowType: WorkflowType(i.parts[n].id.Kind), Spec: i.parts[n].spec, Desired: string(i.state.Desired),
+		Component: id, WorkflowType: WorkflowType(i.parts[n].id.Kind), Spec: i.parts[n].spec, SpecRef: i.specRef, Desired: string(i.state.Desired),
 		RequestedBy: i.id, Resume: resume > 0, Restart: restart > 0,
 	}).Get(ctx, &seen)
 	if m = i.tried(id, wanted, err); m == nil || err != nil {

@@ -61,7 +61,7 @@ func (e *entity) handleLetters(ctx workflow.Context, name string, in CommandInpu
 	input := activities.LettersInput{Component: e.id, IDs: in.IDs}
 	var do any = control.DropDeadLetters
 	if name == CommandRetry {
-		do, input.Spec = reactions.RetryDeadLetters, e.spec
+		do, input.Spec, input.SpecRef = reactions.RetryDeadLetters, e.spec, e.specRef
 	}
 	var result activities.LettersResult
 	err := workflow.ExecuteActivity(withLetters(ctx, name+" dead letters"), do, input).Get(ctx, &result)

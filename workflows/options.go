@@ -48,6 +48,14 @@ func withValidate(ctx workflow.Context) workflow.Context {
 	})
 }
 
+func withReadSpec(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.QueueControl, Summary: "read the spec",
+		StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: 5 * time.Minute,
+		RetryPolicy: retry(time.Second, 10*time.Second, 5),
+	})
+}
+
 // withCheck is for somebody who waits for the answer.
 func withCheck(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -79,7 +79,7 @@ func (e *entity) handlePlace(ctx workflow.Context, name string, in CommandInput)
 }
 
 func (e *entity) changePlace(ctx workflow.Context, name string, in *CommandInput) error {
-	input := activities.ResultInput{Component: e.id, Spec: e.spec, Query: in.Query, Seq: in.Seq, Generation: e.state.Generation}
+	input := activities.ResultInput{Component: e.id, Spec: e.spec, SpecRef: e.specRef, Query: in.Query, Seq: in.Seq, Generation: e.state.Generation}
 	if name == CommandSkip {
 		return refusal(workflow.ExecuteActivity(withPlace(ctx, "skip a result"), reactions.SkipResult, input).Get(ctx, nil))
 	}

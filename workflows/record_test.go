@@ -185,6 +185,46 @@ func TestRecord(t *testing.T) {
 		require.NoError(t, r.client.CancelWorkflow(t.Context(), id, ""))
 		r.save(t, id, "Instance-invalid")
 	})
+	t.Run("Query by reference", func(t *testing.T) {
+		r.fail("ReadSpec", failure.ConfigInvalid)
+		r.needBootstrap(1)
+		const id = "query.default.referred"
+		_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, TypeQuery, Input{SpecRef: "referred@1"})
+		require.NoError(t, err)
+		r.reaches(t, id, PhaseNeedsOperator)
+		r.signal(t, id, CommandResume, nil)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandReconfigure, map[string]string{"specRef": "referred@2"})
+		r.until(t, id, func(s Status) bool { return s.SpecVersion == 2 && s.Phase == PhaseRunning })
+		r.signal(t, id, CommandReconfigure, map[string]string{"specRef": "other@1"})
+		r.signal(t, id, CommandReconfigure, map[string]string{"specRef": "referred"})
+		r.until(t, id, func(s Status) bool { return len(s.Commands) == 4 })
+		first := r.runID(t, id)
+		r.signal(t, id, CommandUpgrade, nil)
+		require.Eventually(t, func() bool { return r.runID(t, id) != first }, 30*time.Second, 50*time.Millisecond)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandReconfigure, map[string]any{"spec": json.RawMessage(`{"name":"referred","query":"MATCH (o) RETURN o","sources":["orders"]}`)})
+		r.until(t, id, func(s Status) bool { return s.SpecVersion == 3 && s.Phase == PhaseRunning })
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-referred-continued")
+		r.saveRun(t, id, first, "Query-referred")
+		r.save(t, "bootstrap.default.referred.orders.1", "Bootstrap-referred")
+	})
+	t.Run("Instance by reference", func(t *testing.T) {
+		const id = "instance.referred"
+		_, err := r.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: activities.QueueWorkflows}, TypeInstance, InstanceInput{SpecRef: "shop@1"})
+		require.NoError(t, err)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandApply, map[string]string{"specRef": "shop@2"})
+		r.until(t, id, func(s Status) bool { return s.SpecVersion == 2 && s.Phase == PhaseRunning })
+		first := r.runID(t, id)
+		r.signal(t, id, CommandUpgrade, nil)
+		require.Eventually(t, func() bool { return r.runID(t, id) != first }, 30*time.Second, 50*time.Millisecond)
+		r.reaches(t, id, PhaseRunning)
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Instance-referred-deleted")
+		r.saveRun(t, id, first, "Instance-referred")
+	})
 	t.Run("Reaction", func(t *testing.T) {
 		id := r.start(t, component.Reaction, "lines", reactionSpec)
 		r.reaches(t, id, PhaseRunning)
@@ -396,6 +436,7 @@ func (r *recorder) register(w worker.ActivityRegistry) {
 			return activities.PositionResult{Seq: "41"}, nil
 		},
 		"RetryDeadLetters": r.retryLetters, "DropDeadLetters": r.dropLetters,
+		"ReadSpec": r.readSpec, "ForgetSpecs": func(context.Context, activities.OwnerInput) error { return nil },
 		"PlaceComponent": r.place, "RequestDrain": r.drain,
 		"FenceBump":        func(context.Context, activities.GenerationInput) error { return nil },
 		"Subscribe":        func(context.Context, activities.PlanInput) error { return nil },
@@ -489,10 +530,18 @@ func beatUntil(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
+func (r *recorder) readSpec(_ context.Context, in activities.SpecRefInput) (activities.SpecHead, error) {
+	name, _, _ := strings.Cut(in.SpecRef, "@")
+	return activities.SpecHead{Name: name, Sources: []string{"orders"}}, r.failure("ReadSpec")
+}
+
 // validateInstance finds a problem in an instance that declares something invalid.
 func validateInstance(_ context.Context, in activities.SpecInput) (activities.InstanceChecks, error) {
 	if strings.Contains(string(in.Spec), "invalid") {
 		return activities.InstanceChecks{Problems: []activities.Problem{{Component: "query invalid", Code: "ConfigInvalid", Message: "invalid"}}}, nil
+	}
+	if in.SpecRef != "" {
+		return activities.InstanceChecks{Members: []string{"source.referred.s", "query.referred.q"}}, nil
 	}
 	return activities.InstanceChecks{}, nil
 }

@@ -24,6 +24,7 @@ type Status struct {
 	Since       time.Time       `json:"since"`
 	Deleting    bool            `json:"deleting,omitempty"`
 	SpecVersion int             `json:"specVersion"`
+	SpecRef     string          `json:"specRef,omitempty"` // of a spec that is stored
 	Generation  uint64          `json:"generation"`
 	Attempt     int32           `json:"attempt,omitempty"` // of the last run that ended
 	Host        string          `json:"host,omitempty"`    // of the run that a query was placed for; else of the last one that ended
@@ -71,7 +72,7 @@ func (e *entity) status() Status {
 	status := Status{
 		Component: e.id, Kind: e.kind.component, Desired: s.Desired, Phase: s.Phase, Since: s.Since,
 		Health: e.health(), Deleting: s.Delete != nil,
-		SpecVersion: s.SpecVersion, Generation: s.Generation, Attempt: s.Attempt, Host: s.Host, RequestedBy: e.requestedBy,
+		SpecVersion: s.SpecVersion, SpecRef: e.specRef, Generation: s.Generation, Attempt: s.Attempt, Host: s.Host, RequestedBy: e.requestedBy,
 		Breaker:   s.Breaker,
 		Bootstrap: BootstrapsState{Needed: s.Snapshots.Needed, Sealed: s.Snapshots.Sealed, Trouble: s.Snapshots.Trouble},
 		Position:  s.Position, Offset: s.Offset, Sequence: s.Sequence,
@@ -156,7 +157,7 @@ func healthOf(p Phase) string {
 func (e *entity) describe() {
 	s := &e.state
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s** since %s. Desired: %s. Spec %d, generation %d.\n", s.Phase, s.Since.UTC().Format(time.RFC3339), s.Desired, s.SpecVersion, s.Generation)
+	fmt.Fprintf(&b, "**%s** since %s. Desired: %s. Spec %s, generation %d.\n", s.Phase, s.Since.UTC().Format(time.RFC3339), s.Desired, e.specShown(), s.Generation)
 	if s.Position != "" {
 		fmt.Fprintf(&b, "\nThe last run ended at position `%s`", s.Position)
 		if s.Sequence != "" {

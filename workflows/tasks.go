@@ -29,6 +29,9 @@ func (e *entity) do(act action) (waits bool) {
 	case actBreaker:
 		e.enter(e.phaseOfBreaker())
 		e.awaitBreaker()
+	case actRead:
+		e.enter(PhaseValidating)
+		e.start(taskRead, e.read)
 	case actValidate:
 		e.enter(PhaseValidating)
 		e.start(taskValidate, e.validate)
@@ -36,7 +39,7 @@ func (e *entity) do(act action) (waits bool) {
 		e.enter(PhaseProvisioning)
 		s.Touched = true
 		e.start(taskProvision, func(ctx workflow.Context) error {
-			return workflow.ExecuteActivity(withProvision(ctx), e.kind.provision, e.specInput(e.spec)).Get(ctx, nil)
+			return workflow.ExecuteActivity(withProvision(ctx), e.kind.provision, e.specInput()).Get(ctx, nil)
 		})
 	case actAwaitSources:
 		e.enter(PhaseWaitingForSource)
@@ -173,13 +176,33 @@ func (e *entity) mayAvoid(host string) bool {
 	return (ran || avoid != host) && workflow.GetVersion(e.ctx, "avoid", workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
-func (e *entity) specInput(spec []byte) activities.SpecInput {
-	return activities.SpecInput{Component: e.id, Spec: spec, Unexpected: e.state.Unexpected}
+func (e *entity) specInput() activities.SpecInput {
+	return activities.SpecInput{Component: e.id, Spec: e.spec, SpecRef: e.specRef, Unexpected: e.state.Unexpected}
+}
+
+// read finds out what the workflow needs to know of the spec that it has a reference to.
+func (e *entity) read(ctx workflow.Context) error {
+	d, head, err := e.readSpec(ctx, e.specRef)
+	if err == nil && !e.outdated() {
+		e.declared, e.unread, e.waits, e.state.Head = &d, false, d.waits, head
+	}
+	return err
+}
+
+func (e *entity) readSpec(ctx workflow.Context, ref string) (declared, *activities.SpecHead, error) {
+	var head activities.SpecHead
+	err := workflow.ExecuteActivity(withReadSpec(ctx), control.ReadSpec, activities.SpecRefInput{SpecRef: ref}).Get(ctx, &head)
+	if err != nil {
+		return declared{}, nil, err
+	}
+	d, err := declareHead(e.kind.component, head)
+	d, err = d.as(e.id, err)
+	return d, &head, err
 }
 
 func (e *entity) validate(ctx workflow.Context) error {
 	var checks activities.Checks
-	err := workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, e.specInput(e.spec)).Get(ctx, &checks)
+	err := workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, e.specInput()).Get(ctx, &checks)
 	e.state.Missing = checks.MissingSources
 	return err
 }
@@ -238,7 +261,7 @@ func (e *entity) run(ctx workflow.Context) error {
 		})
 	}
 	in := activities.RunInput{
-		Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec,
+		Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec, SpecRef: e.specRef,
 		Beside: e.kind.component == component.Query && e.declared.bootstrap,
 	}
 	if s.Snapshots.Reload {
@@ -312,7 +335,7 @@ func (e *entity) bootstrap(ctx workflow.Context) error {
 			withBootstrap(ctx, id, fmt.Sprintf("snapshot of %s for query %s", source, e.declared.id.Name)),
 			TypeBootstrap,
 			BootstrapInput{
-				ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec, Rebuild: s.Rebuild, Labels: labels,
+				ID: id, Instance: e.declared.id.Instance, Query: e.declared.id.Name, Source: source, Spec: e.spec, SpecRef: e.specRef, Rebuild: s.Rebuild, Labels: labels,
 			})
 		e.children, e.childIDs = append(e.children, child), append(e.childIDs, id)
 		pending++
@@ -421,7 +444,7 @@ func (e *entity) tell(child workflow.ChildWorkflowFuture, command string) {
 func (e *entity) teardown(ctx workflow.Context) error {
 	d := e.state.Delete
 	return workflow.ExecuteActivity(withTeardown(ctx, d.within()), e.kind.teardown,
-		activities.TeardownInput{Component: e.id, Spec: e.spec, KeepResources: d.KeepResources}).Get(ctx, nil)
+		activities.TeardownInput{Component: e.id, Spec: e.spec, SpecRef: e.specRef, KeepResources: d.KeepResources}).Get(ctx, nil)
 }
 
 // end begins a step of ending the task; when its bound is over, the next step follows.

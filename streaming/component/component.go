@@ -44,6 +44,9 @@ func ValidName(name string) bool { return namePattern.MatchString(name) }
 // instancePrefix begins the workflow id of an instance.
 const instancePrefix = "instance."
 
+// InstanceID returns the workflow id of an instance.
+func InstanceID(name string) string { return instancePrefix + name }
+
 // ParseInstanceID returns the name of the instance that a workflow id of the form instance.<name> is of.
 func ParseInstanceID(s string) (string, error) {
 	if name, ok := strings.CutPrefix(s, instancePrefix); ok && ValidName(name) {

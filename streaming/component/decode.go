@@ -44,11 +44,23 @@ func DecodeConfig(raw json.RawMessage, into any) error {
 
 // DecodeYAML is DecodeConfig for YAML text, of which JSON is a part.
 func DecodeYAML(text []byte, into any) error {
-	raw, err := yaml.YAMLToJSON(text)
+	raw, err := JSONOf(text)
 	if err != nil {
-		return failure.ConfigInvalid.Errorf("parsing YAML: %w", err)
+		return err
 	}
 	return DecodeConfig(raw, into)
+}
+
+// JSONOf makes JSON of YAML text. JSON stays as it is.
+func JSONOf(text []byte) (json.RawMessage, error) {
+	if json.Valid(text) {
+		return text, nil
+	}
+	raw, err := yaml.YAMLToJSON(text)
+	if err != nil {
+		return nil, failure.ConfigInvalid.Errorf("parsing YAML: %w", err)
+	}
+	return raw, nil
 }
 
 // Validator is implemented by config structs that have rules beyond those that tags can say. It is called with the

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ type madeRecord struct {
 	// Specs are those with which the source was provisioned, the last one first, and before that those by which something can
 	// be reached that could not be removed yet.
 	Specs []component.SourceSpec `json:"specs"`
+	// Packed has them instead where they are large, compressed: a spec may name very many tables.
+	Packed []byte `json:"packed,omitempty"`
 	// Made is what there is, by kind, in the notation of the kind's sources.
 	Made map[string][]byte `json:"made,omitempty"`
 	// Left is why something of earlier specs is still there.
@@ -63,8 +66,46 @@ func (r *sourceRecord) Save(ctx context.Context, made []byte) error {
 	if err != nil {
 		return err
 	}
-	r.revision, err = replace(ctx, b, r.key, r.record, r.revision)
+	packed, err := r.record.pack()
+	if err != nil {
+		return err
+	}
+	r.revision, err = replace(ctx, b, r.key, packed, r.revision)
 	return err
+}
+
+// mostUnpacked is the size of specs, in JSON, up to which they are not compressed.
+const mostUnpacked = 64 << 10
+
+// pack makes a record fit for a bucket, whose values are small.
+func (r madeRecord) pack() (madeRecord, error) {
+	specs, err := json.Marshal(r.Specs)
+	if err != nil || len(specs) <= mostUnpacked {
+		return r, err
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write(specs)
+	r.Specs, r.Packed = nil, nil
+	if err = errors.Join(err, w.Close()); err == nil {
+		r.Packed = packed.Bytes()
+	}
+	return r, err
+}
+
+func (r *madeRecord) unpack() error {
+	if len(r.Packed) == 0 {
+		return nil
+	}
+	packed, err := gzip.NewReader(bytes.NewReader(r.Packed))
+	if err == nil {
+		err = json.NewDecoder(packed).Decode(&r.Specs)
+	}
+	r.Packed = nil
+	if err != nil {
+		return failure.StateCorrupt.Errorf("unpacking the specs of a source: %w", err)
+	}
+	return nil
 }
 
 func (h *Host) readMade(ctx context.Context, key string) (record madeRecord, revision uint64, err error) {
@@ -72,7 +113,9 @@ func (h *Host) readMade(ctx context.Context, key string) (record madeRecord, rev
 	if err != nil {
 		return record, 0, err
 	}
-	revision, _, err = read(ctx, b, key, &record)
+	if revision, _, err = read(ctx, b, key, &record); err == nil {
+		err = record.unpack()
+	}
 	return record, revision, err
 }
 
@@ -90,7 +133,11 @@ func (h *Host) editMade(ctx context.Context, key string, edit func(*madeRecord))
 		if edit(&record); len(record.Specs) == 0 {
 			return removeKeys(ctx, b, key)
 		}
-		if _, err = replace(ctx, b, key, record, revision); !errors.Is(err, stream.ErrConflict) {
+		packed, err := record.pack()
+		if err != nil {
+			return err
+		}
+		if _, err = replace(ctx, b, key, packed, revision); !errors.Is(err, stream.ErrConflict) {
 			return err
 		}
 	}

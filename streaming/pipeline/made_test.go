@@ -189,3 +189,38 @@ func TestServerIsAnotherOne(t *testing.T) {
 	require.Empty(t, things(t, server), "the publication says itself whose it is")
 	require.Empty(t, r.made())
 }
+
+// TestRecordOfLargeSpecs fits into a value of a bucket of any server, and keeps every spec as it is.
+func TestRecordOfLargeSpecs(t *testing.T) {
+	const mostValue = 1 << 20 // unless a server allows more
+	h := newRig(t).host()
+	tables := make([]string, 50_000)
+	for i := range tables {
+		tables[i] = fmt.Sprintf(`{"name":"warehouse.fact_table_%d","label":"FactTable%d"}`, i, i)
+	}
+	spec := component.SourceSpec{Name: "shop", Kind: "x", Config: json.RawMessage(`{"tables":[` + strings.Join(tables, ",") + `]}`)}
+	other := spec
+	other.Policy.DrainSeconds = 7
+	want := madeRecord{Specs: []component.SourceSpec{spec, other, {Name: "shop"}}, Left: "something"}
+	require.NoError(t, h.editMade(t.Context(), "default.shop", func(r *madeRecord) { *r = want }))
+	got, revision, err := h.readMade(t.Context(), "default.shop")
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	made := &sourceRecord{host: h, key: "default.shop", kind: "x", record: got, revision: revision}
+	require.NoError(t, made.Save(t.Context(), []byte("slot")))
+	b, err := h.bucket(t.Context(), madeBucket)
+	require.NoError(t, err)
+	entry, err := b.Get(t.Context(), "default.shop")
+	require.NoError(t, err)
+	require.Less(t, len(entry.Value), mostValue)
+	got, _, err = h.readMade(t.Context(), "default.shop")
+	require.NoError(t, err)
+	want.Made = map[string][]byte{"x": []byte("slot")}
+	require.Equal(t, want, got)
+
+	small := madeRecord{Specs: want.Specs[2:]}
+	require.NoError(t, h.editMade(t.Context(), "default.shop", func(r *madeRecord) { *r = small }))
+	entry, err = b.Get(t.Context(), "default.shop")
+	require.NoError(t, err)
+	require.NotContains(t, string(entry.Value), "packed", "which builds before this one can read too")
+}

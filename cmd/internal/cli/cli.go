@@ -48,7 +48,8 @@ func newRoot() *cobra.Command {
 		Long: `Perdure watches databases, keeps the answers of standing graph queries up to date,
 and acts on every difference. Everything it does is a Temporal workflow.`,
 		Example: `  perdure demo                   # see it work, with everything it needs
-  perdure dev --with-postgres    # a place to build your own`,
+  perdure dev --with-postgres    # a place to build your own
+  perdure apply instance.yaml    # start what a file declares, or give it another spec`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -67,7 +68,7 @@ and acts on every difference. Everything it does is a Temporal workflow.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, "See " + cmd.CommandPath() + " --help."}
 	})
-	root.AddCommand(newDev(), newDemo(), newDoctor(), newVersion())
+	root.AddCommand(newDev(), newDemo(), newApply(), newSpec(), newDoctor(), newVersion())
 	return root
 }
 

@@ -132,6 +132,20 @@ type Worker struct {
 // Validate implements component.Validator.
 func (w *Worker) Validate(p *component.Problems) { w.check(p) }
 
+// Specs is the configuration of `perdure spec`.
+type Specs struct {
+	NATSURL        string        `json:"natsUrl" flag:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"URL of the NATS server with JetStream"`
+	ConnectTimeout time.Duration `json:"connectTimeout" flag:"connect-timeout" env:"PERDURE_CONNECT_TIMEOUT" default:"15s" doc:"how long to wait for servers to answer first"`
+}
+
+// Apply is the configuration of `perdure apply`.
+type Apply struct {
+	TemporalAddress   string `json:"temporalAddress" flag:"temporal-address" env:"TEMPORAL_ADDRESS" default:"127.0.0.1:7233" doc:"host:port of the Temporal frontend"`
+	TemporalNamespace string `json:"temporalNamespace" flag:"temporal-namespace" env:"TEMPORAL_NAMESPACE" default:"default" doc:"Temporal namespace"`
+	Specs
+	Payloads
+}
+
 // Demo is the configuration of `perdure demo`.
 type Demo struct {
 	DataDir      string `json:"dataDir" flag:"data-dir" env:"PERDURE_DATA_DIR" default:".perdure/demo" doc:"directory of everything that is kept; a second run goes on with it"`

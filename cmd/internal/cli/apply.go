@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.uber.org/zap"
+
+	"github.com/perdure/perdure/activities"
+	"github.com/perdure/perdure/cmd/internal/codec"
+	"github.com/perdure/perdure/cmd/internal/config"
+	"github.com/perdure/perdure/cmd/internal/process"
+	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/failure"
+	"github.com/perdure/perdure/workers"
+	"github.com/perdure/perdure/workflows"
+)
+
+const (
+	// answerWithin is how long Temporal may take to start a workflow, checkedWithin how long a workflow may take to check
+	// another spec.
+	answerWithin  = 10 * time.Second
+	checkedWithin = 5 * time.Minute
+)
+
+func newApply() *cobra.Command {
+	var (
+		c      config.Apply
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Start a component or an instance, or give it another spec",
+		Long: `Starts the workflow of the component or the instance that FILE declares or, if it runs, gives it that spec.
+FILE holds a spec in YAML or JSON, alone or as the input of a workflow, and may be -, the standard input.
+
+A spec that is too large for a workflow is stored on the JetStream server, which is needed for nothing
+else, and given by reference. It is removed with the component or the instance.`,
+		Example: `  perdure apply deploy/examples/orders/source.json
+  TEMPORAL_ADDRESS=temporal:7233 NATS_URL=nats://nats:4222 perdure apply - < instance.yaml`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := loadSettings(cmd, &c); err != nil {
+				return err
+			}
+			d, err := readDeclared(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			if !component.ValidName(d.name) {
+				return failure.ConfigInvalid.Errorf("name: must be lower-case letters, digits and dashes, is %q", d.name)
+			}
+			return process.Run(cmd.Context(), process.StopBound, cmd.ErrOrStderr(), func(ctx context.Context) error {
+				done, err := apply(ctx, c, d)
+				if err != nil {
+					return err
+				}
+				return done.print(cmd.OutOrStdout(), asJSON)
+			})
+		},
+	}
+	config.AddFlags(cmd.Flags(), &c)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
+}
+
+// applied is what became of a spec.
+type applied struct {
+	Component   string `json:"component"` // or the instance
+	Outcome     string `json:"outcome"`   // started, applied, or noop where it had the spec already
+	SpecVersion int    `json:"specVersion"`
+	SpecRef     string `json:"specRef,omitempty"`
+}
+
+const outcomeStarted = "started"
+
+func (a applied) print(out io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(a)
+	}
+	what := map[string]string{outcomeStarted: "started", workflows.Applied: "has another spec", workflows.Noop: "has this spec already"}[a.Outcome]
+	text := fmt.Sprintf("%s %s, version %d", a.Component, what, a.SpecVersion)
+	if a.SpecRef != "" {
+		text += ", stored as " + a.SpecRef
+	}
+	_, err := fmt.Fprintln(out, text)
+	return err
+}
+
+func apply(ctx context.Context, c config.Apply, d declared) (applied, error) {
+	server, err := connectTemporal(ctx, c)
+	if err != nil {
+		return applied{}, err
+	}
+	defer server.Close()
+	given, err := d.given(ctx, c.Specs)
+	if err != nil {
+		return applied{}, err
+	}
+	for {
+		started, err := d.start(ctx, server, given)
+		if err != nil || started {
+			return applied{Component: d.id, Outcome: outcomeStarted, SpecVersion: 1, SpecRef: given["specRef"]}, err
+		}
+		done, err := d.change(ctx, server, given)
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) && ctx.Err() == nil { // it ended in between
+			continue
+		}
+		return done, err
+	}
+}
+
+// given is the spec as a workflow is given it, which it is by reference where it is too large.
+func (d *declared) given(ctx context.Context, c config.Specs) (payload, error) {
+	if len(d.spec) <= activities.MostInline {
+		return payload{"spec": string(d.spec)}, nil
+	}
+	conn, err := connectStream(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := d.check(ctx, conn); err != nil {
+		return nil, err
+	}
+	ref, err := activities.NewStore(conn).PutSpec(ctx, d.id, d.spec)
+	return payload{"specRef": ref}, err
+}
+
+// payload is the spec, or specRef, of an input or a command.
+type payload map[string]string
+
+// with returns the payload with a further field, if that has a value.
+func (p payload) with(name, value string) map[string]any {
+	all := make(map[string]any)
+	for field, text := range p {
+		if all[field] = text; field == "spec" {
+			all[field] = json.RawMessage(text)
+		}
+	}
+	if value != "" {
+		all[name] = value
+	}
+	return all
+}
+
+// start starts the workflow, and reports false if it runs already.
+func (d *declared) start(ctx context.Context, c client.Client, given payload) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: d.id, TaskQueue: workers.TaskQueue, StaticSummary: "started by perdure apply",
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}, d.workflowType(), given.with("desired", d.desired))
+	var runs *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &runs) {
+		return false, nil
+	}
+	if err != nil {
+		return false, failure.Unreachable.Errorf("starting workflow %s: %w", d.id, err)
+	}
+	return true, nil
+}
+
+// change gives the workflow, which runs, another spec.
+func (d *declared) change(ctx context.Context, c client.Client, given payload) (applied, error) {
+	command := workflows.CommandReconfigure
+	if d.kind == "" {
+		command = workflows.CommandApply
+	}
+	bounded, cancel := context.WithTimeout(ctx, checkedWithin)
+	defer cancel()
+	var status struct {
+		SpecVersion int                 `json:"specVersion"`
+		SpecRef     string              `json:"specRef"`
+		Commands    []workflows.Command `json:"commands"`
+	}
+	handle, err := c.UpdateWorkflow(bounded, client.UpdateWorkflowOptions{
+		WorkflowID: d.id, UpdateName: command, Args: []any{given.with("", "")}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err == nil {
+		err = handle.Get(bounded, &status)
+	}
+	var refused *temporal.ApplicationError
+	switch {
+	case errors.As(err, &refused):
+		return applied{}, fmt.Errorf("%s refuses the spec: %w", d.id, plain(err))
+	case err != nil && bounded.Err() != nil && ctx.Err() == nil:
+		return applied{}, failure.ComponentSilent.Errorf("%s does not answer: %w", d.id, err)
+	case err != nil:
+		return applied{}, err
+	}
+	done := applied{Component: d.id, Outcome: workflows.Applied, SpecVersion: status.SpecVersion, SpecRef: status.SpecRef}
+	if n := len(status.Commands); n > 0 {
+		done.Outcome = status.Commands[n-1].Outcome
+	}
+	return done, nil
+}
+
+func connectTemporal(ctx context.Context, c config.Apply) (client.Client, error) {
+	keys, err := codec.Open(c.PayloadKeys)
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
+	defer cancel()
+	options := client.Options{HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: "perdure apply", Logger: workers.Logger(zap.NewNop())}
+	keys.Apply(&options)
+	connected, err := client.DialContext(bounded, options)
+	if err != nil {
+		return nil, failure.Unreachable.Errorf("connecting to Temporal at %s: %w", c.TemporalAddress, err).
+			WithFix("Check TEMPORAL_ADDRESS and that the server is up.")
+	}
+	return connected, nil
+}
