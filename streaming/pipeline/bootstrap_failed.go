@@ -26,11 +26,11 @@ func (e *unreadableError) Error() string { return e.cause.Error() }
 func (e *unreadableError) Unwrap() error { return e.cause }
 
 // isOfScope reports whether an error says that a scope cannot be read, and that trying again is of no use. A snapshot that is
-// lost is transient: the next one helps.
+// lost is transient: the next one helps. A mistake of ours may be, so that the bootstrap fails and is tried again.
 func isOfScope(err error) bool {
 	var unreadable *unreadableError
 	class := failure.ClassOf(err)
-	return errors.As(err, &unreadable) && !class.Retryable() && class != failure.Fenced
+	return errors.As(err, &unreadable) && !class.Retryable() && class != failure.Fenced && class != failure.Internal
 }
 
 // quarantine puts on record that the scope of a chunk cannot be read. The connection that found it is of no more use.

@@ -110,7 +110,7 @@ func TestScopeThatCannotBeRead(t *testing.T) {
 func TestWhatIsNoScopesOwn(t *testing.T) {
 	permanent := failure.PermissionDenied.Errorf("x")
 	require.True(t, isOfScope(&unreadableError{permanent}))
-	for _, err := range []error{nil, permanent, &unreadableError{failure.ConnectionLost.Errorf("x")}, &unreadableError{failure.SnapshotLost.Errorf("x")}, &unreadableError{failure.FencedOff.Errorf("x")}} {
+	for _, err := range []error{nil, permanent, &unreadableError{failure.ConnectionLost.Errorf("x")}, &unreadableError{failure.SnapshotLost.Errorf("x")}, &unreadableError{failure.FencedOff.Errorf("x")}, &unreadableError{failure.Panic.Errorf("x")}} {
 		require.False(t, isOfScope(err), "%v", err)
 	}
 }
