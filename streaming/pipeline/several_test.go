@@ -177,6 +177,8 @@ func TestQueryOfSeveralSourcesMoves(t *testing.T) {
 	require.Equal(t, Stored, <-outcome)
 	query = p.startQuery(p.both)
 	p.following(query)
+	p.write(1)
+	p.requireSettled()
 	query.kill()
 	move(5)
 	query = p.startQuery(p.both)
