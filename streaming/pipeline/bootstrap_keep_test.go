@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ type papers struct {
 	ref      BootstrapRef
 	plan     Plan
 	held     *holder
+	turn     sync.Mutex // writers take turns: they lock rows in any order, and would end in deadlocks
 }
 
 func newPapers(t *testing.T) *papers {
@@ -78,7 +80,11 @@ func newPapers(t *testing.T) *papers {
 	return p
 }
 
-func (p *papers) exec(statement string) { clustertest.Exec(p.t, p.database, statement) }
+func (p *papers) exec(statement string) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	clustertest.Exec(p.t, p.database, statement)
+}
 
 func (p *papers) number(query string) (n int64) {
 	_, err := fmt.Sscan(clustertest.Text(p.t, p.database, query), &n)
@@ -159,6 +165,8 @@ func (p *papers) compare() {
 
 // write commits random transactions.
 func (p *papers) write(conn *pgx.Conn, random *rand.Rand, transactions int) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	for range transactions {
 		statements := "BEGIN; "
 		for range 1 + random.IntN(4) {
@@ -183,24 +191,30 @@ func (p *papers) write(conn *pgx.Conn, random *rand.Rand, transactions int) erro
 	return nil
 }
 
-// writing writes until the returned function is called, and returns another one, which waits until more is written.
+// writing writes until the returned function is called, and returns another one, which waits until more is written. What it
+// writes by itself is bounded, so that a slow machine does not find everything changed.
 func (p *papers) writing(seed uint64) (more, stop func()) {
 	conn, err := pgx.Connect(p.t.Context(), p.database)
 	require.NoError(p.t, err)
 	random := rand.New(rand.NewPCG(seed, 1))
 	stopped, rounds, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		for {
+		for alone := 10; ; {
 			if err := p.write(conn, random, 20); err != nil {
 				done <- err
 				return
+			}
+			var goOn <-chan time.Time
+			if alone > 0 {
+				goOn = time.After(200 * time.Millisecond)
 			}
 			select {
 			case rounds <- struct{}{}:
 			case <-stopped:
 				done <- nil
 				return
-			case <-time.After(200 * time.Millisecond):
+			case <-goOn:
+				alone--
 			}
 		}
 	}()
