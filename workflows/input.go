@@ -26,8 +26,8 @@ const (
 )
 
 // Input starts the workflow of a component. Spec is a component.SourceSpec, component.QuerySpec or
-// component.ReactionSpec; SpecRef is a reference to one that is too large for an input. An activity checks it, so that what was once found wrong, or right, stays so when the
-// workflow is replayed by a build with other rules.
+// component.ReactionSpec; SpecRef is a reference to one that is too large for an input. An activity checks it, so that what
+// was once found wrong, or right, stays so when the workflow is replayed by a build with other rules.
 type Input = inputWith[State]
 
 // inputWith is an input with the state that the workflow carries over.

@@ -12,7 +12,8 @@ import (
 )
 
 // trialTables have what is awkward: large values stored apart, a key of several columns, complete old rows, partitions
-// between which rows move, no key at all; most have many blocks, since nobody reads what fills them. The amounts of entry add up to nothing at the end of every transaction.
+// between which rows move, no key at all; most have many blocks, since nobody reads what fills them. The amounts of entry
+// add up to nothing at the end of every transaction.
 const trialTables = `
 	CREATE TABLE doc (id int PRIMARY KEY, n int NOT NULL, note text, body text, filler char(300) DEFAULT '');
 	ALTER TABLE doc ALTER body SET STORAGE EXTERNAL;

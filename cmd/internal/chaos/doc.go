@@ -1,7 +1,8 @@
 // Package chaos runs the whole system as separate processes, breaks parts of it at random, and holds what comes out
 // against SQL: Postgres, a Temporal server, a JetStream server and two workers, with a proxy in each of the workers'
-// connections, while clients write. Two reactions get the results: one writes them to a file, the other posts row by row to
-// an HTTP server, which fails in its own ways: it answers errors, late or never, or it is down.
+// connections, while clients write, whose own connections are ended, too. Two reactions get the results: one writes them to a
+// file, the other posts row by row to an HTTP server, a process with a journal that fails in its own ways: it answers errors,
+// late or never, is frozen or killed.
 //
 // Each seed is a plan of faults, which depends on the seed alone; what the system does while they happen does not. The kinds
 // of faults are dealt like cards, so that few seeds have them all. After the last fault the clients stop, and then, within

@@ -54,7 +54,7 @@ type environment struct {
 	temporal  client.Client
 	conn      *stream.Conn
 	results   *pipeline.Results
-	hook      *hook
+	hook      *witness
 	followers map[string]*followtest.Follower
 	following sync.WaitGroup
 	close     func()
@@ -141,11 +141,11 @@ func (e *environment) startServers(running context.Context) error {
 	if err != nil {
 		return err
 	}
-	ports, err := freePorts(2)
+	ports, err := freePorts(3)
 	if err != nil {
 		return err
 	}
-	for i, role := range []string{roleTemporal, roleStream} {
+	for i, role := range []string{roleTemporal, roleStream, roleHook} {
 		address := fmt.Sprintf("127.0.0.1:%d", ports[i])
 		e.services[role], err = startService(running, role, e.dir, []string{
 			roleVariable + "=" + role, dirVariable + "=" + filepath.Join(e.dir, role), addressVariable + "=" + address,
@@ -166,9 +166,7 @@ func (e *environment) startServers(running context.Context) error {
 			e.links[name] = p
 		}
 	}
-	if e.hook, err = newHook(running); err != nil {
-		return err
-	}
+	e.hook = newWitness(filepath.Join(e.dir, roleHook), fmt.Sprintf("127.0.0.1:%d", ports[2]))
 	p := toxiproxy.NewProxy(server, hookName, "127.0.0.1:0", e.hook.address)
 	if err := p.Start(); err != nil {
 		return err
@@ -360,9 +358,6 @@ func (e *environment) end() {
 		p.Stop()
 	}
 	var err error
-	if e.hook != nil {
-		err = e.hook.down()
-	}
 	if e.postgres != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), startBound)
 		defer cancel()

@@ -72,7 +72,7 @@ var kinds = []kind{
 	{name: "restart", place: "process", targets: servers, most: 2 * time.Second, tail: 12 * time.Second, begin: restart},
 	{name: "restart", place: "server", targets: []string{postgres}, most: 2 * time.Second, tail: 12 * time.Second, begin: restartPostgres},
 	{name: "crash", place: "server", targets: []string{postgres}, instant: true, begin: crash},
-	{name: "terminate", place: "server", targets: []string{"walsenders", "backends"}, instant: true, begin: terminate},
+	{name: "terminate", place: "server", targets: []string{"walsenders", "backends", "writers"}, instant: true, begin: terminate},
 	{name: "drop slot", place: "server", targets: []string{postgres}, instant: true, voids: true, begin: dropSlot},
 	// No fault, but a time at which one hurts: one state of a query takes the place of another.
 	{name: "read again", place: "control", targets: queryNames(), instant: true, voids: true, begin: readAgain},
@@ -90,7 +90,8 @@ var kinds = []kind{
 	{name: answersError, place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersError)},
 	{name: answersLate, place: "target", targets: []string{hookName}, least: time.Second, most: 4 * time.Second, tail: 15 * time.Second, begin: answering(answersLate)},
 	{name: answersNever, place: "target", targets: []string{hookName}, least: time.Second, most: 6 * time.Second, tail: 20 * time.Second, begin: answering(answersNever)},
-	{name: "stop", place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: hookDown},
+	{name: "kill", place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: kill},
+	{name: "freeze", place: "target", targets: []string{hookName}, least: 500 * time.Millisecond, most: 4 * time.Second, tail: 15 * time.Second, begin: freeze},
 }
 
 func kill(_ context.Context, e *environment, target string) (func(context.Context) error, error) {
@@ -162,10 +163,10 @@ func crash(ctx context.Context, e *environment, _ string) (func(context.Context)
 }
 
 func terminate(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
-	which := "backend_type = 'walsender'"
-	if target == "backends" {
-		which = "application_name LIKE 'perdure/%'"
-	}
+	which := map[string]string{
+		"walsenders": "backend_type = 'walsender'", "backends": "application_name LIKE 'perdure/%'",
+		"writers": "application_name = '" + writerName + "'", // in the midst of their transactions, as if they had been killed
+	}[target]
 	return nil, until(ctx, 20*time.Second, "ending "+target, func() error { // the server may be restarting
 		_, err := column[bool](ctx, e, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "+which)
 		return err

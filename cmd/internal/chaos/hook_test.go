@@ -1,21 +1,25 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
 // How a hook answers what is posted to it.
 const (
-	answersWell  = ""
+	answersWell  = "well"
 	answersError = "answer 500"
 	answersLate  = "answer late"
 	answersNever = "answer never"
@@ -24,64 +28,62 @@ const (
 // lateAfter is how late a late answer is. The reaction waits longer, so that it counts.
 const lateAfter = 500 * time.Millisecond
 
-// hook is what a reaction of kind http posts rows to. It notes what it is given and what it has taken, which is what it
-// answered that it has.
+// hook is the process that a reaction of kind http posts rows to. It keeps nothing but a journal of what it is given and of
+// what it has taken, which it writes before it answers that it has.
 type hook struct {
-	address string
+	journal *os.File
+	server  *http.Server
 
 	mu      sync.Mutex
-	server  *http.Server // nil: it is down
 	answers string
-	changed chan struct{}       // closed, and replaced, when answers change
-	seen    map[delivery]bool   // what came, however it was answered
-	taken   map[delivery]bool   // what was answered well
-	last    map[delivery]uint64 // by query and row: the highest sequence that came
-	lasts   map[string]uint64   // by query: the same of all its rows
-	took    map[string]uint64   // by query: the highest sequence that was taken
-	voided  map[string]uint64   // by query: the highest sequence of an event that voids all rows
-	faults  []string
+	changed chan struct{} // closed, and replaced, when answers change
 }
 
-// newHook returns one that is up.
-func newHook(ctx context.Context) (*hook, error) {
-	h := &hook{
-		address: "127.0.0.1:0", changed: make(chan struct{}), seen: make(map[delivery]bool), taken: make(map[delivery]bool),
-		last: make(map[delivery]uint64), lasts: make(map[string]uint64), took: make(map[string]uint64), voided: make(map[string]uint64),
-	}
-	return h, h.up(ctx)
+// entry is a line of the journal.
+type entry struct {
+	Query    string `json:"query,omitempty"`
+	Sequence uint64 `json:"sequence,omitempty"`
+	Key      string `json:"key,omitempty"`
+	Taken    bool   `json:"taken,omitempty"` // and not only given
+	Fault    string `json:"fault,omitempty"` // instead: it was given what is no row of an event
 }
 
-func (h *hook) up(ctx context.Context) error {
-	var listen net.ListenConfig
-	l, err := listen.Listen(ctx, "tcp", h.address)
+// journalOf is where the journal is of a hook that has a directory.
+func journalOf(dir string) string { return dir + ".journal" }
+
+func startHook(dir, address string) (*hook, error) {
+	journal, err := os.OpenFile(journalOf(dir), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if _, err := journal.WriteString("\n"); err != nil { // behind a line that a kill may have cut off
+		return nil, err
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	h := &hook{journal: journal, answers: answersWell, changed: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.Handle("POST /", h)
+	mux.HandleFunc("PUT /answers", h.answer)
+	h.server = &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	go h.server.Serve(l) //nolint:errcheck // it ends with the process
+	return h, nil
+}
+
+func (h *hook) stop(context.Context) error { return errors.Join(h.server.Close(), h.journal.Close()) }
+
+// answer takes how to answer from now on.
+func (h *hook) answer(w http.ResponseWriter, r *http.Request) {
+	how, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.address = l.Addr().String() // the same from now on
-	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
-	h.server = server
-	go server.Serve(l) //nolint:errcheck // it ends when the hook goes down
-	return nil
-}
-
-// down closes all connections, also those over which answers are due.
-func (h *hook) down() error {
-	h.mu.Lock()
-	server := h.server
-	h.server = nil
-	h.mu.Unlock()
-	if server == nil {
-		return nil
-	}
-	return server.Close()
-}
-
-func (h *hook) answer(how string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.answers = how
+	h.answers = string(how)
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
@@ -98,14 +100,14 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the connection broke
 	}
 	if err := json.Unmarshal(body, &event); err != nil || len(event.Diffs) > 1 {
-		h.fault("%d differences, or no JSON, in %.200s", len(event.Diffs), body)
+		h.note(entry{Fault: fmt.Sprintf("%d differences, or no JSON, in %.200s", len(event.Diffs), body)})
 		return
 	}
-	d := delivery{query: event.Query, sequence: event.Sequence}
+	d := entry{Query: event.Query, Sequence: event.Sequence}
 	if len(event.Diffs) == 1 {
-		d.key = event.Diffs[0].Key
+		d.Key = event.Diffs[0].Key
 	}
-	answers, changed := h.came(d)
+	answers, changed := h.note(d)
 	switch answers {
 	case answersError:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -119,60 +121,142 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		panic(http.ErrAbortHandler) // there is no answer
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.taken[d] = true
-	h.took[d.query] = max(h.took[d.query], d.sequence)
+	d.Taken = true
+	h.note(d)
 }
 
-// came notes a delivery. It may come again, but for the first time only in the order of its row, and on the
-// side that it has in the query of an event that voids all rows.
-func (h *hook) came(d delivery) (answers string, changed <-chan struct{}) {
+// note writes to the journal, and returns how to answer.
+func (h *hook) note(d entry) (answers string, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	row := delivery{query: d.query, key: d.key}
-	before := h.last[row]
-	if d.key == "" {
-		before = h.lasts[d.query]
+	line, err := json.Marshal(d)
+	if err == nil {
+		_, err = h.journal.Write(append(line, '\n'))
 	}
-	if before = max(before, h.voided[d.query]); !h.seen[d] && d.sequence < before {
-		h.faultLocked("event %d of %s, row %q, came for the first time after event %d", d.sequence, d.query, d.key, before)
-	}
-	h.seen[d] = true
-	h.last[row], h.lasts[d.query] = max(h.last[row], d.sequence), max(h.lasts[d.query], d.sequence)
-	if d.key == "" {
-		h.voided[d.query] = max(h.voided[d.query], d.sequence)
+	if err != nil { // what is not in the journal must not be answered
+		panic(err)
 	}
 	return h.answers, h.changed
 }
 
-func (h *hook) fault(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.faultLocked(format, args...)
+// witness reads the journal of a hook and holds it against what the hook was to be given.
+type witness struct {
+	address string
+	journal string
+
+	mu     sync.Mutex
+	read   int64               // bytes of the journal
+	seen   map[delivery]bool   // what came, however it was answered
+	taken  map[delivery]bool   // what was answered well
+	last   map[delivery]uint64 // by query and row: the highest sequence that came
+	lasts  map[string]uint64   // by query: the same of all its rows
+	took   map[string]uint64   // by query: the highest sequence that was taken
+	voided map[string]uint64   // by query: the highest sequence of an event that voids all rows
+	faults []string
 }
 
-func (h *hook) faultLocked(format string, args ...any) {
-	if len(h.faults) < 20 {
-		h.faults = append(h.faults, fmt.Sprintf(format, args...))
+func newWitness(dir, address string) *witness {
+	return &witness{
+		address: address, journal: journalOf(dir), seen: make(map[delivery]bool), taken: make(map[delivery]bool),
+		last: make(map[delivery]uint64), lasts: make(map[string]uint64), took: make(map[string]uint64), voided: make(map[string]uint64),
+	}
+}
+
+// tell has the hook answer in some way from now on.
+func (w *witness) tell(ctx context.Context, how string) error {
+	return until(ctx, 20*time.Second, "telling the hook how to answer", func() error { // it may be starting
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+w.address+"/answers", strings.NewReader(how))
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
+}
+
+// catchUp reads what is new in the journal. Whoever calls it has the lock.
+func (w *witness) catchUp() error {
+	f, err := os.Open(w.journal)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, w.read, math.MaxInt64-w.read))
+	if err != nil {
+		return err
+	}
+	whole := text[:bytes.LastIndexByte(text, '\n')+1]
+	w.read += int64(len(whole))
+	for line := range bytes.Lines(whole) {
+		var d entry
+		if json.Unmarshal(line, &d) != nil {
+			continue // a kill cut it off, before there was an answer
+		}
+		w.note(d)
+	}
+	return nil
+}
+
+// note takes a line of the journal. A row may come again, but for the first time only in order, and on the side that it has
+// in the query of an event that voids all rows.
+func (w *witness) note(e entry) {
+	d := delivery{query: e.Query, sequence: e.Sequence, key: e.Key}
+	if e.Taken {
+		w.taken[d] = true
+		w.took[d.query] = max(w.took[d.query], d.sequence)
+		return
+	}
+	if e.Fault != "" {
+		w.fault(e.Fault)
+		return
+	}
+	row := delivery{query: d.query, key: d.key}
+	before := w.last[row]
+	if d.key == "" {
+		before = w.lasts[d.query]
+	}
+	if before = max(before, w.voided[d.query]); !w.seen[d] && d.sequence < before {
+		w.fault(fmt.Sprintf("event %d of %s, row %q, came for the first time after event %d", d.sequence, d.query, d.key, before))
+	}
+	w.seen[d] = true
+	w.last[row], w.lasts[d.query] = max(w.last[row], d.sequence), max(w.lasts[d.query], d.sequence)
+	if d.key == "" {
+		w.voided[d.query] = max(w.voided[d.query], d.sequence)
+	}
+}
+
+func (w *witness) fault(text string) {
+	if len(w.faults) < 20 {
+		w.faults = append(w.faults, text)
 	}
 }
 
 // reached returns an error if nothing from a sequence on was taken.
-func (h *hook) reached(query string, sequence uint64) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.took[query] < sequence {
-		return fmt.Errorf("the last event that it took is %d, that of the result %d", h.took[query], sequence)
+func (w *witness) reached(query string, sequence uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.catchUp(); err != nil {
+		return err
+	}
+	if w.took[query] < sequence {
+		return fmt.Errorf("the last event that it took is %d, that of the result %d", w.took[query], sequence)
 	}
 	return nil
 }
 
 // missing returns an error if the hook has not taken everything that was to be given.
-func (h *hook) missing(given []delivery) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	missing := slices.DeleteFunc(slices.Clone(given), func(d delivery) bool { return h.taken[d] })
+func (w *witness) missing(given []delivery) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.catchUp(); err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(slices.Clone(given), func(d delivery) bool { return w.taken[d] })
 	if len(missing) == 0 {
 		return nil
 	}
@@ -223,14 +307,7 @@ func get(ctx context.Context, url string) (status int, text []byte, err error) {
 
 // answering makes a fault of how the hook answers.
 func answering(how string) func(context.Context, *environment, string) (func(context.Context) error, error) {
-	return func(_ context.Context, e *environment, _ string) (func(context.Context) error, error) {
-		e.hook.answer(how)
-		return func(context.Context) error { e.hook.answer(answersWell); return nil }, nil
+	return func(ctx context.Context, e *environment, _ string) (func(context.Context) error, error) {
+		return func(ctx context.Context) error { return e.hook.tell(ctx, answersWell) }, e.hook.tell(ctx, how)
 	}
-}
-
-func hookDown(_ context.Context, e *environment, _ string) (func(context.Context) error, error) {
-	return func(ctx context.Context) error {
-		return until(ctx, 20*time.Second, "taking the port again", func() error { return e.hook.up(ctx) })
-	}, e.hook.down()
 }

@@ -99,7 +99,7 @@ func (f fault) meets(other fault) bool {
 
 // deal returns a seed's part of the kinds, which are shuffled for each cycle. Of a few, each comes more than once.
 func deal(seed uint64, kinds []kind) (hand []*kind) {
-	const least, shuffle = 3, 259 // with which no seed of the first cycle is very short, and all of it lasts 105 s and what recovery takes
+	const least, shuffle = 3, 2827 // with which no seed of the first cycle is very short, and all of it lasts 100 s and what recovery takes
 	r := rand.New(rand.NewPCG((seed-1)/cycle, shuffle))
 	for dealt := 0; dealt < least*cycle; {
 		for _, i := range r.Perm(len(kinds)) {

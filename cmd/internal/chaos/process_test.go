@@ -29,6 +29,7 @@ const (
 	addressVariable = "PERDURE_CHAOS_ADDRESS"
 	roleTemporal    = "temporal"
 	roleStream      = "stream"
+	roleHook        = hookName
 	roleClock       = "clock"
 )
 
@@ -52,6 +53,11 @@ func serve(role string) int {
 		var s *stream.Server
 		if s, err = stream.Serve(stream.ServerOptions{Dir: dir, Listen: address, Log: log}); err == nil {
 			end = s.Close
+		}
+	case roleHook:
+		var h *hook
+		if h, err = startHook(dir, address); err == nil {
+			end = h.stop
 		}
 	case roleClock:
 		for ctx.Err() == nil {

@@ -89,9 +89,9 @@
 // was rewritten in between (TRUNCATE, VACUUM FULL, ALTER TABLE) makes the snapshot lost. When one is lost, the next goes on
 // with the ranges that were read, of tables that are where they were and look as they did: what came there since is read
 // again, which is quick but for a look at each row, and nothing where a table has no values that are stored apart (since.go).
-// chunkTime, snapshotParallelism and snapshotRowsPerSecond say how hard the server is worked. Each query has a snapshot of its own, of the tables that it
-// reads, so that one of small tables goes live while those of others are being copied; within a query, none of its tables
-// counts before all are there, since what joins a table with half of another one is wrong.
+// chunkTime, snapshotParallelism and snapshotRowsPerSecond say how hard the server is worked. Each query has a snapshot of its
+// own, of the tables that it reads, so that one of small tables goes live while those of others are being copied; within a
+// query, none of its tables counts before all are there, since what joins a table with half of another one is wrong.
 //
 // # Columns and rows
 //
