@@ -12,16 +12,16 @@ import (
 )
 
 // trialTables have what is awkward: large values stored apart, a key of several columns, complete old rows, partitions
-// between which rows move, no key at all; most have many blocks, since nobody reads what fills them. The amounts of entry
+// between which rows move, no key at all; some have many blocks, since nobody reads what fills them. The amounts of entry
 // add up to nothing at the end of every transaction.
 const trialTables = `
-	CREATE TABLE doc (id int PRIMARY KEY, n int NOT NULL, note text, body text, filler char(300) DEFAULT '');
+	CREATE TABLE doc (id int PRIMARY KEY, n int NOT NULL, note text, body text, filler char(200) DEFAULT '');
 	ALTER TABLE doc ALTER body SET STORAGE EXTERNAL;
-	CREATE TABLE line (doc int, no int, note text, body text, filler char(300) DEFAULT '', PRIMARY KEY (doc, no));
+	CREATE TABLE line (doc int, no int, note text, body text, PRIMARY KEY (doc, no));
 	ALTER TABLE line REPLICA IDENTITY FULL;
 	CREATE TABLE entry (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, pair int NOT NULL, amount bigint NOT NULL);
 	CREATE INDEX ON entry (pair);
-	CREATE TABLE part (id int, region int, n int, filler char(300) DEFAULT '', PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+	CREATE TABLE part (id int, region int, n int, filler char(200) DEFAULT '', PRIMARY KEY (id, region)) PARTITION BY LIST (region);
 	CREATE TABLE part_0 PARTITION OF part FOR VALUES IN (0);
 	CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
 	CREATE TABLE part_2 PARTITION OF part DEFAULT;
@@ -35,7 +35,7 @@ const trialTables = `
 
 const trialConfig = `"tables": [{"name": "doc"}, {"name": "line"}, {"name": "entry"}, {"name": "part"}, {"name": "tag", "wholeRow": true}],
 	"relationships": [{"type": "OF", "table": "line", "columns": ["doc"], "references": "doc"}],
-	"chunkRows": 40, "snapshotRowsPerSecond": 1500, "slotTimeout": "20s", "receiveTimeout": "5s"`
+	"chunkRows": 300, "slotTimeout": "20s", "receiveTimeout": "5s"`
 
 // trialQuery and trialSQL are the same question.
 const trialQuery = `
