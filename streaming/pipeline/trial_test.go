@@ -37,7 +37,7 @@ import (
 // from, the server, the process itself, its disk. In the end the query must have what SQL says, its result log must add up to the
 // same, and no part of a transaction may ever have been seen alone.
 //
-// PERDURE_SEEDS says how many seeds are tried (20), PERDURE_SEED runs one alone.
+// PERDURE_SEEDS says how many seeds are tried (20, or 12 with -short), PERDURE_SEED runs one alone.
 func TestPostgresUnderFaults(t *testing.T) {
 	if order := os.Getenv(trialChild); order != "" {
 		runChild(t, order)
@@ -72,7 +72,11 @@ func seeds(t *testing.T) (seeds []uint64) {
 	if one := number("PERDURE_SEED", "0"); one > 0 {
 		return []uint64{one}
 	}
-	for seed := range number("PERDURE_SEEDS", "20") {
+	count := "20"
+	if testing.Short() {
+		count = "12"
+	}
+	for seed := range number("PERDURE_SEEDS", count) {
 		seeds = append(seeds, seed+1)
 	}
 	return seeds
