@@ -32,7 +32,7 @@ type declared struct {
 func readDeclared(file string, stdin io.Reader) (declared, error) {
 	text, err := readText(file, stdin)
 	if err != nil {
-		return declared{}, failure.ConfigInvalid.Errorf("reading the spec: %w", err)
+		return declared{}, failure.ConfigInvalid.Errorf("reading the spec: %w", err).WithFix("Give the path of a file that can be read, or - for the standard input.")
 	}
 	raw, err := component.JSONOf(text)
 	if err != nil {
