@@ -345,7 +345,7 @@ func TestRecord(t *testing.T) {
 func temporalServer(t *testing.T) string {
 	dir := os.Getenv("PERDURE_BIN_DIR")
 	if dir == "" {
-		t.Skip("PERDURE_BIN_DIR does not say where perdure is; make test does")
+		t.Skip("this test starts the Temporal server of a built perdure: run make test, or set PERDURE_BIN_DIR to the folder with it")
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -60,15 +60,6 @@ type sourcePosition struct {
 // schemaSuffix ends the key of what a source has learned of the schema, which is in its own notation.
 const schemaSuffix = ".schema"
 
-// subscription is the value of bucket subscriptions.
-type subscription struct {
-	Offset   uint64 `json:"offset"`             // messages up to it are no longer needed
-	Sequence uint64 `json:"sequence,omitempty"` // of the query's last event then
-}
-
-// bootstrapSuffix ends the key of the subscription that holds on to changes for a bootstrap.
-const bootstrapSuffix = ".bootstrap"
-
 // read gets a JSON value. It reports false when the key is not there.
 func read(ctx context.Context, b *stream.Bucket, key string, into any) (revision uint64, found bool, err error) {
 	e, err := b.Get(ctx, key)
