@@ -87,6 +87,7 @@ func newSystem(t testing.TB, options ...option) *system {
 	}
 	s.env = append(s.env, "PERDURE_E2E_DATABASE="+s.database)
 	s.startDev()
+	t.Cleanup(s.explain)
 	return s
 }
 
