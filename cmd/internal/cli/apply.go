@@ -27,9 +27,10 @@ import (
 
 const (
 	// answerWithin is how long Temporal may take to start a workflow, checkedWithin how long a workflow may take to check
-	// another spec.
+	// another spec, begunWithin how long one that was started is waited for until its first spec is checked.
 	answerWithin  = 10 * time.Second
 	checkedWithin = 5 * time.Minute
+	begunWithin   = 10 * time.Second
 )
 
 func newApply() *cobra.Command {
@@ -42,6 +43,7 @@ func newApply() *cobra.Command {
 		Short: "Start a component or an instance, or give it another spec",
 		Long: `Starts the workflow of the component or the instance that FILE declares or, if it runs, gives it that spec.
 FILE holds a spec in YAML or JSON, alone or as the input of a workflow, and may be -, the standard input.
+Everything that is wrong with the spec is said, and then the status is 1.
 
 A spec that is too large for a workflow is stored on the JetStream server, which is needed for nothing
 else, and given by reference. It is removed with the component or the instance.`,
@@ -79,6 +81,8 @@ type applied struct {
 	Outcome     string `json:"outcome"`   // started, applied, or noop where it had the spec already
 	SpecVersion int    `json:"specVersion"`
 	SpecRef     string `json:"specRef,omitempty"`
+	// Phase is what one that was started does then, empty if nobody has looked at it yet.
+	Phase workflows.Phase `json:"phase,omitempty"`
 }
 
 const outcomeStarted = "started"
@@ -91,6 +95,9 @@ func (a applied) print(out io.Writer, asJSON bool) error {
 	text := fmt.Sprintf("%s %s, version %d", a.Component, what, a.SpecVersion)
 	if a.SpecRef != "" {
 		text += ", stored as " + a.SpecRef
+	}
+	if a.Outcome == outcomeStarted && a.Phase == "" {
+		text += fmt.Sprintf("; no worker has checked it within %s", begunWithin)
 	}
 	_, err := fmt.Fprintln(out, text)
 	return err
@@ -108,8 +115,12 @@ func apply(ctx context.Context, c config.Apply, d declared) (applied, error) {
 	}
 	for {
 		started, err := d.start(ctx, server, given)
-		if err != nil || started {
-			return applied{Component: d.id, Outcome: outcomeStarted, SpecVersion: 1, SpecRef: given["specRef"]}, err
+		if err != nil {
+			return applied{}, err
+		}
+		if started {
+			phase, err := d.begun(ctx, server)
+			return applied{Component: d.id, Outcome: outcomeStarted, SpecVersion: 1, SpecRef: given["specRef"], Phase: phase}, err
 		}
 		done, err := d.change(ctx, server, given)
 		var gone *serviceerror.NotFound
@@ -172,6 +183,35 @@ func (d *declared) start(ctx context.Context, c client.Client, given payload) (b
 		return false, failure.Unreachable.Errorf("starting workflow %s: %w", d.id, err)
 	}
 	return true, nil
+}
+
+// begun waits, for a while, until the workflow that was started has checked its spec. The error is what is wrong with that.
+func (d *declared) begun(ctx context.Context, c client.Client) (workflows.Phase, error) {
+	bounded, cancel := context.WithTimeout(ctx, begunWithin)
+	defer cancel()
+	for {
+		var status struct {
+			Phase   workflows.Phase   `json:"phase"`
+			Breaker workflows.Breaker `json:"breaker"`
+		}
+		// An error is that no worker is there to answer, or that none has begun yet.
+		if answer, err := c.QueryWorkflow(bounded, d.id, "", workflows.QueryStatus); err == nil {
+			if err := answer.Get(&status); err != nil {
+				return "", fmt.Errorf("reading the status of %s: %w", d.id, err)
+			}
+		}
+		switch failed := status.Breaker.LastError; {
+		case status.Phase == workflows.PhaseNeedsOperator && failed != nil:
+			return "", fmt.Errorf("%s is started and waits for another spec: %w", d.id, reported(failed.Report))
+		case status.Phase != "" && status.Phase != workflows.PhaseCreated && status.Phase != workflows.PhaseValidating:
+			return status.Phase, nil
+		}
+		select {
+		case <-bounded.Done():
+			return "", ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // change gives the workflow, which runs, another spec.

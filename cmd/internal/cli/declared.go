@@ -147,7 +147,11 @@ func plain(err error) error {
 	if err == nil {
 		return nil
 	}
-	report := activities.ReportOf(err)
+	return reported(activities.ReportOf(err))
+}
+
+// reported is the failure that was reported.
+func reported(report failure.Report) error {
 	n := slices.IndexFunc(failure.Codes(), func(c *failure.Code) bool { return c.ID == report.Code })
 	if n < 0 {
 		return errors.New(report.Message)
