@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests and ends with a summary. Packages that link the Temporal server are tested without the race detector:
 # building the server with it takes many minutes and says nothing about our code. The long tests of the query engine, which
-# one goroutine runs, are not short and run without it, too.
+# one goroutine runs, are not short and run without it, too, and beside them those tests of the pipeline that do the same
+# thing very often.
 #
 #   test.sh [go test flags]
 set -uo pipefail
@@ -9,10 +10,11 @@ cd "$(dirname "$0")/../.."
 export PERDURE_BIN_DIR="$PWD/bin"
 
 # report shows one line for each package that passes and everything that one printed which did not; at the end once more,
-# where a reader of the last screen finds it, what the failed tests said themselves.
+# where a reader of the last screen finds it, the slowest tests and what the failed ones said themselves.
 report() {
 	awk '
 		/^ *--- PASS:/ { passed++ }
+		/^--- (PASS|FAIL):/ { seconds = substr($4, 2) + 0; if (seconds >= 15) slow[$3] = seconds }
 		/^ *--- SKIP:/ { skipped++ }
 		/^ *--- FAIL:/ { failed++ }
 		/: TCK: |there is no TCK in/ { line = $0; sub(/^.*\.go:[0-9]*: /, "", line); print line; fflush() }
@@ -29,16 +31,29 @@ report() {
 		END {
 			if (text ~ /[^ \n]/ && text !~ /^FAIL\n$/) printf "%s", text
 			printf "\n%s: %d packages ok, %d tests passed, %d failed, %d skipped\n\n", what, packages, passed, failed, skipped
+			for (n = 0; n < 15; n++) {
+				slowest = ""
+				for (test in slow) if (slowest == "" || slow[test] > slow[slowest]) slowest = test
+				if (slowest == "") break
+				printf "%s%s %.0f s", n ? ", " : "slow: ", slowest, slow[slowest]
+				delete slow[slowest]
+			}
+			if (n) printf "\n\n"
 			if (broken != "") printf "failed packages:\n%s\nwhat the failed tests said:\n%s\n", broken, substr(reasons, 1, 6000)
 		}' what="$1"
 }
 
+# Stripping makes the programs quicker to link; make lint vets.
+flags=(-v -shuffle=on -vet=off -ldflags '-s -w')
+often='^TestPostgresUnderFaults$|^TestWhatIsCopiedOfAChangedTable$|^TestDeadReactionHurtsNobody$|^TestChangeLogFillsTheDisk$|^TestStagedTransactionsReachAQuery$'
 status=0
-go test -v -race -short -shuffle=on -timeout 25m "$@" ./streaming/... ./activities/... ./workflows/... ./workers/... 2>&1 |
+go test "${flags[@]}" -race -short -skip "$often" -timeout 25m ./streaming/... ./activities/... ./workflows/... ./workers/... "$@" 2>&1 |
 	report "with the race detector" || status=1
-go test -v -shuffle=on -timeout 15m "$@" ./streaming/query/... 2>&1 |
+{ go test "${flags[@]}" -short -run "$often" -timeout 15m ./streaming/pipeline "$@" 2>&1 | report "the pipeline, again and again"; } &
+go test "${flags[@]}" -timeout 15m ./streaming/query/... "$@" 2>&1 |
 	report "the query engine at length" || status=1
-go test -v -shuffle=on -timeout 20m "$@" ./cmd/... 2>&1 |
+wait $! || status=1
+go test "${flags[@]}" -parallel 3 -timeout 20m ./cmd/... "$@" 2>&1 |
 	report "the programs" || status=1
 if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi
 exit "$status"
