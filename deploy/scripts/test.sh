@@ -45,15 +45,27 @@ report() {
 
 # Stripping makes the programs quicker to link; make lint vets.
 flags=(-v -shuffle=on -vet=off -ldflags '-s -w')
+race=(-race -short -timeout 25m)
+detected=(./streaming/... ./activities/... ./workflows/... ./workers/...)
 often='^TestPostgresUnderFaults$|^TestWhatIsCopiedOfAChangedTable$|^TestDeadReactionHurtsNobody$|^TestChangeLogFillsTheDisk$|^TestStagedTransactionsReachAQuery$'
+half='^Test[A-D]'
+# Tests wait more than they compute, and those of a package run one after the other. So they run side by side, the many of the
+# pipeline in two halves.
 status=0
-go test "${flags[@]}" -race -short -skip "$often" -timeout 25m ./streaming/... ./activities/... ./workflows/... ./workers/... "$@" 2>&1 |
-	report "with the race detector" || status=1
-{ go test "${flags[@]}" -short -run "$often" -timeout 15m ./streaming/pipeline "$@" 2>&1 | report "the pipeline, again and again"; } &
-go test "${flags[@]}" -timeout 15m ./streaming/query/... "$@" 2>&1 |
+go build -race "${detected[@]}" || exit 1 # once, for all that follow
+{ go test "${flags[@]}" "${race[@]}" -run "$half" -skip "$often" "$@" ./streaming/pipeline 2>&1 | report "half of the pipeline"; } &
+jobs=($!)
+{ go test "${flags[@]}" "${race[@]}" -skip "$half|$often" "$@" ./streaming/pipeline 2>&1 | report "the other half of the pipeline"; } &
+jobs+=($!)
+mapfile -t others < <(go list "${detected[@]}" | grep -v '/streaming/pipeline$')
+go test "${flags[@]}" "${race[@]}" "$@" "${others[@]}" 2>&1 |
+	report "all else with the race detector" || status=1
+{ go test "${flags[@]}" -short -run "$often" -timeout 15m "$@" ./streaming/pipeline 2>&1 | report "the pipeline, again and again"; } &
+jobs+=($!)
+go test "${flags[@]}" -timeout 15m "$@" ./streaming/query/... 2>&1 |
 	report "the query engine at length" || status=1
-wait $! || status=1
-go test "${flags[@]}" -parallel 3 -timeout 20m ./cmd/... "$@" 2>&1 |
+for job in "${jobs[@]}"; do wait "$job" || status=1; done
+go test "${flags[@]}" -parallel 3 -timeout 20m "$@" ./cmd/... 2>&1 |
 	report "the programs" || status=1
 if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi
 exit "$status"
