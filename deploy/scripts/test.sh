@@ -60,12 +60,12 @@ jobs+=($!)
 mapfile -t others < <(go list "${detected[@]}" | grep -v '/streaming/pipeline$')
 go test "${flags[@]}" "${race[@]}" "$@" "${others[@]}" 2>&1 |
 	report "all else with the race detector" || status=1
-{ go test "${flags[@]}" -short -run "$often" -timeout 15m "$@" ./streaming/pipeline 2>&1 | report "the pipeline, again and again"; } &
+{ go test "${flags[@]}" -short -run "$often" -timeout 20m "$@" ./streaming/pipeline 2>&1 | report "the pipeline, again and again"; } &
 jobs+=($!)
 go test "${flags[@]}" -timeout 15m "$@" ./streaming/query/... 2>&1 |
 	report "the query engine at length" || status=1
-for job in "${jobs[@]}"; do wait "$job" || status=1; done
 go test "${flags[@]}" -parallel 3 -timeout 20m "$@" ./cmd/... 2>&1 |
 	report "the programs" || status=1
+for job in "${jobs[@]}"; do wait "$job" || status=1; done
 if [ "$status" -eq 0 ]; then echo "all tests passed"; else echo "some tests FAILED"; fi
 exit "$status"
