@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests and ends with a summary. Packages that link the Temporal server are tested without the race detector:
-# building the server with it takes many minutes and says nothing about our code. The long tests of the query engine, which
-# one goroutine runs, are not short and run without it, too, and beside them those tests of the pipeline that do the same
+# building the server with it takes many minutes and says nothing about our code. The query engine, which one goroutine
+# runs, is tested at length without it (make race has it, too), and beside it those tests of the pipeline that do the same
 # thing very often.
 #
 #   test.sh [go test flags]
@@ -57,7 +57,7 @@ go build -race "${detected[@]}" || exit 1 # once, for all that follow
 jobs=($!)
 { go test "${flags[@]}" "${race[@]}" -skip "$half|$often" "$@" ./streaming/pipeline 2>&1 | report "the other half of the pipeline"; } &
 jobs+=($!)
-mapfile -t others < <(go list "${detected[@]}" | grep -v '/streaming/pipeline$')
+mapfile -t others < <(go list "${detected[@]}" | grep -vE '/streaming/(pipeline$|query)')
 go test "${flags[@]}" "${race[@]}" "$@" "${others[@]}" 2>&1 |
 	report "all else with the race detector" || status=1
 { go test "${flags[@]}" -short -run "$often" -timeout 20m "$@" ./streaming/pipeline 2>&1 | report "the pipeline, again and again"; } &
