@@ -47,7 +47,7 @@ report() {
 flags=(-v -shuffle=on -vet=off -ldflags '-s -w')
 race=(-race -short -timeout 25m)
 detected=(./streaming/... ./activities/... ./workflows/... ./workers/...)
-often='^TestPostgresUnderFaults$|^TestWhatIsCopiedOfAChangedTable$|^TestDeadReactionHurtsNobody$|^TestChangeLogFillsTheDisk$|^TestStagedTransactionsReachAQuery$'
+often='^TestPostgresUnderFaults$|^TestWhatIsCopiedOfAChangedTable$'
 half='^Test[A-D]'
 # Tests wait more than they compute, and those of a package run one after the other. So they run side by side, the many of the
 # pipeline in two halves.
