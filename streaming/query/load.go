@@ -200,8 +200,8 @@ func (q *Query) Restate(rowsPerEvent int) error {
 			}
 		}
 		q.outbox.records, q.trim, q.meta.Sequence = nil, 0, 0
-		q.meta.Phase, q.meta.SealStage, q.meta.SealCursor = byte(Loading), sealSnapshot, nil
-		return nil
+		q.silent = false
+		return q.showAgain(b)
 	})
 	if err != nil {
 		return err

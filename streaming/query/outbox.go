@@ -39,6 +39,9 @@ const maxEventBytes = 2 << 20
 
 // emit numbers an event, puts it into the outbox and appends it to events; one that is too large becomes several.
 func (q *Query) emit(b index.Batch, events []result.Event, e result.Event) ([]result.Event, error) {
+	if q.silent {
+		return events, nil
+	}
 	e.Sequence, e.Columns = q.meta.Sequence+1, q.plan.plan.Columns
 	o := &q.outbox
 	large := len(e.Diffs)*len(result.RowKey{}) > maxEventBytes // the keys alone are

@@ -64,6 +64,7 @@ type Query struct {
 	key       []byte
 	ids       []graph.ElementID // scratch
 	alive     func()
+	silent    bool // no events are made; see Recall
 }
 
 // Watch has alive called while a batch is applied, at least once for each element that it changes.

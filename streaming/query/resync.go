@@ -34,7 +34,8 @@ func (q *Query) Resync(old *Query, state result.State) error {
 		}
 		return q.sealStart(b)
 	}
-	return q.seal(start, func(b index.Batch) error { return q.sealDifferences(b, old, state) })
+	ordered := q.plan.plan.Ordered || old.plan.plan.Ordered
+	return q.seal(start, func(b index.Batch) error { return q.sealDifferences(b, old.store, ordered, state) })
 }
 
 // follows checks that the query may take over elements of another one.
@@ -61,62 +62,75 @@ func (q *Query) inherit(b index.Batch, old *Query) error {
 	})
 }
 
-// sealDifferences turns the next differences between the old view and the new one into an event; behind the last one the
-// query is live.
-func (q *Query) sealDifferences(b index.Batch, old *Query, state result.State) error {
+// sealDifferences turns the next differences between the old view and the new one, one of which may have an order, into an
+// event; behind the last one the query is live.
+func (q *Query) sealDifferences(b index.Batch, old index.Reader, ordered bool, state result.State) error {
 	if err := q.network.Output.Save(); err != nil { // the view is read below
 		return err
 	}
-	from, to := store.ViewBounds()
-	begun := len(q.meta.SealCursor) > 0
-	if begun {
-		from = append(q.meta.SealCursor, 0)
-	}
-	limit := sealRows
-	if q.plan.plan.Ordered || old.plan.plan.Ordered {
-		limit = math.MaxInt // a row whose place changed is met twice, far apart
-	}
-	var (
-		diffs  []result.Diff
-		met    = make(map[result.RowKey]int) // places in diffs
-		cursor []byte
-	)
-	columns := len(q.plan.plan.Columns)
-	err := compare(old.store, b, from, to, columns, func(key []byte, was, is *result.Row) bool {
-		if len(diffs) == limit {
-			return false
-		}
-		cursor = append(cursor[:0], key...)
-		d := difference(was, is)
-		if at, twice := met[d.Key]; twice {
-			if is == nil {
-				diffs[at].Before = was.Values
-			} else {
-				diffs[at].After = is.Values
-			}
-			diffs[at].Op = result.Updated
-			return true
-		}
-		met[d.Key] = len(diffs)
-		diffs = append(diffs, d)
-		return true
-	})
+	d, err := q.differences(old, b, ordered)
 	if err != nil {
 		return err
 	}
-	last := len(diffs) < limit
-	diffs = slices.DeleteFunc(diffs, func(d result.Diff) bool { // it has another place only
+	return q.publishDifferences(b, d, state)
+}
+
+// differences is a part of what differs between two views.
+type differences struct {
+	diffs  []result.Diff
+	cursor []byte // where the next part begins
+	last   bool
+}
+
+// differences returns the next part.
+func (q *Query) differences(old, now index.Reader, ordered bool) (d differences, err error) {
+	from, to := store.ViewBounds()
+	if len(q.meta.SealCursor) > 0 {
+		from = append(q.meta.SealCursor, 0)
+	}
+	limit := sealRows
+	if ordered {
+		limit = math.MaxInt // a row whose place changed is met twice, far apart
+	}
+	met := make(map[result.RowKey]int) // places in diffs
+	columns := len(q.plan.plan.Columns)
+	err = compare(old, now, from, to, columns, func(key []byte, was, is *result.Row) bool {
+		if len(d.diffs) == limit {
+			return false
+		}
+		d.cursor = append(d.cursor[:0], key...)
+		one := difference(was, is)
+		if at, twice := met[one.Key]; twice {
+			if is == nil {
+				d.diffs[at].Before = was.Values
+			} else {
+				d.diffs[at].After = is.Values
+			}
+			d.diffs[at].Op = result.Updated
+			return true
+		}
+		met[one.Key] = len(d.diffs)
+		d.diffs = append(d.diffs, one)
+		return true
+	})
+	d.last = len(d.diffs) < limit
+	d.diffs = slices.DeleteFunc(d.diffs, func(d result.Diff) bool { // it has another place only
 		return d.Op == result.Updated && slices.EqualFunc(d.Before, d.After, graph.Identical)
 	})
-	if len(diffs) > 0 || begun {
-		e := result.Event{Diffs: diffs, More: !last, CommitTime: q.meta.Clock}
+	return d, err
+}
+
+// publishDifferences makes them an event. Behind the last one the query is live.
+func (q *Query) publishDifferences(b index.Batch, d differences, state result.State) error {
+	if len(d.diffs) > 0 || len(q.meta.SealCursor) > 0 {
+		e := result.Event{Diffs: d.diffs, More: !d.last, CommitTime: q.meta.Clock}
 		e.Source, e.Position = sole(state)
 		if _, err := q.emit(b, nil, e); err != nil {
 			return err
 		}
 	}
-	q.meta.SealCursor = cursor
-	if last {
+	q.meta.SealCursor = d.cursor
+	if d.last {
 		q.live(state)
 	}
 	return nil
