@@ -36,7 +36,7 @@
 //     is in one of them. A table that cannot be read is marked in the same record, and is not complete.
 //  8. Views and Follow may tell of events that are not in the result log yet. An event that is lost after that is made
 //     again, from the outbox or from the change log, with the same sequence and content: see queryRun.show. What a
-//     reaction is given, and what the outbox forgets, is in the log.
+//     reaction is given, what the outbox forgets, and all that is told of a query of several sources, is in the log.
 //  9. A source leaves out of its change log only what nobody has put down to read, and a query reads nothing of the log
 //     before that has all that it reads: see wants.go. What the log says of a property, or of rows, that came or went in
 //     spite of that has the query read the source again.
@@ -56,8 +56,9 @@
 // is older than the newest checkpoint, or one that is damaged, takes that checkpoint, or the one before when it cannot
 // be read, and applies the changes since. With one source this makes the very events again that followed the
 // checkpoint, and those that are in the result log are not published again. With several sources the order in which
-// their changes were taken is lost with the disk, so the restored state counts as one that was built anew (invariant 6); but
-// not after a stop in good order, when the checkpoint on record as the one that the query ended with has all that was shown.
+// their changes were taken is lost with the disk: these changes are applied without events, and what differs then from
+// what the result log says is published as one transaction (see rejoin). Where that log does not go back to the checkpoint,
+// the state counts as one that was built anew (invariant 6).
 // Without a checkpoint, or where the change log does not reach back to it any more, the query needs a snapshot of its
 // sources.
 //

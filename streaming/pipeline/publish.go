@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/perdure/perdure/streaming/failure"
 	"github.com/perdure/perdure/streaming/result"
@@ -86,6 +87,7 @@ func (r *queryRun) publishOutbox(ctx context.Context) error {
 	if err := r.publishedBefore(); err != nil {
 		return err
 	}
+	r.logged.set(r.published)
 	if r.published < r.base {
 		anew := &result.Event{Sequence: r.base, Snapshot: true, Columns: r.plan.Columns()}
 		if err := r.send(ctx, anew, nil); err != nil {
@@ -129,11 +131,16 @@ const maxShown = 16 << 10
 // An event that was shown and then lost in a crash comes again with the same number and content. It is derived from the
 // change log, where its transaction was on disk before it got here. Either the index still has it, in its outbox; or the
 // index lost its end (invariant 3), and the same transactions are applied again to the same state: one event for each
-// that changes the result, whatever commits they are grouped in. Of several sources the order is known to the index
-// alone, which is why it is synced first. Where the state is built anew, the numbers of what was shown are passed over
-// (rebuiltAfter). The same holds for an attempt that was taken over without knowing: what it still shows, its successor
-// derives as well, or passes over.
+// that changes the result, whatever commits they are grouped in. Where the state is built anew, the numbers of what was
+// shown are passed over (rebuiltAfter). The same holds for an attempt that was taken over without knowing: what it still
+// shows, its successor derives as well, or passes over.
+//
+// Of several sources the order is known to the index alone, and another host may make other events. So these are shown to
+// nobody, and no view has them, before they are in the log.
 func (r *queryRun) show(events []result.Event) {
+	if len(r.logs) > 1 {
+		return
+	}
 	r.buf = result.BeginMessage(r.buf[:0])
 	for i := range events {
 		if r.buf = result.AppendEvent(r.buf, &events[i]); len(r.buf) > maxShown {
@@ -142,5 +149,42 @@ func (r *queryRun) show(events []result.Event) {
 	}
 	if len(events) > 0 {
 		_ = r.host.conn.NATS().Publish(shownSubject(r.id.Instance, r.id.Name), r.buf)
+	}
+}
+
+// reach is a number that grows, and for which others wait. It is safe for concurrent use.
+type reach struct {
+	mu    sync.Mutex
+	at    uint64
+	moved chan struct{} // closed when at grows; nil while nobody waits
+}
+
+func (r *reach) set(at uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at = at; r.moved != nil {
+		close(r.moved)
+		r.moved = nil
+	}
+}
+
+// await waits until the number is at least that.
+func (r *reach) await(ctx context.Context, least uint64) error {
+	for {
+		r.mu.Lock()
+		there := r.at >= least
+		if !there && r.moved == nil {
+			r.moved = make(chan struct{})
+		}
+		moved := r.moved
+		r.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }

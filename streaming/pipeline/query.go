@@ -218,6 +218,7 @@ type queryRun struct {
 	synced   time.Time    // when the state was last made durable
 	base     uint64       // added to the query's own sequences
 	out      *outlet[*events]
+	logged   reach   // sequence of the last event that is in the result log
 	feeds    []*feed // of all sources, once it follows
 	buf      []byte  // of show
 }
@@ -237,6 +238,7 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 		},
 		func(e *events, _ uint64) {
 			replaceLatest(sent, e.last)
+			r.logged.set(e.last)
 			r.tracer.published(e.followed)
 		},
 	)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,9 +97,8 @@ func (r *queryRun) openSound(ctx context.Context, plan *query.Plan, name string,
 // restore puts a checkpoint in the place of the state on this host and opens it.
 //
 // With one source, the changes after it lead to the very events that followed it, of which those that are published are
-// not published again. With several, the order in which their changes were taken is lost with the index: unless there were
-// none, because the query ended with the checkpoint, the state goes on as one that was built anew. In either case it gets a
-// store of another name, so that it is never taken for what it was restored from.
+// not published again. With several, the order in which their changes were taken is lost with the index: see rejoin. Then
+// it gets a store of another name, so that it is never taken for what it was restored from.
 func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current *queryRecord, from checkpoint) (*query.Query, error) {
 	if from.Format != checkpointFormat {
 		return nil, failure.StateCorrupt.Errorf("the checkpoint has format %d, not %d", from.Format, checkpointFormat)
@@ -107,17 +107,9 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 		return nil, fmt.Errorf("restoring the checkpoint: %w", query.ErrFingerprint)
 	}
 	r.attempt.Progress.Set(func(s *Status) { s.Phase = "restoring" })
-	name, base, several := current.Store, current.Base, len(r.spec.Sources) > 1
-	anew := several && r.checkpoints.ended() != from.Files.Object
+	name, several := current.Store, len(r.spec.Sources) > 1
 	if several {
-		if anew {
-			known, err := r.lastKnown(ctx)
-			if err != nil {
-				return nil, err
-			}
-			base = max(known, base) + rebuiltAfter
-		}
-		name = r.restoredName(name, base)
+		name = r.restoredName(name)
 		if err := r.setNext(ctx, records, current, name); err != nil {
 			return nil, err
 		}
@@ -134,13 +126,15 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 	if q == nil {
 		return nil, failure.StateCorrupt.Errorf("the checkpoint holds no state of the query")
 	}
-	if !anew {
-		if s := q.State(); s.Sequence+current.Base != from.Sequence || !maps.Equal(s.Offsets, from.Offsets) {
-			return nil, errors.Join(failure.StateCorrupt.Errorf("the checkpoint is at event %d, not at %d", s.Sequence+current.Base, from.Sequence), q.Close())
-		}
+	if s := q.State(); s.Sequence+current.Base != from.Sequence || !maps.Equal(s.Offsets, from.Offsets) {
+		return nil, errors.Join(failure.StateCorrupt.Errorf("the checkpoint is at event %d, not at %d", s.Sequence+current.Base, from.Sequence), q.Close())
 	}
 	if several {
-		if err := r.rename(ctx, records, current, from, q, base); err != nil {
+		base, err := r.rejoin(ctx, q, from, current.Base)
+		if err == nil {
+			err = r.rename(ctx, records, current, from, q, base)
+		}
+		if err != nil {
 			return nil, errors.Join(err, q.Close())
 		}
 	}
@@ -148,15 +142,18 @@ func (r *queryRun) restore(ctx context.Context, records *stream.Bucket, current 
 }
 
 // restoredName returns the name of a store that no other restore gives.
-func (r *queryRun) restoredName(store string, base uint64) string {
+func (r *queryRun) restoredName(store string) string {
 	at := strings.LastIndex(store, "/") + 1
 	first, _, _ := strings.Cut(store[at:], restoredSuffix)
-	return fmt.Sprintf("%s-%d", r.ownName(store[:at]+first+restoredSuffix), base)
+	return r.ownName(store[:at]+first+restoredSuffix) + "-" + strings.ToLower(rand.Text()[:6])
 }
 
 // rename puts a restored state, which is the next one on record, in the place of what it was restored from: with the same
 // checkpoint, or as one that begins anew, which is what another base means.
 func (r *queryRun) rename(ctx context.Context, records *stream.Bucket, current *queryRecord, from checkpoint, q *query.Query, base uint64) error {
+	if err := q.Sync(); err != nil {
+		return fmt.Errorf("syncing the index: %w", err)
+	}
 	if base == current.Base {
 		from.Store = current.Next
 		err := r.checkpoints.change(ctx, func(record *checkpointRecord) {
@@ -165,11 +162,6 @@ func (r *queryRun) rename(ctx context.Context, records *stream.Bucket, current *
 		if err != nil {
 			return err
 		}
-	} else if err := ticking(ctx, r.attempt.Progress, func() error { return q.Restate(rowsPerSnapshotEvent) }); err != nil {
-		return fmt.Errorf("beginning anew with a restored state: %w", err)
-	}
-	if err := q.Sync(); err != nil {
-		return fmt.Errorf("syncing the index: %w", err)
 	}
 	before := current.Store
 	current.Store, current.Next, current.Base = current.Next, "", base

@@ -137,7 +137,7 @@ func (r *queryRun) holds(err error) bool {
 		need.Outcome = NeedsRebuild
 	case lost != nil:
 		need.Missing = lost.missing
-	case r.next == nil || ended(err) || errors.Is(err, index.ErrDamaged) || failure.ClassOf(err).Retryable() || failure.ClassOf(err) == failure.Fenced:
+	case r.next == nil || !isOfChanges(err):
 		return false
 	}
 	r.succeeds.Store(true)
@@ -148,6 +148,12 @@ func (r *queryRun) holds(err error) bool {
 	default: // one is on its way; if it does not help, the next run finds out
 	}
 	return true
+}
+
+// isOfChanges reports whether an error is about the changes that cannot be applied: whoever comes to them meets it again.
+func isOfChanges(err error) bool {
+	class := failure.ClassOf(err)
+	return lossOf(err) != nil || !ended(err) && !errors.Is(err, index.ErrDamaged) && !class.Retryable() && class != failure.Fenced
 }
 
 // succeed gets a bootstrap when one is needed and loads the successor from it. When that waits for its place only,

@@ -97,6 +97,11 @@ func (r *queryRun) sendView(ctx context.Context, inbox string) error {
 	defer view.Close()
 	state := view.State()
 	state.Sequence += r.base
+	if len(r.logs) > 1 { // see show
+		if err := r.awaitLogged(ctx, state.Sequence); err != nil {
+			return err
+		}
+	}
 	begin, err := json.Marshal(viewBegin{view.Columns(), state})
 	if err != nil {
 		return fmt.Errorf("encoding the view's state: %w", err)
@@ -121,6 +126,16 @@ func (r *queryRun) sendView(ctx context.Context, inbox string) error {
 		return err
 	}
 	return r.host.conn.NATS().PublishMsg(part(inbox, partEnd, nil))
+}
+
+// awaitLogged waits until an event is in the result log.
+func (r *queryRun) awaitLogged(ctx context.Context, sequence uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	if err := r.logged.await(ctx, sequence); err != nil {
+		return failure.StreamUnavailable.Errorf("waiting for event %d to be in the result log: %w", sequence, err)
+	}
+	return nil
 }
 
 func (r *queryRun) sendPart(ctx context.Context, inbox, kind string, data []byte) error {
