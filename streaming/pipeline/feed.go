@@ -138,7 +138,7 @@ func (f *feed) decode(ctx context.Context, sequence uint64, data []byte) (b quer
 // again returns what reads the fragments of a transaction again, which are all there is from one message to another.
 func (f *feed) again(ctx context.Context, from, to uint64) func(yield func([]graph.Change) error) error {
 	return func(yield func([]graph.Change) error) error {
-		r, err := f.log.Read(ctx, from)
+		r, err := f.log.ReadTo(ctx, from, to)
 		if err != nil {
 			return fmt.Errorf("reading a large transaction of %s from message %d: %w", f.source, from, err)
 		}
@@ -183,7 +183,7 @@ func (f *feed) readStaged(ctx context.Context, staged *graph.Staged, yield func(
 	if state.Last < staged.To { // reading would wait
 		return failure.StreamTrimmed.Errorf("what was staged of a transaction of %s ends with message %d, and its log with %d", f.source, staged.To, state.Last)
 	}
-	r, err := log.Read(ctx, staged.From)
+	r, err := log.ReadTo(ctx, staged.From, staged.To)
 	if err != nil {
 		return fmt.Errorf("reading what was staged of a transaction of %s: %w", f.source, err)
 	}

@@ -300,7 +300,7 @@ func (r *queryRun) loadCopy(ctx context.Context, b *boot, at token) error {
 	if err != nil {
 		return fmt.Errorf("opening the bootstrap log: %w", err)
 	}
-	reader, err := log.Read(ctx, at.Offset+1)
+	reader, err := log.ReadTo(ctx, at.Offset+1, b.record.LastMessage)
 	if err != nil {
 		return fmt.Errorf("reading the bootstrap log: %w", err)
 	}

@@ -40,6 +40,7 @@ const (
 type Reader struct {
 	log  *Log
 	next uint64 // sequence of the next message, fence markers included; 0: whatever the log begins with
+	last uint64 // sequence of the last one that is wanted; 0: none is the last
 
 	status chan nats.Status // a value for each reconnect
 	idle   func()           // see OnIdle; may be nil
@@ -57,11 +58,19 @@ type Reader struct {
 
 // Read starts to read at a sequence; 0 and 1 mean the first message that the log holds. When messages from there on
 // were trimmed, or the log ends before, the error is StreamTrimmed.
-func (l *Log) Read(ctx context.Context, from uint64) (*Reader, error) {
+func (l *Log) Read(ctx context.Context, from uint64) (*Reader, error) { return l.read(ctx, from, 0) }
+
+// ReadTo is Read for messages up to one that there is: what follows it, the server does not send, and Next would wait in
+// vain.
+func (l *Log) ReadTo(ctx context.Context, from, last uint64) (*Reader, error) {
+	return l.read(ctx, from, last)
+}
+
+func (l *Log) read(ctx context.Context, from, last uint64) (*Reader, error) {
 	if from == 1 {
 		from = 0
 	}
-	r := &Reader{log: l, next: from, status: l.conn.nats.StatusChanged(nats.CONNECTED)}
+	r := &Reader{log: l, next: from, last: last, status: l.conn.nats.StatusChanged(nats.CONNECTED)}
 	if err := r.open(ctx); err != nil {
 		r.Close()
 		return nil, err
@@ -108,13 +117,20 @@ func (r *Reader) open(ctx context.Context) error {
 
 // request asks for as many messages as are used up.
 func (r *Reader) request(ctx context.Context) error {
-	messages, bytes := readMessages-r.openMessages, readBytes-r.openBytes
+	wanted := readMessages
+	if r.last > 0 {
+		wanted = int(min(readMessages, r.last+1-max(r.next, 1))) //nolint:gosec // it is at most readMessages
+	}
+	messages, bytes := wanted-r.openMessages, readBytes-r.openBytes
+	if messages <= 0 {
+		return nil
+	}
 	body := fmt.Appendf(nil, `{"expires":%d,"batch":%d,"max_bytes":%d,"idle_heartbeat":%d}`,
 		readExpires.Nanoseconds(), messages, bytes, readHeartbeat.Nanoseconds())
 	if err := r.log.conn.nats.PublishRequest(r.requests, r.sub.Subject, body); err != nil {
 		return classify(ctx, err, "reading log %s", r.log.name)
 	}
-	r.openMessages, r.openBytes = readMessages, readBytes
+	r.openMessages, r.openBytes = wanted, readBytes
 	return nil
 }
 

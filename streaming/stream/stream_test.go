@@ -130,6 +130,38 @@ func TestLogReadsInOrderFromAnySequence(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrMissing)
 }
 
+// TestReadToAsksForNoMore: whoever wants a part of a log does not have the server send what follows it.
+func TestReadToAsksForNoMore(t *testing.T) {
+	conn := streamtest.Start(t)
+	log := openLog(t, conn, "L")
+	appendAll(t, writer(t, conn, log, 1), names(1, 500)...)
+	js, err := jetstream.New(conn.NATS())
+	require.NoError(t, err)
+	of, err := js.Stream(t.Context(), "L")
+	require.NoError(t, err)
+	for _, part := range []struct {
+		from, last, sent uint64
+		ids              []string
+	}{{0, 11, 11, names(1, 10)}, {1, 11, 11, names(1, 10)}, {101, 101, 1, names(100, 100)}, {401, 501, 101, names(400, 500)}} {
+		r, err := log.ReadTo(t.Context(), part.from, part.last)
+		require.NoError(t, err)
+		require.Equal(t, part.ids, read(t, r, len(part.ids)))
+		require.NoError(t, conn.NATS().Flush()) // what was asked for is sent
+		for info := range of.ListConsumers(t.Context()).Info() {
+			require.Equal(t, part.sent, info.Delivered.Consumer)
+		}
+		r.Close()
+		require.NoError(t, conn.NATS().Flush())
+		require.Eventually(t, func() bool {
+			left := 0
+			for range of.ListConsumers(t.Context()).Info() {
+				left++
+			}
+			return left == 0
+		}, 10*time.Second, time.Millisecond)
+	}
+}
+
 func TestReaderWaitsNoLongerThanItsContext(t *testing.T) {
 	conn := streamtest.Start(t)
 	log := openLog(t, conn, "L")
