@@ -5,8 +5,9 @@
 // late or never, is frozen or killed.
 //
 // Each seed is a plan of faults, which depends on the seed alone; what the system does while they happen does not. The kinds
-// of faults are dealt like cards, so that few seeds have them all. After the last fault the clients stop, and then, within
-// 150 s,
+// of faults are dealt like cards, so that few seeds have them all. One of the queries has two sources, whose changes it
+// takes in an order that nobody could repeat, and workers lose their disks. After the last fault the clients stop, and then,
+// within 150 s,
 //
 //   - the result of each query equals SQL on the source,
 //   - its differences, replayed from the first one on and as a client got them who followed all the time, add up to the

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/Shopify/toxiproxy/v2"
 
 	"github.com/perdure/perdure/streaming/component"
+	"github.com/perdure/perdure/streaming/stream"
 	"github.com/perdure/perdure/workflows"
 )
 
@@ -71,6 +73,7 @@ var kinds = []kind{
 	{name: "restart", place: "process", targets: workers, most: 2 * time.Second, tail: 12 * time.Second, begin: restart},
 	{name: "restart", place: "process", targets: servers, most: 2 * time.Second, tail: 12 * time.Second, begin: restart},
 	{name: "restart", place: "server", targets: []string{postgres}, most: 2 * time.Second, tail: 12 * time.Second, begin: restartPostgres},
+	{name: "lose disk", place: "process", targets: workers, most: 2 * time.Second, tail: 12 * time.Second, begin: loseDisk},
 	{name: "crash", place: "server", targets: []string{postgres}, instant: true, begin: crash},
 	{name: "terminate", place: "server", targets: []string{"walsenders", "backends", "writers"}, instant: true, begin: terminate},
 	{name: "drop slot", place: "server", targets: []string{postgres}, instant: true, voids: true, begin: dropSlot},
@@ -98,6 +101,49 @@ func kill(_ context.Context, e *environment, target string) (func(context.Contex
 	s := e.services[target]
 	s.kill()
 	return func(context.Context) error { s.up(); return nil }, nil
+}
+
+// loseDisk kills a worker and takes away all that it has stored. Each query has a checkpoint by then: one that is lost
+// before it has any begins anew.
+func loseDisk(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	for _, q := range queries {
+		if err := until(ctx, time.Minute, "a checkpoint of "+q.name, func() error { return e.hasCheckpoint(ctx, q.name) }); err != nil {
+			return nil, err
+		}
+	}
+	s := e.services[target]
+	s.kill()
+	dir := filepath.Join(e.dir, target) // where a file system may be mounted
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+	}
+	return func(context.Context) error { s.up(); return nil }, err
+}
+
+// hasCheckpoint returns an error unless there is a checkpoint of the state that a query has now.
+func (e *environment) hasCheckpoint(ctx context.Context, query string) error {
+	var state struct{ Store string }
+	var kept struct{ Checkpoints []struct{ Store string } }
+	for bucket, into := range map[string]any{"queries": &state, "checkpoints": &kept} {
+		b, err := e.conn.Bucket(ctx, stream.BucketOptions{Name: bucket})
+		if err != nil {
+			return err
+		}
+		entry, err := b.Get(ctx, component.DefaultInstance+"."+query)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(entry.Value, into); err != nil {
+			return err
+		}
+	}
+	for _, c := range kept.Checkpoints {
+		if c.Store == state.Store {
+			return nil
+		}
+	}
+	return errors.New("there is none")
 }
 
 // restart has a process end in order, and starts it again.

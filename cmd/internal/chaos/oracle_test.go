@@ -40,7 +40,7 @@ func (e *environment) current(ctx context.Context, bound time.Duration, position
 	for _, q := range queries {
 		var sequence uint64
 		err := until(ctx, bound, "result of "+q.name+" at "+string(position), func() (err error) {
-			sequence, _, err = e.result(ctx, q.name, position, false)
+			sequence, _, err = e.result(ctx, q, position, false)
 			return err
 		})
 		if err == nil {
@@ -54,16 +54,18 @@ func (e *environment) current(ctx context.Context, bound time.Duration, position
 }
 
 // result returns a query's rows as sorted lines, if they contain everything up to a position.
-func (e *environment) result(ctx context.Context, query string, position graph.Position, wantRows bool) (sequence uint64, lines []string, err error) {
+func (e *environment) result(ctx context.Context, q query, position graph.Position, wantRows bool) (sequence uint64, lines []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var columns []string
-	err = e.results.Snapshot(ctx, query, func(names []string, s result.State) error {
+	err = e.results.Snapshot(ctx, q.name, func(names []string, s result.State) error {
 		columns, sequence = names, s.Sequence
-		switch {
-		case s.Positions[sourceName].Compare(position) < 0:
-			return fmt.Errorf("%w: it is at %s", errBehind, s.Positions[sourceName])
-		case !wantRows:
+		for _, source := range q.readFrom() {
+			if s.Positions[source].Compare(position) < 0 {
+				return fmt.Errorf("%w: it is at %s of source %s", errBehind, s.Positions[source], source)
+			}
+		}
+		if !wantRows {
 			return errEnough
 		}
 		return nil
@@ -122,7 +124,7 @@ func (e *environment) checkQuery(ctx context.Context, q query, position graph.Po
 	var sequence uint64
 	var rows []string
 	err = until(ctx, 30*time.Second, "rows of "+q.name, func() (err error) {
-		sequence, rows, err = e.result(ctx, q.name, position, true)
+		sequence, rows, err = e.result(ctx, q, position, true)
 		return err
 	})
 	if err != nil {

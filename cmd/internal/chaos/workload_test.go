@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,17 @@ const schema = `
 	INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 20) i;`
 
 // query is a question, in Cypher and in SQL.
-type query struct{ name, cypher, sql string }
+type query struct {
+	name, cypher, sql string
+	sources           []string // by default the first one
+}
+
+func (q *query) readFrom() []string {
+	if len(q.sources) > 0 {
+		return q.sources
+	}
+	return []string{sourceName}
+}
 
 // What is in accounts adds up to nothing at the end of each transaction, and the query over them must never show anything
 // else.
@@ -31,24 +42,30 @@ const balance = "balance"
 
 var queries = []query{
 	{
-		"paid",
-		`MATCH (o:Order) WHERE o.status = 'paid' AND o.total > 20 RETURN o.id AS id, o.total AS total`,
-		`SELECT id, total FROM orders WHERE status = 'paid' AND total > 20`,
+		name:   "paid",
+		cypher: `MATCH (o:Order) WHERE o.status = 'paid' AND o.total > 20 RETURN o.id AS id, o.total AS total`,
+		sql:    `SELECT id, total FROM orders WHERE status = 'paid' AND total > 20`,
 	},
 	{
-		"by-region",
-		`MATCH (o:Order)-[:PLACED_BY]->(c:Customer) WHERE c.region <> 'east' AND o.status <> 'delivered' RETURN o.id AS id, c.id AS customer, c.name AS name, o.status AS status`,
-		`SELECT o.id, c.id AS customer, c.name, o.status FROM orders o JOIN customers c ON c.id = o.customer_id WHERE c.region <> 'east' AND o.status <> 'delivered'`,
+		name:   "by-region",
+		cypher: `MATCH (o:Order)-[:PLACED_BY]->(c:Customer) WHERE c.region <> 'east' AND o.status <> 'delivered' RETURN o.id AS id, c.id AS customer, c.name AS name, o.status AS status`,
+		sql:    `SELECT o.id, c.id AS customer, c.name, o.status FROM orders o JOIN customers c ON c.id = o.customer_id WHERE c.region <> 'east' AND o.status <> 'delivered'`,
 	},
 	{
-		"totals",
-		`MATCH (o:Order)-[:PLACED_BY]->(c:Customer) RETURN c.name AS customer, count(o) AS orders, sum(o.total) AS value, min(o.id) AS first, max(o.total) AS largest`,
-		`SELECT c.name AS customer, count(*) AS orders, sum(o.total) AS value, min(o.id) AS first, max(o.total) AS largest FROM orders o JOIN customers c ON c.id = o.customer_id GROUP BY c.name`,
+		name:   "totals",
+		cypher: `MATCH (o:Order)-[:PLACED_BY]->(c:Customer) RETURN c.name AS customer, count(o) AS orders, sum(o.total) AS value, min(o.id) AS first, max(o.total) AS largest`,
+		sql:    `SELECT c.name AS customer, count(*) AS orders, sum(o.total) AS value, min(o.id) AS first, max(o.total) AS largest FROM orders o JOIN customers c ON c.id = o.customer_id GROUP BY c.name`,
 	},
 	{
-		balance,
-		`MATCH (a:Account) RETURN count(a) AS accounts, sum(a.balance) AS total`,
-		`SELECT count(*) AS accounts, sum(balance)::bigint AS total FROM accounts`,
+		name:   balance,
+		cypher: `MATCH (a:Account) RETURN count(a) AS accounts, sum(a.balance) AS total`,
+		sql:    `SELECT count(*) AS accounts, sum(balance)::bigint AS total FROM accounts`,
+	},
+	{
+		name:    "holders",
+		cypher:  `MATCH (c:Customer), (e:Entry) WHERE e.id = c.id RETURN c.id AS id, c.name AS name, c.region AS region, e.balance AS balance`,
+		sql:     `SELECT c.id, c.name, c.region, a.balance FROM customers c JOIN accounts a ON a.id = c.id`,
+		sources: []string{sourceName, ledgerName},
 	},
 }
 
@@ -58,24 +75,35 @@ type declared struct {
 	input json.RawMessage
 }
 
-const sourceName = "shop"
+// The sources read one database, each through a slot of its own.
+const (
+	sourceName = "shop"
+	ledgerName = "ledger"
+)
+
+func postgresSource(name string, config object) declared {
+	config["url"] = object{"$secret": "env:" + databaseVariable}
+	// Shorter than the defaults, so that black holes are longer than that.
+	maps.Copy(config, object{"connectTimeout": "3s", "receiveTimeout": "5s", "statementTimeout": "10s", "lockTimeout": "5s", "statusInterval": "2s"})
+	return declare(component.Source, name, object{"kind": "postgres", "config": config})
+}
 
 // components returns what is to run, in groups that are started one after the other. To try another reaction, add it to
 // the last group and what it was given to what the oracle looks at.
 func (e *environment) components() [][]declared {
-	source := declare(component.Source, sourceName, object{"kind": "postgres", "config": object{
-		"url": object{"$secret": "env:" + databaseVariable},
-		"tables": []object{
-			{"name": "customers", "label": "Customer"}, {"name": "orders", "label": "Order"}, {"name": "accounts", "label": "Account"},
-		},
-		"relationships": []object{{"type": "PLACED_BY", "table": "orders", "columns": []string{"customer_id"}, "references": "customers"}},
-		// Shorter than the defaults, so that black holes are longer than that.
-		"connectTimeout": "3s", "receiveTimeout": "5s", "statementTimeout": "10s", "lockTimeout": "5s", "statusInterval": "2s",
-	}})
-	groups := [][]declared{{source}, nil, nil}
+	sources := []declared{
+		postgresSource(sourceName, object{
+			"tables": []object{
+				{"name": "customers", "label": "Customer"}, {"name": "orders", "label": "Order"}, {"name": "accounts", "label": "Account"},
+			},
+			"relationships": []object{{"type": "PLACED_BY", "table": "orders", "columns": []string{"customer_id"}, "references": "customers"}},
+		}),
+		postgresSource(ledgerName, object{"tables": []object{{"name": "accounts", "label": "Entry"}}}),
+	}
+	groups := [][]declared{sources, nil, nil}
 	names := make([]string, len(queries))
 	for i, q := range queries {
-		groups[1] = append(groups[1], declare(component.Query, q.name, object{"query": q.cypher, "sources": []string{sourceName}}))
+		groups[1] = append(groups[1], declare(component.Query, q.name, object{"query": q.cypher, "sources": q.readFrom()}))
 		names[i] = q.name
 	}
 	groups[2] = append(groups[2], declare(component.Reaction, "record", object{
