@@ -27,17 +27,17 @@ const (
 	toldQueries = 8
 )
 
-// teller tells the workflow of a source or a reaction how the component is whenever that changes. As long as all is well it says nothing.
+// teller tells the workflow of a source or a reaction where it runs, once that is known to be well or not, and how it is
+// whenever that changes.
 type teller struct {
 	tell func(context.Context, Condition) error
 	log  *zap.Logger
 	last Condition
-	at   time.Time // when that was told
+	at   time.Time // when a change was told
 	told bool
 }
 
-// newTeller begins with what the workflow takes for granted of a run. It knows nothing of an earlier attempt's end, so
-// a later attempt tells its condition in any case.
+// newTeller begins with what the workflow takes for granted of a run.
 func (r *runner) newTeller(ctx context.Context, in RunInput) *teller {
 	info := activity.GetInfo(ctx)
 	return &teller{
@@ -48,7 +48,7 @@ func (r *runner) newTeller(ctx context.Context, in RunInput) *teller {
 			return activity.GetClient(ctx).SignalWorkflow(ctx, execution.ID, execution.RunID, SignalCondition, c)
 		},
 		log:  r.log.With(zap.String(telemetry.KeyComponent, in.Component)),
-		last: Condition{Generation: in.Generation, Target: pipeline.TargetClosed}, told: info.Attempt == 1,
+		last: Condition{Generation: in.Generation, Target: pipeline.TargetClosed, Host: r.hostID, Attempt: info.Attempt},
 	}
 }
 
@@ -90,14 +90,18 @@ func (t *teller) look(ctx context.Context, s pipeline.Status, now time.Time) {
 		return
 	}
 	next, known := conditionOf(t.last.Generation, s, now.UTC())
-	if !known || t.told && same(next, t.last) && (next.code() == t.last.code() || now.Sub(t.at) < tellAgainEvery) {
+	unchanged := same(next, t.last) && (next.code() == t.last.code() || now.Sub(t.at) < tellAgainEvery)
+	if !known || t.told && unchanged {
 		return
 	}
+	next.Host, next.Attempt = t.last.Host, t.last.Attempt
 	if err := t.tell(ctx, next); err != nil { // the next look says the same
 		t.log.Debug("the condition cannot be told", zap.Error(err))
 		return
 	}
-	t.last, t.at, t.told = next, now, true
+	if t.last, t.told = next, true; !unchanged {
+		t.at = now
+	}
 }
 
 // same compares what makes a difference: another try that fails in the way of the one before does not.
@@ -126,7 +130,7 @@ func conditionOf(generation uint64, s pipeline.Status, now time.Time) (c Conditi
 	case s.Delivery != nil:
 		c.deliver(s.Delivery)
 	case in == nil:
-		return c, false
+		return c, s.Phase == "serving" // a reaction whose clients come to it has no more to say
 	case in.LastError == nil: // it is well
 	case now.Sub(in.FailingSince) < interruptedAfter:
 		return c, false

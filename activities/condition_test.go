@@ -28,7 +28,7 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 			}
 			return fail
 		},
-		log: zap.NewNop(), last: Condition{Generation: 4, Target: "closed"}, told: true,
+		log: zap.NewNop(), last: Condition{Generation: 4, Target: "closed", Host: "h1", Attempt: 2},
 	}
 	s := &pipeline.DeliveryStatus{Target: pipeline.TargetClosed, Queries: []pipeline.QueryDelivery{{Query: "a", State: pipeline.QueryRetrying}}}
 	look := func(after time.Duration, want int) {
@@ -37,6 +37,9 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 		tell.look(t.Context(), pipeline.Status{Delivery: s}, now)
 		require.Len(t, told, want)
 	}
+	look(time.Second, 1)
+	require.Equal(t, Condition{Generation: 4, At: now, Target: "closed", Host: "h1", Attempt: 2}, told[0], "where it runs")
+	told = nil
 	look(time.Second, 0)
 	report := failure.Describe(failure.DeliveryFailed.Errorf("down"))
 	s.Target, s.LastError, s.Failures = pipeline.TargetOpen, &report, 5
@@ -44,7 +47,7 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 	look(time.Second, 0)
 	fail = nil
 	look(time.Second, 1)
-	require.Equal(t, Condition{Generation: 4, At: now, Target: "open", LastError: &report}, told[0])
+	require.Equal(t, Condition{Generation: 4, At: now, Target: "open", LastError: &report, Host: "h1", Attempt: 2}, told[0])
 	s.Target, s.Failures = pipeline.TargetHalfOpen, 6
 	look(2*time.Minute, 1)
 	s.Target, s.LastError = pipeline.TargetClosed, nil
@@ -115,14 +118,4 @@ func TestInterruptionIsTold(t *testing.T) {
 	s.Intake = &pipeline.IntakeStatus{}
 	look(time.Second, 5)
 	look(time.Hour, 5)
-}
-
-// TestLaterAttemptTellsItsCondition: its workflow may still show what the one before it told.
-func TestLaterAttemptTellsItsCondition(t *testing.T) {
-	var told int
-	tell := &teller{tell: func(context.Context, Condition) error { told++; return nil }, last: Condition{Target: "closed"}}
-	for range 2 {
-		tell.look(t.Context(), pipeline.Status{Delivery: &pipeline.DeliveryStatus{Target: pipeline.TargetClosed}}, time.Now().Add(time.Duration(told)*time.Hour))
-	}
-	require.Equal(t, 1, told)
 }

@@ -166,6 +166,9 @@ type Condition struct {
 	Queries     []QueryCondition `json:"queries,omitempty"`     // those whose results do not reach the reaction, up to a limit
 	More        int              `json:"moreQueries,omitempty"` // beyond that limit
 	DeadLetters DeadLetters      `json:"deadLetters"`
+	// Host and Attempt say where the run is; in old signals they are missing.
+	Host    string `json:"host,omitempty"`
+	Attempt int32  `json:"attempt,omitempty"`
 	// Interruption is of a source, all others are of a reaction.
 	Interruption *Interruption `json:"interruption,omitempty"`
 }

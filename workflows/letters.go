@@ -124,12 +124,16 @@ func (e *entity) conditioned(s signal) {
 	if c.Interruption != nil {
 		c.Interruption.LastError = trimmed(c.Interruption.LastError)
 	}
-	before := e.health()
+	health, host := e.health(), e.state.Host
 	e.state.Condition = &c
+	if c.Host != "" {
+		e.state.Host, e.state.Attempt = c.Host, c.Attempt
+	}
 	if e.kind.component == component.Reaction {
 		e.state.DeadLetters = &c.DeadLetters
 	}
-	if e.health() != before {
+	moved := e.state.Host != host && workflow.GetVersion(e.ctx, "host while it runs", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+	if e.health() != health || moved {
 		e.upsert()
 	}
 }

@@ -133,7 +133,7 @@ func TestConditionOfASource(t *testing.T) {
 	h.loops(sources.SourceRun, 100*time.Hour, drained, nil)
 	h.OnActivity(control.DropDeadLetters, mock.Anything, mock.Anything).Return(activities.LettersResult{Left: activities.DeadLetters{Count: "2"}}, nil)
 	tell := func(why *activities.Interruption) {
-		h.signal(activities.SignalCondition, activities.Condition{Generation: 1, Target: "closed", Interruption: why})
+		h.signal(activities.SignalCondition, activities.Condition{Generation: 1, Target: "closed", Host: "h7", Attempt: 3, Interruption: why})
 	}
 	h.at(time.Minute, func() {
 		h.signal("drop", map[string]any{"ids": []string{"1"}})
@@ -142,6 +142,8 @@ func TestConditionOfASource(t *testing.T) {
 	h.at(2*time.Minute, func() {
 		s := h.status()
 		require.Equal(t, PhaseRunning, s.Phase)
+		require.Equal(t, "h7", s.Host, "while it runs")
+		require.EqualValues(t, 3, s.Attempt)
 		require.Equal(t, activities.HealthDegraded, s.Health)
 		require.Equal(t, failure.Unreachable.ID, s.Interruption.LastError.Code)
 		require.Equal(t, failure.Unreachable.Fix, s.Interruption.LastError.Fix)

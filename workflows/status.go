@@ -26,8 +26,8 @@ type Status struct {
 	SpecVersion int             `json:"specVersion"`
 	SpecRef     string          `json:"specRef,omitempty"` // of a spec that is stored
 	Generation  uint64          `json:"generation"`
-	Attempt     int32           `json:"attempt,omitempty"` // of the last run that ended
-	Host        string          `json:"host,omitempty"`    // of the run that a query was placed for; else of the last one that ended
+	Attempt     int32           `json:"attempt,omitempty"` // of the run that a source or a reaction is in; else of the last one that ended
+	Host        string          `json:"host,omitempty"`    // of the run that there is, or else of the last one
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	Breaker     Breaker         `json:"breaker"`
 	Bootstrap   BootstrapsState `json:"bootstrap,omitzero"`
@@ -37,8 +37,8 @@ type Status struct {
 	Sequence string `json:"sequence,omitempty"`
 	// Interruption is why a running source gets nothing from its system, nil as long as it does.
 	Interruption *activities.Interruption `json:"interruption,omitempty"`
-	// Delivery is how a running reaction gets on, nil as long as all is well. DeadLetters was true when it was last told,
-	// or a command changed it.
+	// Delivery is how a running reaction gets on, nil until that is known. DeadLetters was true when it was last told, or a
+	// command changed it.
 	Delivery    *activities.Condition   `json:"delivery,omitempty"`
 	DeadLetters *activities.DeadLetters `json:"deadLetters,omitempty"`
 	Commands    []Command               `json:"commands"`
