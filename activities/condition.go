@@ -27,20 +27,23 @@ const (
 	toldQueries = 8
 )
 
-// teller tells the workflow of a source or a reaction where it runs, once that is known to be well or not, and how it is
-// whenever that changes.
+// teller tells a component's workflow where it runs, once that is known to be well or not, and how it is whenever that
+// changes.
 type teller struct {
-	tell func(context.Context, Condition) error
-	log  *zap.Logger
-	last Condition
-	at   time.Time // when a change was told
-	told bool
+	tell  func(context.Context, Condition) error
+	of    func(pipeline.Status, time.Time) (Condition, bool)
+	every time.Duration // at most
+	log   *zap.Logger
+	last  Condition
+	at    time.Time // when a change was told
+	told  bool
 }
 
 // newTeller begins with what the workflow takes for granted of a run.
 func (r *runner) newTeller(ctx context.Context, in RunInput) *teller {
 	info := activity.GetInfo(ctx)
 	return &teller{
+		of: conditionOf, every: tellEvery,
 		tell: func(ctx context.Context, c Condition) error {
 			ctx, cancel := context.WithTimeout(ctx, beatEvery)
 			defer cancel()
@@ -86,15 +89,15 @@ func (t *teller) run(ctx context.Context, p *pipeline.Progress) {
 }
 
 func (t *teller) look(ctx context.Context, s pipeline.Status, now time.Time) {
-	if now.Sub(t.at) < tellEvery {
+	if now.Sub(t.at) < t.every {
 		return
 	}
-	next, known := conditionOf(t.last.Generation, s, now.UTC())
+	next, known := t.of(s, now.UTC())
 	unchanged := same(next, t.last) && (next.code() == t.last.code() || now.Sub(t.at) < tellAgainEvery)
 	if !known || t.told && unchanged {
 		return
 	}
-	next.Host, next.Attempt = t.last.Host, t.last.Attempt
+	next.Generation, next.Host, next.Attempt = t.last.Generation, t.last.Host, t.last.Attempt
 	if err := t.tell(ctx, next); err != nil { // the next look says the same
 		t.log.Debug("the condition cannot be told", zap.Error(err))
 		return
@@ -106,7 +109,7 @@ func (t *teller) look(ctx context.Context, s pipeline.Status, now time.Time) {
 
 // same compares what makes a difference: another try that fails in the way of the one before does not.
 func same(a, b Condition) bool {
-	return a.Target == b.Target && (a.Interruption == nil) == (b.Interruption == nil) && a.DeadLetters == b.DeadLetters && a.More == b.More &&
+	return a.Target == b.Target && a.Loading == b.Loading && (a.Interruption == nil) == (b.Interruption == nil) && a.DeadLetters == b.DeadLetters && a.More == b.More &&
 		slices.EqualFunc(a.Queries, b.Queries, func(x, y QueryCondition) bool {
 			return x.Query == y.Query && x.State == y.State && x.Code == y.Code
 		})
@@ -123,9 +126,16 @@ func (c *Condition) code() string {
 	return ""
 }
 
-// conditionOf returns what a loop's status comes to; false: it does not say yet.
-func conditionOf(generation uint64, s pipeline.Status, now time.Time) (c Condition, known bool) {
-	c = Condition{Generation: generation, At: now, Target: pipeline.TargetClosed}
+// queryConditionOf is conditionOf of a query.
+func queryConditionOf(s pipeline.Status, now time.Time) (c Condition, known bool) {
+	c = Condition{At: now, Target: pipeline.TargetClosed}
+	c.Loading = s.Phase == "restoring" || s.Phase == "loading" || s.Phase == "sealing"
+	return c, c.Loading || s.Phase == "following"
+}
+
+// conditionOf returns what the status of a source or a reaction comes to; false: it does not say yet.
+func conditionOf(s pipeline.Status, now time.Time) (c Condition, known bool) {
+	c = Condition{At: now, Target: pipeline.TargetClosed}
 	switch in := s.Intake; {
 	case s.Delivery != nil:
 		c.deliver(s.Delivery)

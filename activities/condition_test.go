@@ -28,7 +28,7 @@ func TestConditionIsToldWhenItChanges(t *testing.T) {
 			}
 			return fail
 		},
-		log: zap.NewNop(), last: Condition{Generation: 4, Target: "closed", Host: "h1", Attempt: 2},
+		of: conditionOf, every: tellEvery, log: zap.NewNop(), last: Condition{Generation: 4, Target: "closed", Host: "h1", Attempt: 2},
 	}
 	s := &pipeline.DeliveryStatus{Target: pipeline.TargetClosed, Queries: []pipeline.QueryDelivery{{Query: "a", State: pipeline.QueryRetrying}}}
 	look := func(after time.Duration, want int) {
@@ -73,7 +73,7 @@ func TestInterruptionIsTold(t *testing.T) {
 	var told []Condition
 	tell := &teller{
 		tell: func(_ context.Context, c Condition) error { told = append(told, c); return nil },
-		last: Condition{Generation: 4, Target: "closed"}, told: true,
+		of:   conditionOf, every: tellEvery, last: Condition{Generation: 4, Target: "closed"}, told: true,
 	}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	var s pipeline.Status
@@ -118,4 +118,30 @@ func TestInterruptionIsTold(t *testing.T) {
 	s.Intake = &pipeline.IntakeStatus{}
 	look(time.Second, 5)
 	look(time.Hour, 5)
+}
+
+// TestQueryTellsThatItLoads, at once, and when that is over.
+func TestQueryTellsThatItLoads(t *testing.T) {
+	var told []Condition
+	tell := &teller{
+		tell: func(_ context.Context, c Condition) error { told = append(told, c); return nil },
+		of:   queryConditionOf, last: Condition{Generation: 4, Target: "closed", Host: "h1", Attempt: 1},
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, step := range []struct {
+		phase   string
+		told    int
+		loading bool
+	}{
+		{"", 0, false}, {"restoring", 1, true}, {"loading", 1, true}, {"sealing", 1, true}, {"following", 2, false}, {"following", 2, false},
+		{"draining", 2, false}, {"loading", 3, true}, {"following", 4, false},
+	} {
+		now = now.Add(time.Second)
+		tell.look(t.Context(), pipeline.Status{Phase: step.phase}, now)
+		require.Len(t, told, step.told, step.phase)
+		if step.told > 0 {
+			require.Equal(t, step.loading, told[step.told-1].Loading)
+			require.Equal(t, "h1", told[step.told-1].Host)
+		}
+	}
 }

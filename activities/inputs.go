@@ -169,7 +169,9 @@ type Condition struct {
 	// Host and Attempt say where the run is; in old signals they are missing.
 	Host    string `json:"host,omitempty"`
 	Attempt int32  `json:"attempt,omitempty"`
-	// Interruption is of a source, all others are of a reaction.
+	// Loading is of a query: it has no answer yet.
+	Loading bool `json:"loading,omitempty"`
+	// Interruption is of a source, those before Host are of a reaction.
 	Interruption *Interruption `json:"interruption,omitempty"`
 }
 

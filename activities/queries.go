@@ -82,11 +82,13 @@ func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) 
 	}
 	q.runner.uses(ctx, in)
 	asks := asker(ctx, in)
-	return q.runner.run(ctx, in, spec.Policy, func(ctx context.Context, a pipeline.Attempt) (string, error) {
+	teller := q.runner.newTeller(ctx, in)
+	teller.of, teller.every = queryConditionOf, 0
+	return q.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		a.Reload, a.Need = in.Reload, asks
 		outcome, err := q.host.RunQuery(ctx, a, spec)
 		return string(outcome), err
-	})
+	}))
 }
 
 // asker returns what asks a query's workflow for a bootstrap, for as long as it takes until that hears it; nil where it

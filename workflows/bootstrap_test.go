@@ -491,6 +491,33 @@ func TestQueryIsBuiltAnew(t *testing.T) {
 	require.Equal(t, 2, len(h.generations))
 }
 
+// TestQueryThatLoads does not count as running before it has an answer.
+func TestQueryThatLoads(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	h.loops(queries.QueryRun, 30*time.Minute, drained, nil)
+	tell := func(loading bool) {
+		h.signal(activities.SignalCondition, activities.Condition{Generation: 1, Target: "closed", Host: "h1", Attempt: 2, Loading: loading})
+	}
+	h.at(time.Second, func() { tell(true) })
+	h.at(time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseStarting, s.Phase)
+		require.Equal(t, activities.HealthPending, s.Health)
+		require.EqualValues(t, 2, s.Attempt)
+		tell(false)
+	})
+	h.at(2*time.Minute, func() { require.Equal(t, PhaseRunning, h.status().Phase); tell(true) })
+	h.at(3*time.Minute, func() { require.Equal(t, PhaseStarting, h.status().Phase); tell(false) })
+	h.at(4*time.Minute, func() {
+		require.Equal(t, PhaseRunning, h.status().Phase)
+		require.Nil(t, h.status().Delivery)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
 func TestQueryWaitsForItsSources(t *testing.T) {
 	h := newHarness(t, "query.default.big")
 	h.OnActivity(queries.ValidateQuery, mock.Anything, mock.Anything).Return(activities.Checks{MissingSources: []string{"orders"}}, nil)

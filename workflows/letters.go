@@ -107,7 +107,7 @@ func summaryOf(r activities.LettersResult) string {
 	return strings.Join(append(parts, left+" left"), ", ")
 }
 
-// conditioned takes what the loop of a source or a reaction tells of itself. What an earlier run told is of no use any more.
+// conditioned takes what a component's loop tells of itself. What an earlier run told is of no use any more.
 func (e *entity) conditioned(s signal) {
 	var c activities.Condition
 	if err := s.decode(&c); err != nil {
@@ -124,6 +124,8 @@ func (e *entity) conditioned(s signal) {
 	if c.Interruption != nil {
 		c.Interruption.LastError = trimmed(c.Interruption.LastError)
 	}
+	current := workflow.GetVersion(e.ctx, "told while it runs", workflow.DefaultVersion, 1) != workflow.DefaultVersion
+	c.Loading = c.Loading && current
 	health, host := e.health(), e.state.Host
 	e.state.Condition = &c
 	if c.Host != "" {
@@ -132,8 +134,16 @@ func (e *entity) conditioned(s signal) {
 	if e.kind.component == component.Reaction {
 		e.state.DeadLetters = &c.DeadLetters
 	}
-	moved := e.state.Host != host && workflow.GetVersion(e.ctx, "host while it runs", workflow.DefaultVersion, 1) != workflow.DefaultVersion
-	if e.health() != health || moved {
+	query := e.kind.component == component.Query && current
+	switch {
+	case query && e.loads() && e.state.Phase == PhaseRunning:
+		e.enter(PhaseStarting)
+	case query && !e.loads() && e.state.Phase == PhaseStarting:
+		e.enter(PhaseRunning)
+	case e.health() != health || e.state.Host != host && current:
 		e.upsert()
 	}
 }
+
+// loads reports whether a query has told that it has no answer yet.
+func (e *entity) loads() bool { return e.state.Condition != nil && e.state.Condition.Loading }

@@ -26,7 +26,7 @@ type Status struct {
 	SpecVersion int             `json:"specVersion"`
 	SpecRef     string          `json:"specRef,omitempty"` // of a spec that is stored
 	Generation  uint64          `json:"generation"`
-	Attempt     int32           `json:"attempt,omitempty"` // of the run that a source or a reaction is in; else of the last one that ended
+	Attempt     int32           `json:"attempt,omitempty"` // of the run that there is, or else of the last one
 	Host        string          `json:"host,omitempty"`    // of the run that there is, or else of the last one
 	RequestedBy string          `json:"requestedBy,omitempty"`
 	Breaker     Breaker         `json:"breaker"`
@@ -81,9 +81,11 @@ func (e *entity) status() Status {
 		History:     e.history(),
 		Build:       workflow.GetInfo(e.root).GetCurrentBuildID(),
 	}
-	if c := s.Condition; c != nil && e.kind.component == component.Source {
+	switch c := s.Condition; {
+	case c == nil:
+	case e.kind.component == component.Source:
 		status.Interruption = c.Interruption
-	} else {
+	case e.kind.component == component.Reaction:
 		status.Delivery = c
 	}
 	if e.beside != nil {

@@ -244,7 +244,7 @@ func (e *entity) run(ctx workflow.Context) error {
 		timerCtx, stop := workflow.WithCancel(ctx)
 		defer stop()
 		workflow.Go(timerCtx, func(ctx workflow.Context) {
-			if sleep(ctx, confirmWithin, "until the query counts as running") == nil && number == e.number && e.ending == notEnding {
+			if sleep(ctx, confirmWithin, "until the query counts as running") == nil && number == e.number && e.ending == notEnding && !e.loads() {
 				e.enter(PhaseRunning)
 				e.dirty = true
 			}
