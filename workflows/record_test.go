@@ -270,6 +270,19 @@ func TestRecord(t *testing.T) {
 		r.signal(t, id, CommandDelete, nil)
 		r.save(t, id, "Reaction-letters")
 	})
+	t.Run("Query that tells that it loads", func(t *testing.T) {
+		id := r.start(t, component.Query, "loads", `{"name":"loads","query":"MATCH (o) RETURN o","sources":["orders"]}`)
+		r.reaches(t, id, PhaseRunning)
+		for _, loading := range []bool{true, false} {
+			phase := map[bool]Phase{true: PhaseStarting, false: PhaseRunning}[loading]
+			r.signal(t, id, activities.SignalCondition, activities.Condition{
+				Generation: 1, Target: "closed", Host: "another", Attempt: 2, Loading: loading,
+			})
+			r.until(t, id, func(s Status) bool { return s.Phase == phase && s.Host == "another" && s.Attempt == 2 })
+		}
+		r.signal(t, id, CommandDelete, nil)
+		r.save(t, id, "Query-loads")
+	})
 	t.Run("Reaction whose place is changed", func(t *testing.T) {
 		r.fail("ReactionRun", failure.DeliveryExhausted, failure.Unreachable)
 		id := r.start(t, component.Reaction, "places", `{"name":"places","kind":"log","queries":["big"]}`)
