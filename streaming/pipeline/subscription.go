@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -103,6 +105,39 @@ func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 		return fmt.Errorf("deleting the subscription of the bootstrap: %w", err)
 	}
 	return r.host.unwant(ctx, r.id.Instance, source, r.id.Name+bootstrapSuffix)
+}
+
+// forgetSources removes what the query has of sources that neither this state reads nor the one that is to come: of the last
+// state, or of one that is not to come any more.
+func (r *queryRun) forgetSources(ctx context.Context) error {
+	read := r.spec.Sources
+	if r.next != nil {
+		read = slices.Concat(read, r.next.spec.Sources)
+	}
+	if err := r.fence.Check(ctx); err != nil { // a newer attempt may read others
+		return err
+	}
+	boots, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return err
+	}
+	keys, err := boots.Keys(ctx, r.key()+".")
+	if err != nil {
+		return fmt.Errorf("listing the bootstraps: %w", err)
+	}
+	for _, key := range keys {
+		source, _, _ := strings.Cut(strings.TrimPrefix(key, r.key()+"."), ".")
+		if slices.Contains(read, source) {
+			continue
+		}
+		if err := r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, source)); err != nil {
+			return fmt.Errorf("deleting the bootstrap log: %w", err)
+		}
+		if err := boots.Delete(ctx, key); err != nil && !errors.Is(err, stream.ErrMissing) {
+			return fmt.Errorf("deleting %s: %w", key, err)
+		}
+	}
+	return r.host.unsubscribe(ctx, r.id, read)
 }
 
 func subscriptionKey(instance, source, query string) string {

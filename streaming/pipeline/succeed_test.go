@@ -184,17 +184,6 @@ func (r *rig) record() queryRecord {
 	return record
 }
 
-// TestStateOfOtherSourcesHasNoSuccessor: rows of other sources are void, though the question is the same.
-func TestStateOfOtherSourcesHasNoSuccessor(t *testing.T) {
-	plan, err := compile(auto)
-	require.NoError(t, err)
-	run := &queryRun{spec: auto, plan: plan}
-	record := queryRecord{Fingerprint: plan.Fingerprint(), Sources: auto.Sources, Spec: &auto}
-	require.Same(t, plan, run.planOf(record))
-	record.Sources = []string{"store"}
-	require.Nil(t, run.planOf(record))
-}
-
 func (r *rig) storesLeft() []string {
 	names, err := r.index.Names()
 	require.NoError(r.t, err)
