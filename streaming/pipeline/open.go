@@ -52,7 +52,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 		if r.spec.Bootstrap != "none" {
 			return false, nil
 		}
-		if (current.Begun || len(current.Bootstraps) > 0) && r.planOf(current) == r.plan { // an empty one would look right
+		if (current.Begun || len(current.Bootstraps) > 0) && r.asksFor(current) { // an empty one would look right
 			return false, failure.StateLost.Errorf("the state is neither on this host nor in a checkpoint, and the query is declared with bootstrap none")
 		}
 	}
@@ -85,7 +85,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err := r.put(ctx, records, wanted); err != nil {
 		return false, err
 	}
-	r.store, r.base, r.schemas = wanted.Store, wanted.Base, wanted.Schemas
+	r.store, r.built, r.base, r.schemas = wanted.Store, wanted.Bootstraps, wanted.Base, wanted.Schemas
 	q, cause, err := r.openSound(ctx, r.plan, wanted.Store, query.Empty)
 	if cause != nil { // it is loaded anew
 		q, err = r.openStore(ctx, r.plan, wanted.Store, query.Empty)

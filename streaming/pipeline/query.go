@@ -208,6 +208,7 @@ type queryRun struct {
 
 	query    *query.Query
 	store    string       // of query
+	built    []string     // ids of the bootstraps that it was built from
 	revision uint64       // of the record in bucket queries, as this run has left it
 	cause    error        // what was wrong with the state that was there before; nil if nothing
 	old      *query.Query // whose place query takes, while it is being built

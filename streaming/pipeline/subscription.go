@@ -75,7 +75,7 @@ func (r *queryRun) tell(ctx context.Context, state result.State, told map[string
 }
 
 // releaseBootstrap removes what held on to changes for the bootstrap of a source, unless one is under way. One that is
-// sealed and of another question than this attempt asks, nobody will use.
+// sealed and of another question than this attempt asks, or that the state has already, nobody will use.
 func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 	boots, err := r.host.bucket(ctx, bootstrapBucket)
 	if err != nil {
@@ -88,6 +88,7 @@ func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 	}
 	if found && !record.Consumed {
 		asked := record.Fingerprint == r.plan.Fingerprint() || r.next != nil && record.Fingerprint == r.next.plan.Fingerprint()
+		asked = asked && !slices.Contains(r.built, record.ID) // it was cut off while it put down that they are used up
 		if record.SealedAt.IsZero() || asked {
 			return nil
 		}

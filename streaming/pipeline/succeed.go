@@ -137,6 +137,7 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *qu
 			return nil, err
 		}
 	}
+	r.built = current.Bootstraps
 	q, err := r.resume(ctx, records, current)
 	if q == nil {
 		r.next, r.gone, r.plan, r.spec = nil, nil, next.plan, next.spec
@@ -276,7 +277,7 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 	defer again.Stop()
 	ticker := time.NewTicker(awaitBootsEvery)
 	defer ticker.Stop()
-	for {
+	for due := false; ; {
 		boots, err := retried(ctx, func() ([]*boot, error) { return r.sealed(ctx) })
 		if ctx.Err() != nil {
 			return nil, nil
@@ -284,9 +285,7 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 		if err != nil || boots != nil {
 			return boots, err
 		}
-		select {
-		case <-ticker.C:
-		case <-again.C:
+		if due {
 			if err := ask(); err != nil {
 				if ctx.Err() != nil {
 					return nil, nil
@@ -295,6 +294,12 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 			}
 			wait = min(2*wait, askAtLeast)
 			again.Reset(wait)
+			due = false
+		}
+		select {
+		case <-ticker.C:
+		case <-again.C:
+			due = true // unless it is there by now
 		case <-ctx.Done():
 			return nil, nil
 		}
