@@ -126,8 +126,8 @@ func (r *queryRun) run(ctx context.Context, out *stream.Log) (_ Outcome, err err
 	if err := r.checkpoints.fit(ctx); err != nil {
 		return "", err
 	}
-	// Of sources that an earlier spec named; not before open, which may learn from there how far the events had come.
-	if err := r.forgetSources(ctx); err != nil {
+	// Not before open, which may learn from subscriptions how far the events had come.
+	if err := r.forget(ctx); err != nil {
 		return "", err
 	}
 	err = r.follow(ctx, w)
