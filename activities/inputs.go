@@ -30,6 +30,9 @@ type RunInput struct {
 	Reload string `json:"reload,omitempty"`
 	// Beside says that the workflow takes SignalNeed; without it a query that needs a bootstrap ends.
 	Beside bool `json:"beside,omitempty"`
+	// Ahead says that some sources of the query may have no change stream yet: it goes on with the state that it has, which may
+	// be of others, or ends with OutcomeNeedsSources.
+	Ahead bool `json:"ahead,omitempty"`
 }
 
 // Need is the payload of SignalNeed.
@@ -47,6 +50,7 @@ const (
 	OutcomeNeedsBootstrap = "needsBootstrap" // a query without state that fits its plan
 	OutcomeNeedsResync    = "needsResync"    // a query whose source has lost changes: what differs is to be found
 	OutcomeNeedsRebuild   = "needsRebuild"   // the same: all is to be read and published anew
+	OutcomeNeedsSources   = "needsSources"   // a query without state, of which a source has no change stream yet
 )
 
 // RunResult is how a long activity ended, and how far it came. Numbers of 64 bits are strings, because many readers of

@@ -87,6 +87,9 @@ func (q *Queries) QueryRun(ctx context.Context, in RunInput) (RunResult, error) 
 	return q.runner.run(ctx, in, spec.Policy, teller.beside(func(ctx context.Context, a pipeline.Attempt) (string, error) {
 		a.Reload, a.Need = in.Reload, asks
 		outcome, err := q.host.RunQuery(ctx, a, spec)
+		if in.Ahead && failure.CodeOf(err) == failure.SourceMissing {
+			return OutcomeNeedsSources, nil
+		}
 		return string(outcome), err
 	}))
 }

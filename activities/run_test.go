@@ -164,6 +164,25 @@ func TestRunThatNeedsABootstrap(t *testing.T) {
 	require.Equal(t, OutcomeNeedsBootstrap, r.Outcome)
 }
 
+// TestRunThatNeedsASource says so where the workflow waits for it, and is tried again where it would not.
+func TestRunThatNeedsASource(t *testing.T) {
+	for _, ahead := range []bool{true, false} {
+		b := newBench(t)
+		b.host.loop = func(context.Context, pipeline.Attempt) error { return failure.SourceMissing.Errorf("late has no log") }
+		in := runInput(1)
+		in.Component, in.Ahead = "query.default.big", ahead
+		value, err := b.environment(nil).ExecuteActivity(b.Queries.QueryRun, in)
+		if !ahead {
+			require.Equal(t, failure.SourceMissing.ID, ReportOf(err).Code)
+			continue
+		}
+		require.NoError(t, err)
+		var r RunResult
+		require.NoError(t, value.Get(&r))
+		require.Equal(t, OutcomeNeedsSources, r.Outcome)
+	}
+}
+
 // TestRunGivesUpAfterManyFailures retries as the server does, with the details of the last heartbeat.
 func TestRunGivesUpAfterManyFailures(t *testing.T) {
 	b := newBench(t)

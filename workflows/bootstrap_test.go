@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -516,6 +517,45 @@ func TestQueryThatLoads(t *testing.T) {
 	})
 	h.ExecuteWorkflow(TypeQuery, input(querySpec))
 	require.True(t, h.IsWorkflowCompleted())
+}
+
+// TestQueryOfASourceThatIsYetToCome: one that has run goes on with the state that it has, if there is one, and else waits.
+func TestQueryOfASourceThatIsYetToCome(t *testing.T) {
+	for _, stateless := range []bool{false, true} {
+		h := newHarness(t, "query.default.big")
+		h.OnActivity(queries.ValidateQuery, mock.Anything, mock.MatchedBy(func(in activities.SpecInput) bool {
+			return strings.Contains(string(in.Spec), "late")
+		})).Return(activities.Checks{MissingSources: []string{"late"}}, nil)
+		h.OnActivity(queries.WaitForSources, mock.Anything, mock.Anything).Return(nil).After(time.Hour)
+		h.healthy()
+		var ahead []bool
+		h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.RunInput) (activities.RunResult, error) {
+			if ahead = append(ahead, in.Ahead); in.Ahead && stateless {
+				return activities.RunResult{Outcome: activities.OutcomeNeedsSources}, nil
+			}
+			return drained, nil
+		}).After(2 * time.Hour)
+		h.at(time.Hour, func() {
+			h.reconfigure(`{"name":"big","query":"MATCH (o:Order) RETURN o.id AS id","sources":["late","orders"]}`)
+		})
+		h.at(2*time.Hour, func() {
+			s := h.status()
+			require.Equal(t, PhaseRunning, s.Phase)
+			require.Zero(t, h.count("WaitForSources"))
+		})
+		h.at(3*time.Hour+30*time.Minute, func() {
+			s := h.status()
+			require.Nil(t, s.Breaker.LastError)
+			require.Equal(t, map[bool]Phase{false: PhaseRunning, true: PhaseWaitingForSource}[stateless], s.Phase)
+		})
+		h.at(6*time.Hour, func() {
+			require.Equal(t, PhaseRunning, h.status().Phase)
+			require.Equal(t, []bool{false, true}, ahead[:2])
+			h.CancelWorkflow()
+		})
+		h.ExecuteWorkflow(TypeQuery, input(querySpec))
+		require.True(t, h.IsWorkflowCompleted())
+	}
 }
 
 func TestQueryWaitsForItsSources(t *testing.T) {

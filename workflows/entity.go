@@ -132,7 +132,7 @@ func (e *entity) situation() situation {
 	now := e.desk.situation()
 	now.Declared, now.Unread, now.Restart = e.declared != nil, e.unread, s.Restart
 	now.Task, now.Ending, now.Overdue, now.ChildrenHeld = e.task, e.ending, e.overdue, e.held
-	now.Validated, now.Provisioned, now.SourcesReady = s.Validated, s.Provisioned || e.kind.provision == nil, len(s.Missing) == 0
+	now.Validated, now.Provisioned, now.SourcesReady = s.Validated, s.Provisioned || e.kind.provision == nil, len(s.Missing) == 0 || s.Ahead
 	now.NeedsBootstrap = s.Snapshots.Needed && e.declared != nil && e.declared.bootstrap
 	now.Placed = s.Placement != nil
 	if d := s.Delete; d != nil {

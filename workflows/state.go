@@ -43,6 +43,7 @@ type State struct {
 	Touched     bool       `json:"touched,omitempty"` // something may exist that a delete has to remove
 	Reached     bool       `json:"reached,omitempty"` // the system behind the source has answered
 	Missing     []string   `json:"missing,omitempty"` // sources without a change stream
+	Ahead       bool       `json:"ahead,omitempty"`   // the next run does not wait for those: it goes on with the state that it has
 	Snapshots   snapshots  `json:"snapshots,omitzero"`
 	Placement   *placement `json:"placement,omitempty"` // of the next run
 	Avoid       string     `json:"avoid,omitempty"`     // a host that did not take the last run in time
@@ -90,5 +91,5 @@ type snapshots struct {
 
 // changed forgets what was achieved for the spec; what exists because of it may still exist.
 func (s *State) changed() {
-	s.Validated, s.Provisioned, s.Reached, s.Missing, s.Placement, s.Parked = false, false, false, nil, nil, false
+	s.Validated, s.Provisioned, s.Reached, s.Missing, s.Ahead, s.Placement, s.Parked = false, false, false, nil, false, nil, false
 }

@@ -170,7 +170,7 @@ func (e *entity) describe() {
 	if e.beside != nil {
 		fmt.Fprintf(&b, "\nIts sources are read again by `%s`; meanwhile it goes on as it is.\n", strings.Join(e.childIDs, "`, `"))
 	}
-	if len(s.Missing) > 0 {
+	if len(s.Missing) > 0 && !s.Ahead {
 		fmt.Fprintf(&b, "\nWaiting for the sources `%s`.\n", strings.Join(s.Missing, "`, `"))
 	}
 	if c := s.Condition; c != nil && c.Interruption != nil {

@@ -156,7 +156,7 @@ func (e *entity) ended(err error) {
 	case taskProvision:
 		s.Provisioned, s.Reached = true, true
 	case taskAwaitSources:
-		s.Missing = nil
+		s.Missing, s.Ahead = nil, false
 	case taskBootstrap:
 		s.Snapshots = snapshots{Known: true, Count: s.Snapshots.Count, At: workflow.Now(e.ctx)}
 	case taskTeardown:
@@ -204,6 +204,8 @@ func (e *entity) validate(ctx workflow.Context) error {
 	var checks activities.Checks
 	err := workflow.ExecuteActivity(withValidate(ctx), e.kind.validate, e.specInput()).Get(ctx, &checks)
 	e.state.Missing = checks.MissingSources
+	e.state.Ahead = len(checks.MissingSources) > 0 && e.state.Generation > 0 && e.declared.bootstrap &&
+		workflow.GetVersion(ctx, "run ahead of sources", workflow.DefaultVersion, 1) != workflow.DefaultVersion
 	return err
 }
 
@@ -262,7 +264,7 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	in := activities.RunInput{
 		Component: e.id, Generation: s.Generation, SpecVersion: s.SpecVersion, Spec: e.spec, SpecRef: e.specRef,
-		Beside: e.kind.component == component.Query && e.declared.bootstrap,
+		Beside: e.kind.component == component.Query && e.declared.bootstrap, Ahead: s.Ahead,
 	}
 	if s.Snapshots.Reload {
 		in.Reload = fmt.Sprint("generation ", s.Generation)
@@ -289,6 +291,10 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	if result.Sequence != "" {
 		s.Sequence = result.Sequence
+	}
+	s.Ahead = s.Ahead && (result.Outcome == activities.OutcomeDrained || result.Outcome == activities.OutcomeHandedOver)
+	if result.Outcome == activities.OutcomeNeedsSources {
+		return nil
 	}
 	now := workflow.Now(ctx)
 	if result.Outcome == activities.OutcomeNeedsBootstrap && !e.outdated() {

@@ -37,6 +37,10 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef, query component.
 		}
 		needs = needsOf(compiled)
 	}
+	log, err := h.openChangeLog(ctx, ref.Instance, ref.Source) // first: where there is no source, nothing is put down
+	if err != nil {
+		return 0, err
+	}
 	if err := h.want(ctx, ref.Instance, ref.Source, ref.Query+bootstrapSuffix, needs); err != nil {
 		return 0, err
 	}
@@ -45,10 +49,6 @@ func (h *Host) Subscribe(ctx context.Context, ref BootstrapRef, query component.
 		return record.From, nil
 	}
 	if !errors.Is(err, errNoBootstrap) {
-		return 0, err
-	}
-	log, err := h.openChangeLog(ctx, ref.Instance, ref.Source)
-	if err != nil {
 		return 0, err
 	}
 	if err := h.removeCopy(ctx, boots, ref); err != nil {

@@ -115,15 +115,6 @@ func (r *queryRun) openCheckpoints(ctx context.Context) (*checkpointer, error) {
 	if c.every == 0 {
 		c.every = 5 * time.Minute
 	}
-	for _, log := range r.logs {
-		state, err := log.State(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("asking for the bounds of a change log: %w", err)
-		}
-		if state.MaxBytes > 0 {
-			c.changes = int(min(uint64(c.changes), state.MaxBytes/checkpointLogFraction)) //nolint:gosec // it is no larger than the constant
-		}
-	}
 	var err error
 	if c.bucket, err = r.host.bucket(ctx, checkpointsBucket); err != nil {
 		return nil, err
@@ -140,6 +131,23 @@ func (r *queryRun) openCheckpoints(ctx context.Context) (*checkpointer, error) {
 		return nil, fmt.Errorf("cleaning the checkpoints: %w", err)
 	}
 	return c, nil
+}
+
+// fit has checkpoints come often enough for the bounds of the change logs.
+func (c *checkpointer) fit(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	for _, log := range c.run.logs {
+		state, err := log.State(ctx)
+		if err != nil {
+			return fmt.Errorf("asking for the bounds of a change log: %w", err)
+		}
+		if state.MaxBytes > 0 {
+			c.changes = int(min(uint64(c.changes), state.MaxBytes/checkpointLogFraction)) //nolint:gosec // it is no larger than the constant
+		}
+	}
+	return nil
 }
 
 // change changes the record, unless a newer attempt has claimed it.

@@ -64,17 +64,25 @@
 //
 // # One state after another
 //
-// A query that is to read its sources again, or that asks another question with the same columns, goes on with the state it
-// has. What it needs it says through Attempt.Need; when the bootstrap is sealed, a second state is loaded from it beside the
-// first, with the changes since. Then the first one stops, the second one catches up with it, and what differs between
-// their results is published as one transaction, under the next sequence. For as long as that takes, which is as long as it
-// takes to fill and compare two results, the query answers nobody. With other columns there is no difference to tell: the
-// query reads its sources first, and begins anew (invariant 6).
+// A query that is to read its sources again, that asks another question or that reads other sources, goes on with the state
+// it has, and with the sources of that. What it needs it says through Attempt.Need, as soon as all its sources have change
+// logs; when the bootstraps are sealed, a second state is loaded from them beside the first, with the changes since. Then
+// the first one stops, the second one catches up with it, and what differs between their results is published as one
+// transaction, under the next sequence. For as long as that takes, which is as long as it takes to fill and compare two
+// results, the query answers nobody. With other columns there is no difference to tell: the second state begins anew
+// (invariant 6) when it takes the place of the first. Afterwards nothing is left of sources that are not read any more.
+//
+// Sources keep their order, which is part of the ids of elements and so of the keys of rows: a new one comes after those that
+// stay. Where the first one goes, rows of the next are told of as ones that go and ones that come, under other keys.
+//
+// A process may end between any two steps. The record of a state that takes the place of another one has the record of that,
+// until it is whole: the next attempt goes on from there, or back if something else is wanted by then.
 //
 // A query that cannot apply a change, because what came before is lost or because of the change itself, keeps its result
 // as it is until the second state is there, if one is on its way or can be asked for. That state need not have all: where
 // changes of some labels only are missed, it takes the rest from the first one. With several sources, one whose change log does not
-// go back far enough holds up its own changes alone: those of the others are applied until the second state is there.
+// go back far enough holds up its own changes alone: those of the others are applied until the second state is there. So it
+// is where a source is deleted that only the first state reads.
 //
 // # Room
 //

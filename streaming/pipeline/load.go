@@ -51,7 +51,8 @@ func (b *boot) schema(before map[string]string) map[string]string {
 }
 
 // sealed returns the bootstraps from which the query is to be built: sealed, for this plan and not used up. There is one
-// per source, or else none, unless one is of some labels only.
+// per source, whose change log is there and open, or else none, unless one is of some labels only and the state before has
+// the others, of the same sources.
 func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 	b, err := r.host.bucket(ctx, bootstrapBucket)
 	if err != nil {
@@ -65,13 +66,17 @@ func (r *queryRun) sealed(ctx context.Context) ([]*boot, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Pace == nil || one.record.Fingerprint != r.plan.Fingerprint() {
+		if !found || one.record.SealedAt.IsZero() || one.record.Consumed || one.record.Pace == nil || one.record.Fingerprint != r.plan.Fingerprint() ||
+			r.whole && len(one.record.Only) > 0 {
 			continue
 		}
 		boots = append(boots, one)
 	}
 	if len(boots) < len(r.spec.Sources) && !partial(boots) {
 		return nil, nil
+	}
+	if missing, err := r.openLogs(ctx); missing != nil || err != nil {
+		return nil, err
 	}
 	return boots, nil
 }
@@ -233,7 +238,12 @@ func (r *queryRun) takeOver(ctx context.Context, source string, end token, but [
 func (r *queryRun) loadSource(ctx context.Context, b *boot) (token, error) {
 	end := b.record.SealOffset
 	if r.old != nil {
-		end = max(end, r.old.State().Offsets[b.source])
+		last, err := r.changesEnd(ctx, b.source)
+		if err != nil {
+			return token{}, err
+		}
+		// A log that ends before is another one: the source was deleted and made anew.
+		end = max(end, min(last, r.old.State().Offsets[b.source]))
 	}
 	at, err := r.loadUpTo(ctx, b, end)
 	if err != nil || at.Stage == loaded {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,28 +23,44 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	current, err := r.claim(ctx, records)
+	if err != nil {
+		return false, err
+	}
+	r.comesAfter(current.Sources)
 	boots, err := r.sealed(ctx)
 	if err != nil {
 		return false, err
 	}
-	current, err := r.claim(ctx, records)
-	if err != nil {
-		return false, err
+	if current.Former != nil && !r.begun(boots, current) {
+		if err := r.goBack(ctx, records, &current); err != nil {
+			return false, err
+		}
+		r.comesAfter(current.Sources)
+		if boots, err = r.sealed(ctx); err != nil {
+			return false, err
+		}
 	}
 	if boots == nil {
 		if q, err := r.goOn(ctx, records, &current); q != nil || err != nil {
 			r.query = q
 			return q != nil, err
 		}
+		if missing, err := r.openLogs(ctx); missing != nil || err != nil {
+			return false, cmp.Or(err, missing)
+		}
 		if r.spec.Bootstrap != "none" {
 			return false, nil
 		}
-		if (current.Begun || len(current.Bootstraps) > 0) && r.planOf(current) == r.plan { // an empty one would look right
+		if (current.Begun || len(current.Bootstraps) > 0) && r.asksFor(current) { // an empty one would look right
 			return false, failure.StateLost.Errorf("the state is neither on this host nor in a checkpoint, and the query is declared with bootstrap none")
 		}
 	}
 	if err := r.want(ctx); err != nil {
 		return false, err
+	}
+	if boots == nil {
+		r.comesAfter(nil) // as of one that begins without any
 	}
 	wanted := r.record(boots, current)
 	if boots == nil {
@@ -68,7 +85,7 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err := r.put(ctx, records, wanted); err != nil {
 		return false, err
 	}
-	r.store, r.base, r.schemas = wanted.Store, wanted.Base, wanted.Schemas
+	r.store, r.built, r.base, r.schemas = wanted.Store, wanted.Bootstraps, wanted.Base, wanted.Schemas
 	q, cause, err := r.openSound(ctx, r.plan, wanted.Store, query.Empty)
 	if cause != nil { // it is loaded anew
 		q, err = r.openStore(ctx, r.plan, wanted.Store, query.Empty)
@@ -95,6 +112,21 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	return true, r.consumed(ctx, boots)
 }
 
+// begun reports whether the state on record is the one that is to be built from these bootstraps.
+func (r *queryRun) begun(boots []*boot, current queryRecord) bool {
+	return boots != nil && r.asksFor(current) &&
+		slices.EqualFunc(current.Bootstraps, boots, func(id string, b *boot) bool { return id == b.record.ID })
+}
+
+// goBack gives a state that is not whole up for the one whose place it was to take, which another one will take now. Nothing
+// of it was published.
+func (r *queryRun) goBack(ctx context.Context, records *stream.Bucket, current *queryRecord) error {
+	former := *current.Former
+	former.Next = current.Store
+	*current = former
+	return r.setNext(ctx, records, current, "")
+}
+
 // choosePredecessor opens the state that the wanted one takes the place of, so that only what differs is published, and
 // settles where the numbers of events go on. Without one, because there is none with these columns on this host that has
 // all that was published, or because the bootstrap is to begin anew, the events say that all rows are void.
@@ -103,7 +135,10 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 	if err != nil {
 		return err
 	}
-	begun := boots != nil && current.Fingerprint == wanted.Fingerprint && slices.Equal(current.Bootstraps, wanted.Bootstraps)
+	begun, before := r.begun(boots, current), current
+	if begun && current.Former != nil {
+		before = *current.Former
+	}
 	name := wanted.Store
 	if begun {
 		wanted.Store = current.Store
@@ -113,7 +148,10 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 		candidates = candidates[1:]
 	}
 	again := slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
-	plan := r.planOf(current)
+	plan := r.planOf(before)
+	if plan != nil && !slices.Equal(plan.Columns(), r.plan.Columns()) {
+		plan = nil // there is no difference to tell
+	}
 	for _, store := range candidates {
 		if store == "" || boots == nil || again || plan == nil {
 			continue
@@ -132,6 +170,10 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 			continue
 		}
 		r.old, r.previous, wanted.Previous, wanted.Base = old, store, store, current.Base
+		if store == before.Store {
+			before.Previous, before.Next, before.Former = "", "", nil
+			wanted.Former = &before
+		}
 		return nil
 	}
 	if begun && current.Previous == "" {
@@ -185,7 +227,7 @@ func (r *queryRun) removePredecessor(ctx context.Context, records *stream.Bucket
 		return fmt.Errorf("closing the index of the state before: %w", err)
 	}
 	store := record.Previous
-	record.Previous = ""
+	record.Previous, record.Former = "", nil
 	if err := r.put(ctx, records, record); err != nil {
 		return err
 	}
@@ -212,7 +254,7 @@ func (r *queryRun) record(boots []*boot, current queryRecord) queryRecord {
 	for _, b := range boots {
 		record.Bootstraps = append(record.Bootstraps, b.record.ID)
 		record.Schemas[b.source] = b.schema(record.Schemas[b.source])
-		hash.Write([]byte("/" + b.record.ID))
+		hash.Write([]byte("/" + b.source + "/" + b.record.ID))
 	}
 	record.Store = r.id.Instance + "/" + r.id.Name + "/" + hex.EncodeToString(hash.Sum(nil)[:6])
 	return record
@@ -248,6 +290,8 @@ type queryRecord struct {
 	Sources     []string     `json:"sources"` // whose elements the store holds, in order
 	// Previous is the store of the state whose place this one takes, until this one is complete.
 	Previous string `json:"previous,omitempty"`
+	// Former is the record of that state; nil in old records.
+	Former *queryRecord `json:"former,omitempty"`
 	// Next is the store of a state that is being loaded while this one is followed, or restored.
 	Next string `json:"next,omitempty"`
 	// Spec is of the state, which is followed with it until one of another plan is complete; nil in old records.

@@ -138,7 +138,7 @@ const maxShown = 16 << 10
 // Of several sources the order is known to the index alone, and another host may make other events. So these are shown to
 // nobody, and no view has them, before they are in the log.
 func (r *queryRun) show(events []result.Event) {
-	if len(r.logs) > 1 {
+	if len(r.spec.Sources) > 1 {
 		return
 	}
 	r.buf = result.BeginMessage(r.buf[:0])

@@ -61,13 +61,6 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	if err != nil {
 		return "", fmt.Errorf("taking over the query: %w", err)
 	}
-	logs := make(map[string]*stream.Log, len(spec.Sources))
-	spec.Sources = slices.Sorted(slices.Values(spec.Sources)) // their order means nothing
-	for _, name := range spec.Sources {
-		if logs[name], err = h.openChangeLog(ctx, id.Instance, name); err != nil {
-			return "", err
-		}
-	}
 	out, err := h.conn.EnsureLog(ctx, logOptions(resultLog(id.Instance, id.Name), spec.Policy, "results of "+id.String()))
 	if err != nil {
 		return "", fmt.Errorf("opening the result log: %w", err)
@@ -76,7 +69,7 @@ func (h *Host) runQuery(ctx context.Context, a Attempt, spec component.QuerySpec
 	defer metrics.Close()
 	for damaged := 0; ; {
 		r := &queryRun{
-			host: h, metrics: metrics, tracer: h.tracer(id.Instance), attempt: a, spec: spec, id: id, plan: plan, fence: fence, logs: logs, cause: err,
+			host: h, metrics: metrics, tracer: h.tracer(id.Instance), attempt: a, spec: spec, id: id, plan: plan, fence: fence, cause: err,
 		}
 		var outcome Outcome
 		outcome, err = r.run(ctx, out)
@@ -130,8 +123,11 @@ func (r *queryRun) run(ctx context.Context, out *stream.Log) (_ Outcome, err err
 	if !found {
 		return NeedsBootstrap, nil
 	}
-	// From sources that an earlier spec named; not before open, which may learn from there how far the events had come.
-	if err := r.host.unsubscribe(ctx, r.id, r.spec.Sources); err != nil {
+	if err := r.checkpoints.fit(ctx); err != nil {
+		return "", err
+	}
+	// Not before open, which may learn from subscriptions how far the events had come.
+	if err := r.forget(ctx); err != nil {
 		return "", err
 	}
 	err = r.follow(ctx, w)
@@ -198,7 +194,9 @@ type queryRun struct {
 	fence     *stream.Fence
 	metrics   *telemetry.Query
 	tracer    *tracer
-	logs      map[string]*stream.Log       // change logs by source
+	logs      map[string]*stream.Log       // change logs by source, of those that have one
+	whole     bool                         // the state before is of other sources: nothing of it can be taken over
+	gone      error                        // a source's change log is: the result is held until there is another state
 	schemas   map[string]map[string]string // see queryRecord
 	published uint64                       // sequence of the last event in the result log
 
@@ -210,6 +208,7 @@ type queryRun struct {
 
 	query    *query.Query
 	store    string       // of query
+	built    []string     // ids of the bootstraps that it was built from
 	revision uint64       // of the record in bucket queries, as this run has left it
 	cause    error        // what was wrong with the state that was there before; nil if nothing
 	old      *query.Query // whose place query takes, while it is being built
@@ -246,6 +245,9 @@ func (r *queryRun) follow(ctx context.Context, w *stream.Writer) error {
 	if r.next != nil {
 		r.succeeds.Store(true)
 		r.needed <- r.next.need
+	}
+	if r.gone != nil {
+		r.tellHeld(r.gone)
 	}
 	if r.checkpoints != nil {
 		if err := r.checkpoints.end(ctx, ""); err != nil {
@@ -446,7 +448,7 @@ gather:
 	if err != nil {
 		return fmt.Errorf("applying changes up to message %d of source %s: %w", b.Offset, b.Source, err)
 	}
-	if len(changed) > 0 && len(r.logs) > 1 {
+	if len(changed) > 0 && len(r.spec.Sources) > 1 {
 		// The order in which changes of several sources were taken is known to the index alone; results must not
 		// outlive it.
 		if err := r.query.Sync(); err != nil {

@@ -41,7 +41,7 @@ func (r *queryRun) rejoin(ctx context.Context, q *query.Query, from checkpoint, 
 		return 0, fmt.Errorf("reading what was published since the checkpoint: %w", err)
 	}
 	defer recalled.Close()
-	for _, source := range r.spec.Sources {
+	for source := range r.logs {
 		err := r.replay(ctx, q, source)
 		if err != nil && !isOfChanges(err) {
 			return 0, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/streaming/failure"
@@ -72,8 +74,7 @@ func (r *queryRun) tell(ctx context.Context, state result.State, told map[string
 	return nil
 }
 
-// releaseBootstrap removes what held on to changes for the bootstrap of a source, unless one is under way. One that is
-// sealed and of another question than this attempt asks, nobody will use.
+// releaseBootstrap removes what held on to changes for the bootstrap of a source, unless there is one that is not used up.
 func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 	boots, err := r.host.bucket(ctx, bootstrapBucket)
 	if err != nil {
@@ -81,18 +82,8 @@ func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 	}
 	var record bootstrapRecord
 	_, found, err := read(ctx, boots, bootstrapKey(r.id.Instance, r.id.Name, source), &record)
-	if err != nil {
+	if err != nil || found && !record.Consumed {
 		return err
-	}
-	if found && !record.Consumed {
-		asked := record.Fingerprint == r.plan.Fingerprint() || r.next != nil && record.Fingerprint == r.next.plan.Fingerprint()
-		if record.SealedAt.IsZero() || asked {
-			return nil
-		}
-		if err := r.fence.Check(ctx); err != nil { // a newer attempt may ask it
-			return err
-		}
-		return r.host.AbandonBootstrap(ctx, BootstrapRef{ID: record.ID, Instance: r.id.Instance, Query: r.id.Name, Source: source})
 	}
 	subscriptions, err := r.host.bucket(ctx, subscriptionsBucket)
 	if err != nil {
@@ -103,6 +94,60 @@ func (r *queryRun) releaseBootstrap(ctx context.Context, source string) error {
 		return fmt.Errorf("deleting the subscription of the bootstrap: %w", err)
 	}
 	return r.host.unwant(ctx, r.id.Instance, source, r.id.Name+bootstrapSuffix)
+}
+
+// forget removes what the query has of bootstraps that nobody will use, and of sources that neither this state reads nor the
+// one that is to come: of the last state, or of one that is not to come any more. It comes before anything is asked for.
+func (r *queryRun) forget(ctx context.Context) error {
+	if err := r.fence.Check(ctx); err != nil { // a newer attempt may ask for others
+		return err
+	}
+	reads := r.spec.Sources
+	if r.next != nil {
+		reads = slices.Concat(reads, r.next.spec.Sources)
+	}
+	boots, err := r.host.bucket(ctx, bootstrapBucket)
+	if err != nil {
+		return err
+	}
+	keys, err := boots.Keys(ctx, r.key()+".")
+	if err != nil {
+		return fmt.Errorf("listing the bootstraps: %w", err)
+	}
+	for _, key := range keys {
+		source, scope, _ := strings.Cut(strings.TrimPrefix(key, r.key()+"."), ".")
+		switch {
+		case !slices.Contains(reads, source):
+			err = r.host.conn.DeleteLog(ctx, bootstrapLog(r.id.Instance, r.id.Name, source))
+			if err == nil {
+				err = boots.Delete(ctx, key)
+			}
+			if errors.Is(err, stream.ErrMissing) {
+				err = nil
+			}
+		case scope == "":
+			err = r.forgetBootstrap(ctx, boots, source)
+		}
+		if err != nil {
+			return fmt.Errorf("removing bootstrap %s: %w", key, err)
+		}
+	}
+	return r.host.unsubscribe(ctx, r.id, reads)
+}
+
+// forgetBootstrap removes a bootstrap that is sealed and of another question than this attempt asks, or that the state has
+// already: what put that down was cut off.
+func (r *queryRun) forgetBootstrap(ctx context.Context, boots *stream.Bucket, source string) error {
+	var record bootstrapRecord
+	_, found, err := read(ctx, boots, bootstrapKey(r.id.Instance, r.id.Name, source), &record)
+	if err != nil || !found || record.Consumed || record.SealedAt.IsZero() {
+		return err
+	}
+	asked := record.Fingerprint == r.plan.Fingerprint() || r.next != nil && record.Fingerprint == r.next.plan.Fingerprint()
+	if asked && !slices.Contains(r.built, record.ID) {
+		return nil
+	}
+	return r.host.AbandonBootstrap(ctx, BootstrapRef{ID: record.ID, Instance: r.id.Instance, Query: r.id.Name, Source: source})
 }
 
 func subscriptionKey(instance, source, query string) string {

@@ -18,7 +18,8 @@ import (
 
 // A query that needs a bootstrap while it has a state goes on with that: its changes, if it can apply them, else its
 // result as it is. Meanwhile the bootstrap's rows come into a state beside it, with the changes since, so that little is
-// left to be done when the one takes the place of the other, and the difference between their results is published.
+// left to be done when the one takes the place of the other, and the difference between their results is published. The two
+// may be of other sources: until then, the query has its share of the sources of both.
 
 // Need is what a query asks for that goes on with the state that it has.
 type Need struct {
@@ -49,27 +50,59 @@ const (
 	aheadWithin = 1000
 )
 
-// planOf returns the plan of the state on record, which is of the same sources, if the one of this run could take its place
-// without declaring all rows void; else nil.
+// planOf returns the plan of the state on record: the one of this run if the state is what this run asks for, of the same
+// sources too, of which a plan knows nothing; another one, or nil if that is not known any more.
 func (r *queryRun) planOf(record queryRecord) *query.Plan {
-	if !slices.Equal(record.Sources, r.spec.Sources) {
-		return nil
-	}
-	if record.Fingerprint == r.plan.Fingerprint() {
+	if r.asksFor(record) {
 		return r.plan
 	}
 	if record.Spec == nil {
 		return nil
 	}
 	plan, err := compile(*record.Spec)
-	if err != nil || plan.Fingerprint() != record.Fingerprint || !slices.Equal(plan.Columns(), r.plan.Columns()) {
+	if err != nil || plan.Fingerprint() != record.Fingerprint {
 		return nil // the language may have changed
 	}
 	return plan
 }
 
-// goOn resumes the state on record, as one that is to have a successor if it is of another plan or if the sources are to
-// be read again. It returns nil when there is none.
+// asksFor reports whether the state on record is of the plan and the sources of this run.
+func (r *queryRun) asksFor(record queryRecord) bool {
+	return record.Fingerprint == r.plan.Fingerprint() && slices.Equal(record.Sources, r.spec.Sources)
+}
+
+// comesAfter settles the order of the sources, which is part of the ids of their elements: those that the state before has
+// stay where they are.
+func (r *queryRun) comesAfter(before []string) {
+	mine := slices.Sorted(slices.Values(r.spec.Sources))
+	r.spec.Sources = slices.DeleteFunc(slices.Clone(before), func(name string) bool { return !slices.Contains(mine, name) })
+	for _, name := range mine {
+		if !slices.Contains(r.spec.Sources, name) {
+			r.spec.Sources = append(r.spec.Sources, name)
+		}
+	}
+	r.whole = !slices.Equal(before, r.spec.Sources)
+}
+
+// openLogs opens the change logs of the sources. What is missing is the failure of one that has none.
+func (r *queryRun) openLogs(ctx context.Context) (missing, err error) {
+	r.logs = make(map[string]*stream.Log, len(r.spec.Sources))
+	for _, name := range r.spec.Sources {
+		log, err := r.host.openChangeLog(ctx, r.id.Instance, name)
+		switch {
+		case failure.CodeOf(err) == failure.SourceMissing:
+			missing = err
+		case err != nil:
+			return nil, err
+		default:
+			r.logs[name] = log
+		}
+	}
+	return missing, nil
+}
+
+// goOn resumes the state on record, as one that is to have a successor if it is of another plan or other sources, or if the
+// sources are to be read again. It returns nil when there is none.
 func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *queryRecord) (*query.Query, error) {
 	next := &successor{plan: r.plan, spec: r.spec}
 	waits := r.attempt.Need != nil && r.spec.Bootstrap != "none"
@@ -80,10 +113,21 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *qu
 	case plan != r.plan:
 		next.need.Outcome = NeedsBootstrap
 		r.next, r.plan, r.spec = next, plan, *current.Spec
+		r.spec.Sources = current.Sources
 		r.spec.Bootstrap = next.spec.Bootstrap // the successor's, which mends what this one cannot apply
 	case reloads:
 		next.need.Outcome = NeedsResync
 		r.next = next
+	}
+	missing, err := r.openLogs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if missing != nil {
+		if r.plan == next.plan {
+			return nil, missing
+		}
+		r.gone, next.need.Held = missing, true
 	}
 	if err := r.want(ctx); err != nil {
 		return nil, err
@@ -93,9 +137,10 @@ func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *qu
 			return nil, err
 		}
 	}
+	r.built = current.Bootstraps
 	q, err := r.resume(ctx, records, current)
 	if q == nil {
-		r.next, r.plan, r.spec = nil, next.plan, next.spec
+		r.next, r.gone, r.plan, r.spec = nil, nil, next.plan, next.spec
 	}
 	return q, err
 }
@@ -118,7 +163,7 @@ func (r *queryRun) setNext(ctx context.Context, records *stream.Bucket, current 
 
 // want tells the sources what the plan reads.
 func (r *queryRun) want(ctx context.Context) error {
-	for _, name := range r.spec.Sources {
+	for name := range r.logs {
 		if err := r.host.want(ctx, r.id.Instance, name, r.id.Name, needsOf(r.plan)); err != nil {
 			return err
 		}
@@ -137,12 +182,12 @@ func (r *queryRun) holds(err error) bool {
 		need.Outcome = NeedsRebuild
 	case lost != nil:
 		need.Missing = lost.missing
+	case r.next != nil && r.next.plan != r.plan && errors.Is(err, stream.ErrMissing): // the source was deleted meanwhile
 	case r.next == nil || !isOfChanges(err):
 		return false
 	}
 	r.succeeds.Store(true)
-	r.attempt.Progress.SetDetail("held", err.Error())
-	r.host.logFor(r.id).Warn("the result stays as it is until the sources are read again", zap.Error(err))
+	r.tellHeld(err)
 	select {
 	case r.needed <- need:
 	default: // one is on its way; if it does not help, the next run finds out
@@ -154,6 +199,11 @@ func (r *queryRun) holds(err error) bool {
 func isOfChanges(err error) bool {
 	class := failure.ClassOf(err)
 	return lossOf(err) != nil || !ended(err) && !errors.Is(err, index.ErrDamaged) && !class.Retryable() && class != failure.Fenced
+}
+
+func (r *queryRun) tellHeld(why error) {
+	r.attempt.Progress.SetDetail("held", why.Error())
+	r.host.logFor(r.id).Warn("the result stays as it is until the sources are read again", zap.Error(why))
 }
 
 // succeed gets a bootstrap when one is needed and loads the successor from it. When that waits for its place only,
@@ -169,17 +219,24 @@ func (r *queryRun) succeed(ctx context.Context) error {
 	if next == nil {
 		next = &successor{plan: r.plan, spec: r.spec}
 	}
+	n := &queryRun{
+		host: r.host, metrics: r.metrics, tracer: r.tracer, attempt: Attempt{ID: r.attempt.ID, Epoch: r.attempt.Epoch, Reload: r.attempt.Reload},
+		spec: next.spec, id: r.id, plan: next.plan, fence: r.fence,
+	}
+	n.comesAfter(r.spec.Sources)
 	tell := func(text string) { r.attempt.Progress.SetDetail("successor", text) }
+	if err := n.awaitLogs(ctx, tell); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
 	tell("waits for a bootstrap")
 	if err := r.attempt.Need(ctx, need); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("asking for a bootstrap: %w", err)
-	}
-	n := &queryRun{
-		host: r.host, metrics: r.metrics, tracer: r.tracer, attempt: Attempt{ID: r.attempt.ID, Epoch: r.attempt.Epoch, Reload: r.attempt.Reload},
-		spec: next.spec, id: r.id, plan: next.plan, fence: r.fence, logs: r.logs,
 	}
 	boots, err := n.awaitBoots(ctx, func() error { return r.attempt.Need(ctx, need) })
 	if err != nil {
@@ -203,6 +260,22 @@ func (r *queryRun) succeed(ctx context.Context) error {
 	return nil
 }
 
+// awaitLogs waits until all sources have a change log, before which there is nothing to ask for.
+func (r *queryRun) awaitLogs(ctx context.Context, tell func(string)) error {
+	for {
+		missing, err := retried(ctx, func() (error, error) { return r.openLogs(ctx) })
+		if err != nil || missing == nil {
+			return err
+		}
+		tell("waits: " + missing.Error())
+		select {
+		case <-time.After(awaitBootsEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // awaitBoots waits until the bootstraps are sealed, and asks for them again while they are not. It returns nil when ctx ends.
 func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, error) {
 	wait := askAgain
@@ -210,7 +283,7 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 	defer again.Stop()
 	ticker := time.NewTicker(awaitBootsEvery)
 	defer ticker.Stop()
-	for {
+	for due := false; ; {
 		boots, err := retried(ctx, func() ([]*boot, error) { return r.sealed(ctx) })
 		if ctx.Err() != nil {
 			return nil, nil
@@ -218,9 +291,7 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 		if err != nil || boots != nil {
 			return boots, err
 		}
-		select {
-		case <-ticker.C:
-		case <-again.C:
+		if due {
 			if err := ask(); err != nil {
 				if ctx.Err() != nil {
 					return nil, nil
@@ -229,6 +300,12 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 			}
 			wait = min(2*wait, askAtLeast)
 			again.Reset(wait)
+			due = false
+		}
+		select {
+		case <-ticker.C:
+		case <-again.C:
+			due = true // unless it is there by now
 		case <-ctx.Done():
 			return nil, nil
 		}
@@ -258,6 +335,14 @@ func (r *queryRun) loadAhead(ctx context.Context, boots []*boot) error {
 	}
 	defer q.Close() //nolint:errcheck // it is synced
 	r.query = q
+	for _, b := range boots { // the order in which they are met stays
+		if len(q.Token(b.source)) > 0 {
+			continue
+		}
+		if err := q.Load(b.source, token{}.bytes(), nil); err != nil {
+			return fmt.Errorf("beginning to load source %s: %w", b.source, err)
+		}
+	}
 	for left := uint64(aheadWithin) + 1; left > aheadWithin && q.Phase() != query.Live; {
 		left = 0
 		for _, b := range boots {

@@ -61,17 +61,14 @@ func above(least int64) component.QuerySpec {
 // TestAnotherStateTakesThePlace has the sources read again, or another question asked, while changes go on: the state of
 // before is followed until the other one takes its place, which shows as one difference.
 func TestAnotherStateTakesThePlace(t *testing.T) {
-	renamed := auto
-	renamed.Query = "MATCH (i:Item) WHERE i.amount > $least RETURN i.id AS id, i.name AS title, i.amount AS amount"
 	for name, next := range map[string]struct {
 		spec   component.QuerySpec
 		reload string
 		need   Outcome
 		least  int64
-		anew   bool
 	}{
-		"read again":       {auto, "1", NeedsResync, 10, false},
-		"another question": {above(17), "", NeedsBootstrap, 17, false},
+		"read again":       {auto, "1", NeedsResync, 10},
+		"another question": {above(17), "", NeedsBootstrap, 17},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -109,15 +106,6 @@ func TestAnotherStateTakesThePlace(t *testing.T) {
 			require.Len(t, r.storesLeft(), 1)
 		})
 	}
-	t.Run("other columns", func(t *testing.T) {
-		r := newRig(t)
-		r.stock(50)
-		r.readySource()
-		r.ran("first")
-		outcome, err := r.host().RunQuery(t.Context(), r.attempt(renamed.ID()), renamed)
-		require.NoError(t, err)
-		require.Equal(t, NeedsBootstrap, outcome, "nothing of the rows of before is of use")
-	})
 }
 
 // TestAnotherStateThatIsNotWantedAnyMore is removed: the question is the first one again before the other had its place.
@@ -164,11 +152,8 @@ func TestAnotherStateThatIsNotWantedAnyMore(t *testing.T) {
 func (r *rig) loader(spec component.QuerySpec) (*queryRun, []*boot) {
 	plan, err := compile(spec)
 	require.NoError(r.t, err)
-	log, err := r.conn.OpenLog(r.t.Context(), changeLog("default", "shop"))
-	require.NoError(r.t, err)
-	run := &queryRun{
-		host: r.host(), attempt: r.attempt(spec.ID()), spec: spec, id: spec.ID(), plan: plan, logs: map[string]*stream.Log{"shop": log},
-	}
+	run := &queryRun{host: r.host(), attempt: r.attempt(spec.ID()), spec: spec, id: spec.ID(), plan: plan}
+	run.comesAfter(r.record().Sources)
 	boots, err := run.sealed(r.t.Context())
 	require.NoError(r.t, err)
 	return run, boots
@@ -182,17 +167,6 @@ func (r *rig) record() queryRecord {
 	_, _, err = read(r.t.Context(), b, "default.late", &record)
 	require.NoError(r.t, err)
 	return record
-}
-
-// TestStateOfOtherSourcesHasNoSuccessor: rows of other sources are void, though the question is the same.
-func TestStateOfOtherSourcesHasNoSuccessor(t *testing.T) {
-	plan, err := compile(auto)
-	require.NoError(t, err)
-	run := &queryRun{spec: auto, plan: plan}
-	record := queryRecord{Fingerprint: plan.Fingerprint(), Sources: auto.Sources, Spec: &auto}
-	require.Same(t, plan, run.planOf(record))
-	record.Sources = []string{"store"}
-	require.Nil(t, run.planOf(record))
 }
 
 func (r *rig) storesLeft() []string {

@@ -97,7 +97,7 @@ func (r *queryRun) sendView(ctx context.Context, inbox string) error {
 	defer view.Close()
 	state := view.State()
 	state.Sequence += r.base
-	if len(r.logs) > 1 { // see show
+	if len(r.spec.Sources) > 1 { // see show
 		if err := r.awaitLogged(ctx, state.Sequence); err != nil {
 			return err
 		}

@@ -67,3 +67,64 @@ func TestAnotherQuestionTakesThePlaceOfARunningQuery(t *testing.T) {
 	}
 	require.Zero(t, f.Anew(), "no client had to begin anew")
 }
+
+// TestOtherSourcesTakeThePlaceOfThoseOfARunningQuery: a query is told to read another source, which is yet to come, while the
+// application writes and clients follow. It goes on with the first one until what the other one has takes the place, and with
+// what it has when the first one is deleted before that.
+func TestOtherSourcesTakeThePlaceOfThoseOfARunningQuery(t *testing.T) {
+	const id = "query.default.open-orders"
+	for _, deleted := range []bool{false, true} {
+		t.Run(fmt.Sprint("the first one is deleted before: ", deleted), func(t *testing.T) {
+			s := newSystem(t, apart(t))
+			s.startOrders()
+			f := s.follow("open-orders")
+			writers := s.openShop(3, 2)
+			spec := queryInput()["spec"].(object)
+			spec["sources"] = []string{"depot"}
+			payload, err := json.Marshal(object{"spec": spec})
+			require.NoError(t, err)
+			s.signal(id, "reconfigure", string(payload))
+			eventually(t, 60*time.Second, "the query goes on", func() error {
+				st, err := s.status(id)
+				if err == nil && (st.Phase != "Running" || st.Generation < 2) {
+					err = fmt.Errorf("it is %s, generation %d", st.Phase, st.Generation)
+				}
+				return err
+			})
+			if deleted {
+				s.signal("source.default.shop", "delete")
+				s.requireClosed("source.default.shop")
+			} else {
+				s.requireProgress(f, 30*time.Second, "while it waits for the other source")
+			}
+			depot := sourceInput(s)
+			depot["spec"].(object)["name"] = "depot"
+			s.startComponent("Source", "source.default.depot", depot)
+			eventually(t, 120*time.Second, "the other source has the place", func() error {
+				_, err := s.tctl("workflow", "describe", "-w", "bootstrap.default.open-orders.depot.2")
+				if err != nil {
+					return err
+				}
+				st, err := s.status(id)
+				if err == nil && st.Bootstrap.Beside {
+					err = fmt.Errorf("it is being read")
+				}
+				return err
+			})
+			writers.close()
+			s.requireEqualsSQL(f, 60*time.Second)
+			require.Zero(t, f.Anew(), "no client had to begin anew")
+			if !deleted {
+				s.signal("source.default.shop", "delete")
+				s.requireClosed("source.default.shop")
+			}
+			execSQL(t, s.connect(), "INSERT INTO orders (customer_id, total) VALUES (1, 5)")
+			s.requireEqualsSQL(f, 60*time.Second)
+			for _, one := range []string{id, "source.default.depot"} {
+				s.signal(one, "delete")
+				s.requireClosed(one)
+			}
+			s.requireNothingLeft()
+		})
+	}
+}
