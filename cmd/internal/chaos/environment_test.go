@@ -57,6 +57,7 @@ type environment struct {
 	hook      *witness
 	followers map[string]*followtest.Follower
 	following sync.WaitGroup
+	variants  map[string]bool // by query: whether it asks in the other way
 	close     func()
 }
 
@@ -87,6 +88,7 @@ func newEnvironment(ctx context.Context) (_ *environment, err error) {
 	e := &environment{
 		dir: dir, stop: stop, services: make(map[string]*service), links: make(map[string]*toxiproxy.Proxy),
 		mounts: make(map[string]mount), followers: make(map[string]*followtest.Follower),
+		variants: make(map[string]bool),
 	}
 	e.close = sync.OnceFunc(e.end)
 	defer func() {

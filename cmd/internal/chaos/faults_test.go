@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,8 +78,9 @@ var kinds = []kind{
 	{name: "crash", place: "server", targets: []string{postgres}, instant: true, begin: crash},
 	{name: "terminate", place: "server", targets: []string{"walsenders", "backends", "writers"}, instant: true, begin: terminate},
 	{name: "drop slot", place: "server", targets: []string{postgres}, instant: true, voids: true, begin: dropSlot},
-	// No fault, but a time at which one hurts: one state of a query takes the place of another.
+	// No faults, but times at which one hurts: one state of a query takes the place of another.
 	{name: "read again", place: "control", targets: queryNames(), instant: true, voids: true, begin: readAgain},
+	{name: "reconfigure", place: "control", targets: queryNames(), instant: true, voids: true, begin: reconfigure},
 	{name: "cut", place: "network", targets: links, most: 3 * time.Second, tail: 15 * time.Second, begin: cut},
 	{name: "reset", place: "network", targets: links, most: time.Second, tail: 5 * time.Second, begin: toxic("reset_peer", "", "downstream")},
 	// Connections end, and their other side learns of it late.
@@ -228,11 +230,22 @@ func queryNames() (names []string) {
 
 // readAgain has a query read its source again while it goes on.
 func readAgain(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
-	id := component.ID{Kind: component.Query, Instance: component.DefaultInstance, Name: target}
-	return nil, until(ctx, 20*time.Second, "telling the query", func() error {
+	return nil, e.signal(ctx, target, workflows.CommandRebootstrap, nil)
+}
+
+// reconfigure has a query ask for the same in another way, and at the next time in the first one again.
+func reconfigure(ctx context.Context, e *environment, target string) (func(context.Context) error, error) {
+	at := slices.IndexFunc(queries, func(q query) bool { return q.name == target })
+	e.variants[target] = !e.variants[target]
+	return nil, e.signal(ctx, target, workflows.CommandReconfigure, object{"spec": queries[at].spec(e.variants[target])})
+}
+
+func (e *environment) signal(ctx context.Context, query, command string, payload any) error {
+	id := component.ID{Kind: component.Query, Instance: component.DefaultInstance, Name: query}
+	return until(ctx, 20*time.Second, "telling the query", func() error {
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		return e.temporal.SignalWorkflow(bounded, id.String(), "", workflows.CommandRebootstrap, nil)
+		return e.temporal.SignalWorkflow(bounded, id.String(), "", command, payload)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,19 @@ const schema = `
 type query struct {
 	name, cypher, sql string
 	sources           []string // by default the first one
+}
+
+// spec returns the query's spec or, with variant, one that asks for the same in another way: of more sources, the first of
+// which has all that it reads, or with another text.
+func (q *query) spec(variant bool) object {
+	cypher, sources := q.cypher, q.readFrom()
+	switch {
+	case variant && len(sources) == 1:
+		sources = []string{sourceName, ledgerName}
+	case variant:
+		cypher = strings.Replace(cypher, "e.id = c.id", "c.id = e.id", 1)
+	}
+	return object{"name": q.name, "query": cypher, "sources": sources}
 }
 
 func (q *query) readFrom() []string {
@@ -103,7 +117,7 @@ func (e *environment) components() [][]declared {
 	groups := [][]declared{sources, nil, nil}
 	names := make([]string, len(queries))
 	for i, q := range queries {
-		groups[1] = append(groups[1], declare(component.Query, q.name, object{"query": q.cypher, "sources": q.readFrom()}))
+		groups[1] = append(groups[1], declare(component.Query, q.name, q.spec(false)))
 		names[i] = q.name
 	}
 	groups[2] = append(groups[2], declare(component.Reaction, "record", object{
