@@ -76,7 +76,8 @@
 // stay. Where the first one goes, rows of the next are told of as ones that go and ones that come, under other keys.
 //
 // A process may end between any two steps. The record of a state that takes the place of another one has the record of that,
-// until it is whole: the next attempt goes on from there, or back if something else is wanted by then.
+// until it is whole: the next attempt goes on from there, or back if something else is wanted by then, or if the first one is
+// on a disk that is lost, and has to be restored.
 //
 // A query that cannot apply a change, because what came before is lost or because of the change itself, keeps its result
 // as it is until the second state is there, if one is on its way or can be asked for. That state need not have all: where

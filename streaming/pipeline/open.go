@@ -32,23 +32,33 @@ func (r *queryRun) open(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if current.Former != nil && !r.begun(boots, current) {
-		if err := r.goBack(ctx, records, &current); err != nil {
-			return false, err
+	if current.Former != nil {
+		back := !r.begun(boots, current)
+		if !back {
+			if back, err = r.isElsewhere(ctx, boots, *current.Former); err != nil {
+				return false, err
+			}
 		}
-		r.comesAfter(current.Sources)
-		if boots, err = r.sealed(ctx); err != nil {
-			return false, err
+		if back {
+			if boots, err = r.goBack(ctx, records, &current); err != nil {
+				return false, err
+			}
 		}
 	}
-	if boots == nil {
-		if q, err := r.goOn(ctx, records, &current); q != nil || err != nil {
+	elsewhere, err := r.isElsewhere(ctx, boots, current)
+	if err != nil {
+		return false, err
+	}
+	if boots == nil || elsewhere {
+		if q, err := r.goOn(ctx, records, &current, boots); q != nil || err != nil {
 			r.query = q
 			return q != nil, err
 		}
 		if missing, err := r.openLogs(ctx); missing != nil || err != nil {
 			return false, cmp.Or(err, missing)
 		}
+	}
+	if boots == nil {
 		if r.spec.Bootstrap != "none" {
 			return false, nil
 		}
@@ -119,12 +129,43 @@ func (r *queryRun) begun(boots []*boot, current queryRecord) bool {
 }
 
 // goBack gives a state that is not whole up for the one whose place it was to take, which another one will take now. Nothing
-// of it was published.
-func (r *queryRun) goBack(ctx context.Context, records *stream.Bucket, current *queryRecord) error {
+// of it was published. It returns the bootstraps from which that is to be built.
+func (r *queryRun) goBack(ctx context.Context, records *stream.Bucket, current *queryRecord) ([]*boot, error) {
 	former := *current.Former
 	former.Next = current.Store
 	*current = former
-	return r.setNext(ctx, records, current, "")
+	if err := r.setNext(ctx, records, current, ""); err != nil {
+		return nil, err
+	}
+	r.comesAfter(current.Sources)
+	return r.sealed(ctx)
+}
+
+// isElsewhere reports whether the state whose place another one is to take, so that only what differs is published, is not
+// on this host, or not all of it, while a checkpoint has it. Then the query goes on with that first.
+func (r *queryRun) isElsewhere(ctx context.Context, boots []*boot, before queryRecord) (bool, error) {
+	plan := r.planOf(before)
+	if boots == nil || beginsAnew(boots) || plan == nil || !slices.Equal(plan.Columns(), r.plan.Columns()) || r.attempt.Need == nil || r.checkpoints == nil {
+		return false, nil
+	}
+	kept := r.checkpoints.of(before.Store)
+	if len(kept) == 0 {
+		return false, nil
+	}
+	q, _, err := r.openSound(ctx, plan, before.Store, query.Live)
+	if q == nil || err != nil {
+		return err == nil, err
+	}
+	elsewhere := behind(q, kept[0])
+	if err := q.Close(); err != nil {
+		return false, fmt.Errorf("closing the index: %w", err)
+	}
+	return elsewhere, nil
+}
+
+// beginsAnew reports whether all rows are to be published anew.
+func beginsAnew(boots []*boot) bool {
+	return slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
 }
 
 // choosePredecessor opens the state that the wanted one takes the place of, so that only what differs is published, and
@@ -147,7 +188,7 @@ func (r *queryRun) choosePredecessor(ctx context.Context, boots []*boot, current
 	if begun {
 		candidates = candidates[1:]
 	}
-	again := slices.ContainsFunc(boots, func(b *boot) bool { return b.record.Rebuild })
+	again := beginsAnew(boots)
 	plan := r.planOf(before)
 	if plan != nil && !slices.Equal(plan.Columns(), r.plan.Columns()) {
 		plan = nil // there is no difference to tell

@@ -390,7 +390,8 @@ func TestPartOfAStateIsNoneOfOtherSources(t *testing.T) {
 	query.drained()
 }
 
-// TestProcessEndsInTheMiddle of one state taking the place of another, which is then wanted, or is not any more.
+// TestProcessEndsInTheMiddle of one state taking the place of another, which is then wanted, or is not any more; also with its
+// disk, while there is a checkpoint of the first one.
 func TestProcessEndsInTheMiddle(t *testing.T) {
 	to := of("shop", "store")
 	to.Parameters = above(15).Parameters
@@ -399,12 +400,13 @@ func TestProcessEndsInTheMiddle(t *testing.T) {
 		if name == "as before" {
 			least = 15
 		}
-		for _, far := range []string{"on record", "loaded"} {
+		for _, far := range []string{"sealed", "on record", "loaded", "loaded, without its disk", "sealed, without its disk"} {
 			t.Run(name+", "+far, func(t *testing.T) {
 				s := newShops(t, 100, "shop", "store")
 				s.began(of("shop"))
 				_, published := s.replayed("late")
 				s.read(to, "second")
+				far, lost := strings.CutSuffix(far, ", without its disk")
 				run, boots := s.loader(to)
 				run.published = published
 				records, err := run.host.bucket(t.Context(), queriesBucket)
@@ -412,15 +414,20 @@ func TestProcessEndsInTheMiddle(t *testing.T) {
 				current, err := run.claim(t.Context(), records)
 				require.NoError(t, err)
 				wanted := run.record(boots, current)
-				require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
-				require.NoError(t, run.put(t.Context(), records, wanted))
-				if far == "loaded" {
-					run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
-					require.NoError(t, err)
-					require.NoError(t, run.load(t.Context(), boots))
-					require.NoError(t, run.query.Close())
+				if far != "sealed" {
+					require.NoError(t, run.choosePredecessor(t.Context(), boots, current, &wanted))
+					require.NoError(t, run.put(t.Context(), records, wanted))
+					if far == "loaded" {
+						run.query, err = run.openStore(t.Context(), run.plan, wanted.Store, query.Empty)
+						require.NoError(t, err)
+						require.NoError(t, run.load(t.Context(), boots))
+						require.NoError(t, run.query.Close())
+					}
+					require.NoError(t, run.old.Close())
 				}
-				require.NoError(t, run.old.Close())
+				if lost {
+					s.index = pebble.New(pebble.Options{Dir: t.TempDir()})
+				}
 
 				last, needs := s.startAsking(then, "")
 				if name == "a third one" {

@@ -102,11 +102,11 @@ func (r *queryRun) openLogs(ctx context.Context) (missing, err error) {
 }
 
 // goOn resumes the state on record, as one that is to have a successor if it is of another plan or other sources, or if the
-// sources are to be read again. It returns nil when there is none.
-func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *queryRecord) (*query.Query, error) {
+// sources are to be read again or have been. It returns nil when there is none.
+func (r *queryRun) goOn(ctx context.Context, records *stream.Bucket, current *queryRecord, boots []*boot) (*query.Query, error) {
 	next := &successor{plan: r.plan, spec: r.spec}
 	waits := r.attempt.Need != nil && r.spec.Bootstrap != "none"
-	reloads := waits && r.attempt.Reload != "" && r.attempt.Reload != current.Reload
+	reloads := waits && r.attempt.Reload != "" && r.attempt.Reload != current.Reload || boots != nil && !r.begun(boots, *current)
 	switch plan := r.planOf(*current); {
 	case plan == nil || plan != r.plan && !waits:
 		return nil, nil
@@ -232,12 +232,6 @@ func (r *queryRun) succeed(ctx context.Context) error {
 		return err
 	}
 	tell("waits for a bootstrap")
-	if err := r.attempt.Need(ctx, need); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("asking for a bootstrap: %w", err)
-	}
 	boots, err := n.awaitBoots(ctx, func() error { return r.attempt.Need(ctx, need) })
 	if err != nil {
 		return err
@@ -276,10 +270,11 @@ func (r *queryRun) awaitLogs(ctx context.Context, tell func(string)) error {
 	}
 }
 
-// awaitBoots waits until the bootstraps are sealed, and asks for them again while they are not. It returns nil when ctx ends.
+// awaitBoots waits until the bootstraps are sealed, and asks for them, again and again while they are not. It returns nil
+// when ctx ends.
 func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, error) {
 	wait := askAgain
-	again := time.NewTimer(wait)
+	again := time.NewTimer(0)
 	defer again.Stop()
 	ticker := time.NewTicker(awaitBootsEvery)
 	defer ticker.Stop()
@@ -296,11 +291,10 @@ func (r *queryRun) awaitBoots(ctx context.Context, ask func() error) ([]*boot, e
 				if ctx.Err() != nil {
 					return nil, nil
 				}
-				return nil, fmt.Errorf("asking for a bootstrap again: %w", err)
+				return nil, fmt.Errorf("asking for a bootstrap: %w", err)
 			}
-			wait = min(2*wait, askAtLeast)
 			again.Reset(wait)
-			due = false
+			wait, due = min(2*wait, askAtLeast), false
 		}
 		select {
 		case <-ticker.C:
