@@ -38,7 +38,7 @@ func (q *query) spec(variant bool) object {
 	case variant && len(sources) == 1:
 		sources = []string{sourceName, ledgerName}
 	case variant:
-		cypher = strings.Replace(cypher, "e.id = c.id", "c.id = e.id", 1)
+		cypher = strings.Replace(cypher, "c.id = e.id", "e.id = c.id", 1)
 	}
 	return object{"name": q.name, "query": cypher, "sources": sources}
 }
@@ -77,8 +77,8 @@ var queries = []query{
 	},
 	{
 		name:    "holders",
-		cypher:  `MATCH (c:Customer), (e:Entry) WHERE e.id = c.id RETURN c.id AS id, c.name AS name, c.region AS region, e.balance AS balance`,
-		sql:     `SELECT c.id, c.name, c.region, a.balance FROM customers c JOIN accounts a ON a.id = c.id`,
+		cypher:  `MATCH (e:Entry) OPTIONAL MATCH (c:Customer) WHERE c.id = e.id RETURN e.id AS id, e.balance AS balance, c.name AS name, c.region AS region`,
+		sql:     `SELECT a.id, a.balance, c.name, c.region FROM accounts a LEFT JOIN customers c ON c.id = a.id`,
 		sources: []string{sourceName, ledgerName},
 	},
 }

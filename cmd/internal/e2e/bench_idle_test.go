@@ -40,6 +40,14 @@ func BenchmarkIdle(b *testing.B) {
 
 		const look = time.Minute
 		events := eventsOf(b, c, ids)
+		eventually(b, time.Hour, "all have told where they run", func() error {
+			pause(5 * time.Second)
+			before := events
+			if events = eventsOf(b, c, ids); events > before {
+				return fmt.Errorf("%d events more", events-before)
+			}
+			return nil
+		})
 		cpu, server := cpuOf(b, worker), cpuOf(b, s.dev)
 		pause(look)
 		cpu, server = cpuOf(b, worker)-cpu, cpuOf(b, s.dev)-server

@@ -64,6 +64,7 @@ type status struct {
 	Component  string `json:"component"`
 	Phase      string `json:"phase"`
 	Generation int64  `json:"generation"`
+	Attempt    int    `json:"attempt"`
 	Breaker    struct {
 		OpenUntil time.Time `json:"openUntil"`
 		LastError *struct {

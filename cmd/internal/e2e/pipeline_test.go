@@ -390,6 +390,15 @@ func TestIdlePipelineAddsNoHistory(t *testing.T) {
 		require.NoError(t, err)
 		return st.History.Events
 	}
+	for _, id := range []string{"source.default.shop", "query.default.open-orders"} { // the last that a start does
+		eventually(t, time.Minute, id+" tells where it runs", func() error {
+			st, err := s.status(id)
+			if err == nil && st.Attempt == 0 {
+				err = errors.New("it has not")
+			}
+			return err
+		})
+	}
 	source, query := count("source.default.shop"), count("query.default.open-orders")
 	pause(length)
 	t.Logf("after %s: source %d events, query %d", length, count("source.default.shop"), count("query.default.open-orders"))
