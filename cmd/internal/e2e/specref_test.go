@@ -296,3 +296,14 @@ func TestInstanceBySpecRef(t *testing.T) {
 	require.Empty(t, s.storedSpecs())
 	requireSlots(t, s, 0)
 }
+
+// TestApplyWithoutAWorker says that nobody has looked at the spec yet; it is not lost.
+func TestApplyWithoutAWorker(t *testing.T) {
+	s := newSystem(t, apart(t), externalWorkers)
+	execSQL(t, s.connect(), schema)
+	out, err := s.perdure("apply", s.file(ordersInstance(s, "print")))
+	require.NoError(t, err)
+	require.Contains(t, out, "instance.default started, version 1; no worker has checked it within 10s")
+	s.startWorker("worker")
+	s.awaitInstance("running", 2*time.Minute, inPhase("Running"))
+}
