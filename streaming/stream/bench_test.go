@@ -78,6 +78,30 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// BenchmarkReadPart reads one message of a log that goes on behind it, as for each large transaction that is applied: with the
+// end told and without.
+func BenchmarkReadPart(b *testing.B) {
+	conn := benchServer(b)
+	log := openLog(b, conn, "L")
+	fill(b, conn, log, 500, make([]byte, 200<<10))
+	for name, open := range map[string]func(from uint64) (*stream.Reader, error){
+		"to its end": func(from uint64) (*stream.Reader, error) { return log.ReadTo(b.Context(), from, from) },
+		"open":       func(from uint64) (*stream.Reader, error) { return log.Read(b.Context(), from) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			i := uint64(0)
+			for b.Loop() {
+				i++
+				r, err := open(2 + i%300)
+				require.NoError(b, err)
+				_, err = r.Next(b.Context())
+				require.NoError(b, err)
+				r.Close()
+			}
+		})
+	}
+}
+
 // fill stores n messages quickly: many on their way at a time.
 func fill(b *testing.B, conn *stream.Conn, log *stream.Log, n int, data []byte) {
 	b.Helper()
