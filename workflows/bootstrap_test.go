@@ -357,6 +357,28 @@ func TestQueryBootstraps(t *testing.T) {
 	require.Equal(t, []string{"Validating", "Starting", "Bootstrapping", "Starting", "Running", "Draining"}, h.phases, "it is not shown as running before it has its data")
 }
 
+// TestQueryIsReadAgainElsewhere: a host that is lost with what was read for it is no reason to stop, one that does not keep it is.
+func TestQueryIsReadAgainElsewhere(t *testing.T) {
+	h := newHarness(t, "query.default.big")
+	h.healthy()
+	var hosts []string
+	h.OnActivity(queries.QueryRun, mock.Anything, mock.Anything).Return(func(context.Context, activities.RunInput) (activities.RunResult, error) {
+		host := []string{"h1", "h2", "h3", "h3"}[len(hosts)]
+		hosts = append(hosts, host)
+		return activities.RunResult{Outcome: activities.OutcomeNeedsBootstrap, Host: host}, nil
+	}).After(time.Second)
+	h.OnWorkflow(TypeBootstrap, mock.Anything, mock.Anything).Return(&BootstrapResult{}, nil).After(time.Second)
+	h.at(10*time.Minute, func() {
+		s := h.status()
+		require.Equal(t, PhaseNeedsOperator, s.Phase)
+		require.Equal(t, failure.StateCorrupt.ID, s.Breaker.LastError.Code)
+		require.Equal(t, []string{"h1", "h2", "h3", "h3"}, hosts)
+		h.CancelWorkflow()
+	})
+	h.ExecuteWorkflow(TypeQuery, input(querySpec))
+	require.True(t, h.IsWorkflowCompleted())
+}
+
 // TestQueryReadsWhatItMisses: only the source concerned has a bootstrap, of the labels concerned.
 func TestQueryReadsWhatItMisses(t *testing.T) {
 	h := newHarness(t, "query.default.big")

@@ -86,6 +86,7 @@ type snapshots struct {
 	Held    bool                `json:"held,omitempty"`    // the run keeps its result as it is until they are done
 	Failing bool                `json:"failing,omitempty"` // those beside the run failed, and are tried again
 	At      time.Time           `json:"at,omitzero"`       // when the last ones were done
+	Host    string              `json:"host,omitempty"`    // for which host
 	Trouble []trouble           `json:"trouble,omitempty"` // of those in flight
 }
 

@@ -158,7 +158,7 @@ func (e *entity) ended(err error) {
 	case taskAwaitSources:
 		s.Missing, s.Ahead = nil, false
 	case taskBootstrap:
-		s.Snapshots = snapshots{Known: true, Count: s.Snapshots.Count, At: workflow.Now(e.ctx)}
+		s.Snapshots = snapshots{Known: true, Count: s.Snapshots.Count, At: workflow.Now(e.ctx), Host: s.Host}
 	case taskTeardown:
 		s.Delete.Done = true
 	}
@@ -298,7 +298,11 @@ func (e *entity) run(ctx workflow.Context) error {
 	}
 	now := workflow.Now(ctx)
 	if result.Outcome == activities.OutcomeNeedsBootstrap && !e.outdated() {
-		if recent := now.Sub(s.Snapshots.At) < time.Minute; recent || !e.declared.bootstrap {
+		recent := now.Sub(s.Snapshots.At) < time.Minute
+		if recent && s.Snapshots.Host != result.Host && workflow.GetVersion(ctx, "bootstrap elsewhere", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+			recent = false // what was read is lost with the other host's disk
+		}
+		if recent || !e.declared.bootstrap {
 			return failure.StateCorrupt.Errorf("the query asks for a bootstrap that it has just had or must not have")
 		}
 		s.Snapshots = snapshots{Known: true, Needed: true, Count: s.Snapshots.Count}
@@ -406,7 +410,7 @@ func (e *entity) needed(s signal) {
 			e.dirty = true
 			if err == nil {
 				e.beside = nil
-				e.state.Snapshots = snapshots{Known: true, Count: e.state.Snapshots.Count, At: workflow.Now(ctx)}
+				e.state.Snapshots = snapshots{Known: true, Count: e.state.Snapshots.Count, At: workflow.Now(ctx), Host: e.state.Host}
 				e.upsert()
 				return
 			}
