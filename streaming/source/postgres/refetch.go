@@ -198,12 +198,19 @@ func (st *stream) fetch(ctx context.Context, lacks []lack) (rows [][][]byte, err
 	}
 	rows = make([][][]byte, len(lacks))
 	for i := range lacks {
-		if rows[i], err = st.fetchAltered(ctx, &lacks[i]); err != nil {
+		rows[i], err = st.fetchAltered(ctx, &lacks[i])
+		for again := 0; altered(err) && again < alteredAgain; again++ { // since its names were looked up
+			rows[i], err = st.fetchAltered(ctx, &lacks[i])
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return rows, nil
 }
+
+// alteredAgain is how often a table may be altered between the look at its names and the use of them.
+const alteredAgain = 10
 
 // fetchAltered is fetch for one row of a table that DDL has altered. What the row has by now counts, as values of the types
 // by now: where these are not the same, the DDL is told of as well.
