@@ -93,16 +93,21 @@ func (r *rig) bootstrapAs(query component.QuerySpec, ref BootstrapRef) {
 
 // busy keeps writing until the returned function is called.
 func (r *rig) busy() (stop func()) {
+	random := rand.New(rand.NewPCG(7, 8))
+	return busily(func() { r.book.scribble(random, 2) })
+}
+
+// busily writes again and again until it is stopped.
+func busily(write func()) (stop func()) {
 	done := make(chan struct{})
 	var writer sync.WaitGroup
-	random := rand.New(rand.NewPCG(7, 8))
 	writer.Go(func() {
 		for {
 			select {
 			case <-done:
 				return
 			case <-time.After(200 * time.Microsecond):
-				r.book.scribble(random, 2)
+				write()
 			}
 		}
 	})

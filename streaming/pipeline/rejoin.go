@@ -20,10 +20,8 @@ import (
 //
 // Where the result log does not go back to the checkpoint, all rows are published anew, with the base that is returned.
 func (r *queryRun) rejoin(ctx context.Context, q *query.Query, from checkpoint, base uint64) (uint64, error) {
-	switch {
-	case r.checkpoints.ended() == from.Files.Object:
-		return base, nil
-	case r.published > 0 && r.published <= from.Sequence: // the rest is in the outbox
+	nothingSince := r.published > 0 && r.published <= from.Sequence // what is not published is in the outbox
+	if nothingSince || r.checkpoints.ended() == from.Files.Object {
 		return base, nil
 	}
 	recalled, err := q.Recall(func(visit func(*result.Event) error) error {

@@ -452,15 +452,11 @@ func TestProcessEndsInTheMiddle(t *testing.T) {
 func TestOtherSourcesTakeThePlaceWhateverHappens(t *testing.T) {
 	s := newShops(t, 300, "shop", "store")
 	s.began(of("shop"))
-	stop := s.busy()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := range 100 {
-			s.write("store", i%20, fmt.Sprint("w", i), i%25)
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
+	stop, written := s.busy(), 0
+	stopStore := busily(func() {
+		written++
+		s.write("store", written%20, fmt.Sprint("w", written), written%25)
+	})
 	random := rand.New(rand.NewPCG(9, 11))
 	sets := [][]string{{"shop"}, {"store"}, {"shop", "store"}}
 	spec, at, least := of("shop"), 0, int64(10)
@@ -494,7 +490,7 @@ func TestOtherSourcesTakeThePlaceWhateverHappens(t *testing.T) {
 		}
 	}
 	stop()
-	<-done
+	stopStore()
 	query, _ := s.startAsking(spec, "")
 	s.requireRows(spec, least)
 	query.drained()

@@ -58,15 +58,11 @@ type Reader struct {
 
 // Read starts to read at a sequence; 0 and 1 mean the first message that the log holds. When messages from there on
 // were trimmed, or the log ends before, the error is StreamTrimmed.
-func (l *Log) Read(ctx context.Context, from uint64) (*Reader, error) { return l.read(ctx, from, 0) }
+func (l *Log) Read(ctx context.Context, from uint64) (*Reader, error) { return l.ReadTo(ctx, from, 0) }
 
 // ReadTo is Read for messages up to one that there is: what follows it, the server does not send, and Next would wait in
-// vain.
+// vain. 0 means that none is the last.
 func (l *Log) ReadTo(ctx context.Context, from, last uint64) (*Reader, error) {
-	return l.read(ctx, from, last)
-}
-
-func (l *Log) read(ctx context.Context, from, last uint64) (*Reader, error) {
 	if from == 1 {
 		from = 0
 	}
